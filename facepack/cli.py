@@ -1,0 +1,21 @@
+"""The command line: one line per verb."""
+
+import typer
+
+from facepack import build, dataset
+
+app = typer.Typer(
+    name="facepack",
+    help="Face datasets into verified WebDataset shards with a Parquet manifest.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+app.command("datasets")(dataset.command)
+app.command("build")(build.command)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

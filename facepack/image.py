@@ -1,0 +1,156 @@
+"""Images: bytes to pixels and back, with a reason for every file that is not a sound image."""
+
+import io
+import warnings
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from facepack.manifest import Moments, Status
+
+Pixels = npt.NDArray[np.uint8]
+
+MAX_PIXELS = 64_000_000
+MIN_SIDE_PX = 8
+_EXIF_ORIENTATION = 0x0112
+_JPEG_END = b"\xff\xd9"
+_PNG_END = b"IEND\xaeB`\x82"
+
+
+class BadImageError(Exception):
+    """A file that cannot be packed, with the status that says why."""
+
+    def __init__(self, status: Status) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+def decode(content: bytes) -> Pixels:
+    """Decode a whole image file to image_hwc, uint8 BGR, upright by its EXIF orientation.
+
+    Size is checked from the header before anything is decoded. Grey, CMYK, palette, 16-bit and transparent images become
+    8-bit BGR; of an animation the first frame is taken. Raises `BadImageError`.
+    """
+    kind = _kind(content)
+    if kind is None:
+        raise BadImageError(Status.NOT_AN_IMAGE)
+    size = _jpeg_size(content) if kind == "jpeg" else _size(content)
+    if size is None:
+        raise BadImageError(Status.TRUNCATED)
+    width_px, height_px = size
+    if width_px * height_px > MAX_PIXELS:
+        raise BadImageError(Status.TOO_LARGE)
+    if min(width_px, height_px) < MIN_SIDE_PX:
+        raise BadImageError(Status.TOO_SMALL)
+    try:
+        image_hwc: Any = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        image_hwc = None
+    if image_hwc is None:
+        raise BadImageError(Status.TRUNCATED if _ends_early(kind, content) else Status.UNREADABLE)
+    return image_hwc  # type: ignore[no-any-return]
+
+
+def resize(image_hwc: Pixels, *, width_px: int, height_px: int) -> Pixels:
+    """Resize to exactly this size: averaging areas to shrink, linear to enlarge; both give the same pixels on any CPU."""
+    height, width = image_hwc.shape[:2]
+    if (width, height) == (width_px, height_px):
+        return image_hwc
+    shrinks = width_px < width or height_px < height
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(image_hwc, (width_px, height_px), interpolation=method)  # type: ignore[return-value]
+
+
+def encode_jpeg(image_hwc: Pixels, *, quality: int) -> bytes:
+    """Baseline JPEG of uint8 BGR pixels."""
+    done, encoded = cv2.imencode(".jpg", image_hwc, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert done
+    return encoded.tobytes()
+
+
+def encode_raw(image_hwc: Pixels) -> bytes:
+    """A .npy file of uint8 HWC RGB pixels, from BGR ones."""
+    file = io.BytesIO()
+    np.lib.format.write_array(file, np.ascontiguousarray(image_hwc[:, :, ::-1]), version=(1, 0), allow_pickle=False)
+    return file.getvalue()
+
+
+def decode_raw(content: bytes) -> Pixels:
+    """The uint8 HWC RGB pixels of a .npy file; `ValueError` where it is something else."""
+    image_hwc = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    if image_hwc.dtype != np.uint8 or image_hwc.ndim != 3 or image_hwc.shape[2] != 3:
+        raise ValueError(f"not uint8 HWC RGB: {image_hwc.dtype} {image_hwc.shape}")
+    return image_hwc  # type: ignore[no-any-return]
+
+
+def is_plain_jpeg(content: bytes) -> bool:
+    """True for a JPEG that every reader shows alike, so that its bytes can be kept: grey or YCbCr, stored upright."""
+    if _kind(content) != "jpeg":
+        return False
+    with Image.open(io.BytesIO(content)) as image:
+        return image.mode in ("L", "RGB") and image.getexif().get(_EXIF_ORIENTATION, 1) == 1
+
+
+def moments(image_hwc: Pixels) -> Moments:
+    """Exact sums and sums of squares over the pixels of uint8 BGR, as RGB."""
+    num_pixels = image_hwc.shape[0] * image_hwc.shape[1]
+    mean, std = cv2.meanStdDev(image_hwc)
+    # OpenCV adds up integers and divides last, so that rounding gives the integers back.
+    means = mean[::-1, 0]
+    red, green, blue = np.rint(means * num_pixels).astype(int).tolist()
+    red2, green2, blue2 = np.rint((std[::-1, 0] ** 2 + means**2) * num_pixels).astype(int).tolist()
+    return Moments(num_pixels, (red, green, blue), (red2, green2, blue2))
+
+
+def _kind(content: bytes) -> str | None:
+    """The file format by its first bytes, None for anything that is not an image we read."""
+    if content[:3] == b"\xff\xd8\xff":
+        return "jpeg"
+    if content[:8] == b"\x89PNG\r\n\x1a\n":
+        return "png"
+    if content[:4] in (b"GIF8", b"II*\0", b"MM\0*") or content[:2] == b"BM":
+        return "other"
+    if (content[:4], content[8:12]) == (b"RIFF", b"WEBP") or content[4:12] == b"ftypavif":
+        return "other"
+    return None
+
+
+def _jpeg_size(content: bytes) -> tuple[int, int] | None:
+    """Width and height from the frame header of a JPEG (ITU T.81, B.2.2); None where it ends before."""
+    at = 2
+    while at + 9 <= len(content):
+        if content[at] != 0xFF:
+            return None
+        marker = content[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return int.from_bytes(content[at + 7 : at + 9]), int.from_bytes(content[at + 5 : at + 7])
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD7:  # markers without a length
+            at += 2
+        else:
+            at += 2 + int.from_bytes(content[at + 2 : at + 4])
+    return None
+
+
+def _size(content: bytes) -> tuple[int, int] | None:
+    """Width and height from the header of any other format; None where it cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(content)) as image:
+                return image.size
+    except Image.DecompressionBombError:
+        raise BadImageError(Status.TOO_LARGE) from None
+    except (OSError, ValueError, SyntaxError, EOFError):  # what Pillow raises for broken headers
+        return None
+
+
+def _ends_early(kind: str, content: bytes) -> bool:
+    """True where a file that begins as an image has no proper end."""
+    if kind == "jpeg":
+        return _JPEG_END not in content[-1024:]
+    return kind == "png" and _PNG_END not in content[-1024:]

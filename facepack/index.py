@@ -1,0 +1,431 @@
+"""Indexing: one row per image that the label files, or the paths of the images, name."""
+
+import json
+import re
+import string
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+
+from facepack.dataset import Description, Label, PathIndex, SplitRule, TableFile, TableIndex
+from facepack.errors import JobError, UsageError
+from facepack.storage import Source
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
+MAX_AGE_YEARS = 130.0
+TYPES = {
+    "attribute": pa.int8(),
+    "category": pa.string(),
+    "age": pa.float32(),
+    "identity": pa.int32(),
+    "number": pa.float32(),
+}
+
+
+@dataclass(frozen=True)
+class Index:
+    """The rows of a dataset.
+
+    `table` has the columns source (path of the image), official_split (train, valid, test or null), and every label of
+    the description (attributes int8 0/1, ages float32 years, identities int32, numbers float32, categories string).
+    `unparsed` names each row that could not be read, with the reason; `left_out` counts images that are no part of the
+    dataset, by reason.
+    """
+
+    table: pa.Table
+    unparsed: tuple[str, ...] = ()
+    left_out: dict[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """Rows as published: text columns, the path of the image, and the rows that could not even be cut into columns."""
+
+    columns: dict[str, pa.ChunkedArray]
+    source: pa.Array
+    where: str
+    unparsed: list[str]
+    left_out: dict[str, int]
+    lacks: tuple[str, ...]
+
+
+def index(description: Description, source: Source, *, images: str = "") -> Index:
+    """Read the sample table of a dataset.
+
+    `images` chooses one of the description's image sets (its first by default). Raises `JobError` where label files or
+    columns are missing, `UsageError` for an unknown image set.
+    """
+    if images and images not in description.image_sets:
+        known = ", ".join(description.image_sets) or "none"
+        raise UsageError(f"--images {images}: {description.name} has no such image set; it has: {known}")
+    raw = _read_raw(description, source, images)
+    table, bad = _labelled(description, raw)
+    unparsed = (*raw.unparsed, *bad)
+    if len(table) == 0:
+        first = f"; the first of {len(unparsed):,} rows: {unparsed[0]}" if unparsed else ""
+        raise JobError(f"{source.store.location}: {raw.where} names no image that can be used{first}")
+    return Index(table, unparsed, raw.left_out)
+
+
+def _read_raw(description: Description, source: Source, images: str) -> _Raw:
+    """Rows by the first form of the dataset that is there."""
+    missing = []
+    paths = source.paths
+    for form in description.index:
+        if isinstance(form, PathIndex):
+            raw = _read_paths(form, paths)
+            if len(raw.source):
+                return raw
+            missing.append(form.about)
+        else:
+            found = _find_tables(form, paths)
+            if isinstance(found, str):
+                missing.append(found)
+            else:
+                return _read_tables(form, found, source=source, images=images)
+    raise JobError(f"{source.store.location}: not {description.title} as published: no {', no '.join(missing)}")
+
+
+# Rows named by paths
+
+
+def _read_paths(form: PathIndex, paths: Iterable[str]) -> _Raw:
+    """Match each image path against the description's patterns; what none of them matches is unparsed."""
+    patterns = [(re.compile(pattern.pattern), pattern.set) for pattern in form.patterns]
+    names = sorted({name for regex, constants in patterns for name in (*regex.groupindex, *constants)})
+    left_out = [(re.compile(rule.pattern), rule.why) for rule in form.left_out]
+    rows: list[dict[str, str | None]] = []
+    sources, unparsed = [], []
+    counts: dict[str, int] = {}
+    for path in paths:
+        if not path.lower().endswith(IMAGE_SUFFIXES):
+            continue
+        if why := next((why for regex, why in left_out if regex.fullmatch(path)), None):
+            counts[why] = counts.get(why, 0) + 1
+        elif row := next((m.groupdict() | set_ for regex, set_ in patterns if (m := regex.fullmatch(path))), None):
+            rows.append(row)
+            sources.append(path)
+        else:
+            unparsed.append(f"{path}: not {form.about}")
+    columns = {name: pa.chunked_array([pa.array([row.get(name) for row in rows], pa.string())]) for name in names}
+    return _Raw(columns, pa.array(sources, pa.string()), "the source", unparsed, counts, form.lacks)
+
+
+# Rows named by label files
+
+
+def _path_pattern(template: str) -> str:
+    """The regular expression of a path in which `{split}` and the like stand for a part without slash or dot."""
+    parts = string.Formatter().parse(template)
+    return "".join(re.escape(text) + (rf"(?P<{name}>[^/.]+)" if name else "") for text, name, _, _ in parts)
+
+
+def _find_tables(form: TableIndex, paths: list[str]) -> str | tuple[str, list[list[tuple[str, dict[str, str]]]]]:
+    """The folder of the label files and per table its files with the columns in their names, or what is missing.
+
+    The files may lie deeper in the source; all must lie below one folder, the shallowest that has the first of them.
+    """
+    first = re.compile(rf"(?:(.*)/)?{_path_pattern(form.tables[0].path)}")
+    hits = [match for path in paths if (match := first.fullmatch(path))]
+    if not hits:
+        return form.tables[0].path
+    root = min((match[1] or "" for match in hits), key=lambda folder: (folder.count("/") + bool(folder), folder))
+    prefix = f"{root}/" if root else ""
+    found = []
+    for table in form.tables:
+        regex = re.compile(re.escape(prefix) + _path_pattern(table.path))
+        files = [(path, match.groupdict()) for path in paths if (match := regex.fullmatch(path))]
+        if not files and not table.optional:
+            return f"{prefix}{table.path}"
+        found.append(files)
+    return prefix, found
+
+
+def _read_tables(
+    form: TableIndex,
+    found: tuple[str, list[list[tuple[str, dict[str, str]]]]],
+    *,
+    source: Source,
+    images: str,
+) -> _Raw:
+    """Read and join the label files, then find where the images of the chosen set lie."""
+    prefix, files = found
+    unparsed: list[str] = []
+    main = _read_files(form.tables[0], files[0], source=source, unparsed=unparsed)
+    for table, more in zip(form.tables[1:], files[1:], strict=True):
+        if more:
+            joined = _read_files(table, more, source=source, unparsed=unparsed)
+            main |= _joined(main, joined, table=table, on=table.on or form.tables[0].key)
+    where = files[0][0][0]
+    sets = form.images
+    if images and images not in sets:
+        raise UsageError(f"--images {images}: not with {form.about}; there are: {', '.join(sets)}")
+    chosen = sets[images or next(iter(sets))]
+    sources = _image_paths(prefix, chosen, columns=main, source=source, where=where)
+    return _Raw(main, sources, where, unparsed, {}, form.lacks)
+
+
+def _read_files(
+    table: TableFile, files: list[tuple[str, dict[str, str]]], *, source: Source, unparsed: list[str]
+) -> dict[str, pa.ChunkedArray]:
+    """The columns of all files of one table, the parts of their names added as columns."""
+    readers: dict[str, Callable[[TableFile, str, bytes, list[str]], pa.Table]] = {
+        "csv": _read_csv,
+        "spaces": _read_spaces,
+        "json": _read_json,
+    }
+    parts = []
+    for path, constants in files:
+        part = readers[table.format](table, path, source.read(path), unparsed)
+        if table.key not in part.column_names:
+            raise JobError(f"{path}: no column {table.key!r}; it has {', '.join(part.column_names[:6])}")
+        for name, value in constants.items():
+            part = part.append_column(name, pa.array([value] * len(part), pa.string()))
+        parts.append(part)
+    combined = pa.concat_tables(parts, promote_options="permissive")
+    columns = {table.rename.get(name, name): combined[name] for name in combined.column_names}
+    if table.extract:
+        columns |= _extracted(table, columns)
+    return columns
+
+
+def _extracted(table: TableFile, columns: dict[str, pa.ChunkedArray]) -> dict[str, pa.ChunkedArray]:
+    """Columns taken out of the key by a regular expression; null where it does not match."""
+    regex = re.compile(table.extract)
+    matches = [regex.fullmatch(value or "") for value in columns[table.key].to_pylist()]
+    return {
+        name: pa.chunked_array([pa.array([match and match[name] for match in matches], pa.string())])
+        for name in regex.groupindex
+    }
+
+
+def _text_table(path: str, content: bytes, *, names: list[str], delimiter: str, unparsed: list[str]) -> pa.Table:
+    """Parse separated values as dictionary-encoded text; rows of another width are listed and left out."""
+
+    def note(row: pa_csv.InvalidRow) -> str:
+        unparsed.append(f"{path}: {row.text[:60]!r}: {row.actual_columns} fields, expected {row.expected_columns}")
+        return "skip"
+
+    text = pa.dictionary(pa.int32(), pa.string())
+    try:
+        return pa_csv.read_csv(
+            pa.BufferReader(content),
+            read_options=pa_csv.ReadOptions(column_names=names, block_size=1 << 22),
+            parse_options=pa_csv.ParseOptions(
+                delimiter=delimiter,
+                quote_char='"' if delimiter == "," else False,
+                invalid_row_handler=note,
+            ),
+            convert_options=pa_csv.ConvertOptions(
+                column_types=dict.fromkeys(names, text), strings_can_be_null=False, quoted_strings_can_be_null=False
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise JobError(f"{path}: {error}") from error
+
+
+def _read_csv(_: TableFile, path: str, content: bytes, unparsed: list[str]) -> pa.Table:
+    """Comma-separated values below a header line."""
+    header, _newline, rows = content.removeprefix(b"\xef\xbb\xbf").partition(b"\n")
+    names = [name.strip().strip('"') for name in header.decode("utf-8", "replace").strip().split(",")]
+    if not rows.strip():
+        raise JobError(f"{path}: no rows")
+    return _text_table(path, rows, names=names, delimiter=",", unparsed=unparsed)
+
+
+def _read_spaces(table: TableFile, path: str, content: bytes, unparsed: list[str]) -> pa.Table:
+    """Columns separated by one or more spaces, with CelebA's count line and header, which does not name the key."""
+    content = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r", b"").replace(b"\t", b" ")
+    while b"  " in content:
+        content = content.replace(b"  ", b" ")
+    content = content.replace(b" \n", b"\n")
+    first, _, rest = content.partition(b"\n")
+    stated = int(first) if table.count_line and first.strip().isdigit() else None
+    content = content if stated is None else rest
+    names = list(table.columns)
+    if not names:
+        header, _, content = content.partition(b"\n")
+        names = [table.key, *header.decode("utf-8", "replace").split()]
+    if not content.strip():
+        raise JobError(f"{path}: no rows")
+    num_bad = len(unparsed)
+    parsed = _text_table(path, content, names=names, delimiter=" ", unparsed=unparsed)
+    num_rows = len(parsed) + len(unparsed) - num_bad
+    if stated is not None and stated != num_rows:
+        raise JobError(f"{path}: line 1 says {stated:,} rows, there are {num_rows:,}; fetch the file again")
+    return parsed
+
+
+def _read_json(_: TableFile, path: str, content: bytes, unparsed: list[str]) -> pa.Table:
+    """A list of objects; every value is taken as text."""
+    try:
+        rows = json.loads(content)
+    except ValueError as error:
+        raise JobError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise JobError(f"{path}: expected a list of objects")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    texts = {name: [None if row.get(name) is None else str(row[name]) for row in rows] for name in names}
+    return pa.table({name: pa.array(values, pa.string()) for name, values in texts.items()})
+
+
+def _joined(
+    main: dict[str, pa.ChunkedArray], other: dict[str, pa.ChunkedArray], *, table: TableFile, on: str
+) -> dict[str, pa.ChunkedArray]:
+    """The columns of `other` in the order of the rows of `main`; null where it has no such row."""
+    # Columns that stand in the file names of both (the split) are part of the key.
+    shared = [name for name in other if name in main and f"{{{name}}}" in table.path]
+    left = _composite([main[name] for name in (on, *shared)])
+    right = _composite([other[name] for name in (table.key, *shared)])
+    rows = pc.index_in(left, value_set=right)
+    return {name: column.take(rows) for name, column in other.items() if name != table.key and name not in main}
+
+
+def _composite(columns: list[pa.ChunkedArray]) -> pa.ChunkedArray:
+    texts = [_text(column) for column in columns]
+    return texts[0] if len(texts) == 1 else pc.binary_join_element_wise(*texts, "\0")
+
+
+def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
+
+
+def _image_paths(
+    prefix: str, templates: tuple[str, ...], *, columns: dict[str, pa.ChunkedArray], source: Source, where: str
+) -> pa.Array:
+    """The path of each row's image: by the first template below which the source has files, else by the first."""
+    fields = {name for template in templates for _, name, _, _ in string.Formatter().parse(template) if name}
+    if unknown := fields - columns.keys():
+        raise JobError(f"{where}: no column {', '.join(sorted(unknown))}; it has {', '.join(list(columns)[:6])}")
+    template = templates[0]
+    if len(templates) > 1:
+        folders = {path.rpartition("/")[0] for path in source.paths}
+        candidates = [name for name in templates if _folder_of(prefix + name) in folders]
+        template = candidates[0] if candidates else template
+    parts: list[pa.ChunkedArray | str] = [prefix]
+    for text, name, _, _ in string.Formatter().parse(template):
+        parts += [text] if text else []
+        parts += [_text(columns[name])] if name else []
+    joined = pc.binary_join_element_wise(*parts, "")
+    return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
+
+
+def _folder_of(template: str) -> str:
+    """The folder of a template as far as it is constant."""
+    return template.partition("{")[0].rpartition("/")[0]
+
+
+# From published text to typed labels
+
+
+def _labelled(description: Description, raw: _Raw) -> tuple[pa.Table, list[str]]:
+    """Typed columns of all rows that can be read, and the others by name with the first reason."""
+    num_rows = len(raw.source)
+    reasons: dict[int, str] = {}
+    columns: dict[str, pa.Array] = {"source": raw.source}
+    columns["official_split"] = _split(description.split, raw, reasons=reasons)
+    for name, label in description.all_labels.items():
+        published = label.column or name
+        if published in raw.columns:
+            columns[name] = _typed(name, label, raw.columns[published], reasons=reasons)
+        elif _may_lack(description, raw, name):
+            columns[name] = pa.nulls(num_rows, TYPES[label.kind])
+        else:
+            raise JobError(f"{raw.where}: no column {published!r}; it has {', '.join(list(raw.columns)[:6])}")
+    _note_repeats(raw.source, reasons)
+    table = pa.table(columns)
+    if reasons:
+        keep = np.ones(num_rows, bool)
+        keep[list(reasons)] = False
+        table = table.filter(pa.array(keep))
+    names = raw.source.take(pa.array(sorted(reasons), pa.int64())).to_pylist()
+    bad = [f"{raw.where}: {_base(name)}: {reasons[row]}" for row, name in zip(sorted(reasons), names, strict=True)]
+    return table, bad
+
+
+def _base(name: str | None) -> str:
+    return "a row without file name" if name is None else name
+
+
+def _may_lack(description: Description, raw: _Raw, name: str) -> bool:
+    """True where this form of the dataset does not publish a label, or only in an optional file that is not there."""
+    if name in raw.lacks:
+        return True
+    tables = [table for form in description.index if isinstance(form, TableIndex) for table in form.tables]
+    return name not in description.attributes and any(table.optional for table in tables)
+
+
+def _note_repeats(source: pa.Array, reasons: dict[int, str]) -> None:
+    """An image named twice keeps its first row."""
+    if pc.count_distinct(source).as_py() == len(source):
+        return
+    seen: set[str] = set()
+    for row, path in enumerate(source.to_pylist()):
+        if path in seen:
+            reasons.setdefault(row, "named twice")
+        seen.add(path)
+
+
+def _split(rule: SplitRule | None, raw: _Raw, *, reasons: dict[int, str]) -> pa.Array:
+    if rule is None or rule.column not in raw.columns:
+        return pa.nulls(len(raw.source), pa.string())
+    values: dict[str, str] = dict(rule.values) or {"train": "train", "valid": "valid", "test": "test"}
+    return _mapped(raw.columns[rule.column], lambda text: values.get(text), pa.string(), "split", reasons)
+
+
+def _typed(name: str, label: Label, column: pa.ChunkedArray, *, reasons: dict[int, str]) -> pa.Array:
+    """One label column in its type; rows whose text does not fit are noted."""
+    if label.kind == "identity":
+        return _identities(name, column, reasons)
+    values = label.values
+    converters: dict[str, Callable[[str], object]] = {
+        "attribute": lambda text: int(values[text]) if text in values else None,
+        "category": lambda text: values.get(text) if values else text or None,
+        "age": lambda text: _number(text, largest=MAX_AGE_YEARS),
+        "number": _number,
+    }
+    return _mapped(column, converters[label.kind], TYPES[label.kind], name, reasons)
+
+
+def _number(text: str, largest: float = float("inf")) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if 0 <= number <= largest else None
+
+
+def _identities(name: str, column: pa.ChunkedArray, reasons: dict[int, str]) -> pa.Array:
+    """Numbers as they are; names by their rank among all names."""
+    texts = sorted(text for text in pc.unique(_text(column)).to_pylist() if text is not None)
+    numeric = all(text.isdigit() for text in texts)
+    ranks = {text: int(text) if numeric else rank for rank, text in enumerate(texts)}
+    return _mapped(column, ranks.get, pa.int32(), name, reasons)
+
+
+def _mapped(
+    column: pa.ChunkedArray,
+    convert: Callable[[str], object],
+    kind: pa.DataType,
+    name: str,
+    reasons: dict[int, str],
+) -> pa.Array:
+    """Convert each distinct text once; a text that converts to None is noted as the reason of its rows."""
+    parts = []
+    start = 0
+    for chunk in column.chunks:
+        encoded = chunk if pa.types.is_dictionary(chunk.type) else chunk.dictionary_encode()
+        texts = encoded.dictionary.to_pylist()
+        converted = [convert(text) for text in texts]
+        if None in converted:
+            bad = pc.is_in(encoded.indices, value_set=pa.array(np.flatnonzero([c is None for c in converted]), pa.int32()))
+            for row in np.flatnonzero(bad.to_numpy(zero_copy_only=False)):
+                text = texts[encoded.indices[int(row)].as_py()]
+                reasons.setdefault(start + int(row), f"{name} is {text!r}")
+        parts.append(pa.array(converted, kind).take(encoded.indices))
+        start += len(chunk)
+    return pa.concat_arrays(parts) if parts else pa.array([], kind)

@@ -1,0 +1,246 @@
+"""The manifest of a build: its configuration, its table of samples and build.json, as they are written and read."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from importlib.metadata import version
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from facepack.dataset import SPLITS
+from facepack.errors import JobError, UsageError
+from facepack.storage import Store
+
+BUILD_FILE = "build.json"
+MANIFEST_FILE = "manifest.parquet"
+METADATA_KEY = b"facepack"
+DECIDES_BYTES = ("facepack", "numpy", "opencv-python-headless", "pyarrow")
+
+OWN_COLUMNS = pa.schema(
+    [
+        ("key", pa.string()),
+        ("source", pa.string()),
+        ("split", pa.string()),
+        ("status", pa.string()),
+        ("shard", pa.string()),
+        ("position", pa.int32()),
+        ("offset", pa.int64()),
+        ("size", pa.int64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("sha256", pa.string()),
+        ("source_sha256", pa.string()),
+        ("box", pa.list_(pa.float32(), 4)),
+        ("landmarks", pa.list_(pa.float32())),
+        ("class", pa.string()),
+    ]
+)
+
+
+class Status(StrEnum):
+    """What became of a chosen source: packed, or the one reason why not."""
+
+    PACKED = "packed"
+    MISSING = "missing"
+    UNREADABLE = "unreadable"
+    TRUNCATED = "truncated"
+    NOT_AN_IMAGE = "not_an_image"
+    TOO_LARGE = "too_large"
+    TOO_SMALL = "too_small"
+    NO_FACE = "no_face"
+    SEVERAL_FACES = "several_faces"
+    DUPLICATE = "duplicate"
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """All choices that decide the bytes of a build, as the command line gives them; a wrong one is a `UsageError`."""
+
+    dataset: str
+    images: str = ""
+    classes: str = ""
+    multiple: Literal["first", "drop"] = "first"
+    age_bins: str = ""
+    limit_per_class: int | None = None
+    limit: int | None = None
+    split: str = ""
+    seed: int = 0
+    size: str = "keep"
+    align: Literal["none", "crop", "chip"] = "none"
+    encoding: Literal["jpeg", "raw"] = "jpeg"
+    quality: int = 95
+    samples_per_shard: int = 1000
+
+    def __post_init__(self) -> None:
+        _ = self.size_px
+        if self.classes and self.age_bins:
+            raise UsageError("--classes and --age-bins both name the classes: give one of them")
+        if not 1 <= self.quality <= 100:
+            raise UsageError(f"--quality {self.quality}: expected 1 to 100")
+        for name in ("limit", "limit_per_class", "samples_per_shard"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"--{name.replace('_', '-')} {value}: expected at least 1")
+
+    @property
+    def size_px(self) -> tuple[int, int] | None:
+        """Width and height of the packed images in pixels, None where they keep their own."""
+        if self.size == "keep":
+            return None
+        width, _, height = self.size.partition("x")
+        try:
+            size = int(width), int(height or width)
+        except ValueError:
+            size = (0, 0)
+        if not all(8 <= side <= 4096 for side in size):
+            raise UsageError(f"--size {self.size}: expected N, WxH (8 to 4096 pixels) or keep")
+        return size
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the configuration in canonical JSON."""
+        return digest_of(asdict(self))
+
+    def differences(self, other: dict[str, Any]) -> list[str]:
+        """The fields in which a recorded configuration differs, as 'size: 64 there, 128 here'."""
+        mine = asdict(self)
+        names = [field.name for field in fields(self)]
+        return [f"{name}: {other.get(name)} there, {mine[name]} here" for name in names if other.get(name) != mine[name]]
+
+
+def digest_of(content: dict[str, Any]) -> str:
+    """sha256 of canonical JSON: sorted keys, no spaces."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of facepack and of the libraries that decide bytes."""
+    return {name: version(name) for name in DECIDES_BYTES}
+
+
+def schema(labels: pa.Schema, metadata: dict[str, Any] | None = None) -> pa.Schema:
+    """The columns of a manifest: our own, then the dataset's labels; metadata is kept as JSON."""
+    whole = pa.schema([*OWN_COLUMNS, *labels])
+    return whole if metadata is None else whole.with_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+
+
+def label_columns(table: pa.Table | pa.Schema) -> list[str]:
+    """Names of the label columns of a manifest."""
+    names = table.column_names if isinstance(table, pa.Table) else table.names
+    return [name for name in names if name not in OWN_COLUMNS.names]
+
+
+def metadata_of(table: pa.Table | pa.Schema) -> dict[str, Any]:
+    """What `schema` kept as metadata."""
+    schema_ = table.schema if isinstance(table, pa.Table) else table
+    kept: dict[str, Any] = json.loads((schema_.metadata or {}).get(METADATA_KEY, b"{}"))
+    return kept
+
+
+def write_table(store: Store, name: str, table: pa.Table) -> None:
+    """Write a Parquet file: whole under its name, the same bytes for the same table."""
+    with store.writer(name) as file:
+        pq.write_table(table, file, compression="zstd", write_page_index=False)
+
+
+def read_table(store: Store, name: str) -> pa.Table:
+    """Read a Parquet file with its metadata; a damaged one is a `JobError`."""
+    try:
+        return pq.read_table(pa.BufferReader(store.read(name)))
+    except pa.ArrowInvalid as error:
+        raise JobError(f"{store.location}/{name}: damaged: {error}") from error
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Exact sums over the pixels of some images, per channel RGB: they add up in any order to the same mean and std."""
+
+    num_pixels: int = 0
+    sums: tuple[int, int, int] = (0, 0, 0)
+    squares: tuple[int, int, int] = (0, 0, 0)
+
+    def __add__(self, other: "Moments") -> "Moments":
+        red, green, blue = (a + b for a, b in zip(self.sums, other.sums, strict=True))
+        red2, green2, blue2 = (a + b for a, b in zip(self.squares, other.squares, strict=True))
+        return Moments(self.num_pixels + other.num_pixels, (red, green, blue), (red2, green2, blue2))
+
+    def mean_std(self) -> tuple[list[float], list[float]] | None:
+        """Mean and standard deviation per channel in 0..1, None without a pixel."""
+        if not self.num_pixels:
+            return None
+        means = [total / self.num_pixels for total in self.sums]
+        variances = [square / self.num_pixels - mean**2 for square, mean in zip(self.squares, means, strict=True)]
+        return [round(mean / 255, 8) for mean in means], [round(max(v, 0.0) ** 0.5 / 255, 8) for v in variances]
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """What build.json says of one shard."""
+
+    name: str
+    num_samples: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Build:
+    """build.json: what was built, from what, and what came of it."""
+
+    dataset: str
+    configuration: dict[str, Any]
+    digest: str
+    versions: dict[str, str]
+    class_names: list[str]
+    counts: dict[str, dict[str, dict[str, int]]]
+    """Rows per split, class ("" without classes) and status."""
+    mean: list[float] | None
+    std: list[float] | None
+    shards: list[ShardRecord]
+    unparsed: list[str] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        """Readable and canonical: the same build gives the same bytes."""
+        return (json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def read_build(location: str) -> Build:
+    """Read build.json; `JobError` where there is no complete build."""
+    store = Store(location)
+    try:
+        content = json.loads(store.read(BUILD_FILE))
+    except FileNotFoundError as error:
+        raise JobError(f"{location}: no {BUILD_FILE}, so no complete build: run facepack build (again)") from error
+    except ValueError as error:
+        raise JobError(f"{location}/{BUILD_FILE}: not valid JSON: {error}") from error
+    try:
+        shards = [ShardRecord(**record) for record in content.pop("shards")]
+        return Build(**content, shards=shards)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise JobError(f"{location}/{BUILD_FILE}: not what facepack writes: {error}") from error
+
+
+def count(table: pa.Table) -> dict[str, dict[str, dict[str, int]]]:
+    """Rows per split, class and status, in the order of the splits, classes and statuses by name."""
+    grouped = table.group_by(["split", "class", "status"]).aggregate([([], "count_all")]).to_pylist()
+    counts: dict[str, dict[str, dict[str, int]]] = {}
+    for row in sorted(grouped, key=lambda row: (SPLITS.index(row["split"]), row["class"] or "", row["status"])):
+        counts.setdefault(row["split"], {}).setdefault(row["class"] or "", {})[row["status"]] = row["count_all"]
+    return counts
+
+
+def total(counts: dict[str, dict[str, dict[str, int]]], statuses: Iterable[str] | None = None) -> int:
+    """Sum of such counts, over all statuses or over some."""
+    chosen = None if statuses is None else set(statuses)
+    return sum(
+        number
+        for classes in counts.values()
+        for by_status in classes.values()
+        for status, number in by_status.items()
+        if chosen is None or status in chosen
+    )

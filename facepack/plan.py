@@ -1,0 +1,257 @@
+"""Planning: the key, split and shard of every row, as pure functions of hashes, before any image is read."""
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from facepack.dataset import SPLITS, Description
+from facepack.errors import JobError, UsageError
+from facepack.label import Labelled
+from facepack.manifest import Configuration, Status
+from facepack.storage import Source
+
+DEFAULT_FRACTIONS = "80/10/10"
+_FRACTIONS = re.compile(r"\d+(?:\.\d+)?(?:/\d+(?:\.\d+)?){2}")
+
+Hashes = npt.NDArray[np.uint64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """One shard: its name without suffix, and its rows in the plan's table."""
+
+    name: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be built.
+
+    `table` has the columns key, source, split, status, class, then the labels. Its first rows are those of the shards, in
+    stored order, with a null status; after them come the rows known not to be packed (missing, duplicate).
+    """
+
+    table: pa.Table
+    shards: tuple[ShardPlan, ...]
+    class_names: tuple[str, ...]
+    split: str
+    num_leaking: int
+    notes: tuple[str, ...]
+
+
+def plan(description: Description, labelled: Labelled, *, source: Source, configuration: Configuration) -> Plan:
+    """Give every chosen row key, split and shard.
+
+    Raises `UsageError` for a split the dataset cannot have, `JobError` where two keys collide or nothing can be packed.
+    """
+    table = labelled.table
+    keys = _keys(description.name, table["source"])
+    rows = _limited(labelled, _shuffled(keys, configuration.seed, "limit"), configuration)
+    notes = list(labelled.notes)
+    if len(rows) < len(table):
+        notes.append(f"limits keep {len(rows):,} of {len(table):,} rows")
+        notes += _cuts(table, rows, labelled.class_names)
+        table, keys = table.take(pa.array(rows)), keys[rows]
+    rule, splits = _splits(description, table, keys=keys, configuration=configuration)
+    status = _known_status(description, table["source"].to_pylist(), source)
+    known = np.array([name is not None for name in status])
+    if known.all():
+        raise JobError(f"{source.store.location}: none of the {len(table):,} images is there, such as {table['source'][0]}")
+    order = np.lexsort((_shuffled(keys, configuration.seed, "order"), splits, known))
+    columns = {
+        "key": pa.array([f"{key:016x}" for key in keys.tolist()]),
+        "source": table["source"],
+        "split": pa.array(np.array(SPLITS)[splits], pa.string()),
+        "status": pa.array(status, pa.string()),
+        "class": table["class"],
+    }
+    labels = {name: table[name] for name in table.column_names if name not in ("source", "official_split", "class")}
+    planned = pa.table(columns | labels).take(pa.array(order)).combine_chunks()
+    shards = _shards(splits[order][: int((~known).sum())], configuration.samples_per_shard)
+    leaking = _num_leaking(description, table, splits)
+    return Plan(planned, tuple(shards), labelled.class_names, rule, leaking, tuple(notes))
+
+
+def _keys(dataset: str, source: pa.ChunkedArray) -> Hashes:
+    """First 64 bits of sha256("<dataset>/<source path>") per row; a collision is refused."""
+    prefix = f"{dataset}/".encode()
+    sha256 = hashlib.sha256
+    digests = b"".join([sha256(prefix + path.encode("utf-8", "surrogateescape")).digest()[:8] for path in source.to_pylist()])
+    keys = np.frombuffer(digests, ">u8").astype(np.uint64)
+    if len(np.unique(keys)) < len(keys):
+        raise JobError(f"{dataset}: two images have the same key; rename one of them")
+    return keys
+
+
+def _shuffled(keys: Hashes, seed: int, purpose: str) -> Hashes:
+    """A pseudo-random number per key, seed and purpose: the finaliser of splitmix64 (Steele, Lea, Flood, OOPSLA 2014)."""
+    salt = np.frombuffer(hashlib.sha256(f"{purpose}/{seed}".encode()).digest()[:8], np.dtype("<u8"))[0]
+    mixed = keys ^ salt
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def _limited(labelled: Labelled, order: Hashes, configuration: Configuration) -> npt.NDArray[np.int64]:
+    """The rows that --limit-per-class and --limit keep: those that come first in a shuffled order."""
+    rows = np.argsort(order, kind="stable")
+    if configuration.limit_per_class is not None:
+        classes = labelled.table["class"].combine_chunks().fill_null("").dictionary_encode().indices.to_numpy()[rows]
+        kept = [np.flatnonzero(classes == code)[: configuration.limit_per_class] for code in np.unique(classes)]
+        rows = rows[np.sort(np.concatenate(kept))]
+    return np.sort(rows[: configuration.limit])
+
+
+def _cuts(table: pa.Table, rows: npt.NDArray[np.int64], class_names: tuple[str, ...]) -> list[str]:
+    """A line per class of which the limits leave rows out."""
+    if not class_names:
+        return []
+    before = table["class"].value_counts().to_pylist()
+    kept = {row["values"]: row["counts"] for row in table["class"].take(pa.array(rows)).value_counts().to_pylist()}
+    counts = {row["values"]: row["counts"] for row in before}
+    return [f"{name}: {kept.get(name, 0):,} of {counts[name]:,}" for name in class_names if kept.get(name, 0) < counts[name]]
+
+
+# Splits
+
+
+def _splits(
+    description: Description, table: pa.Table, *, keys: Hashes, configuration: Configuration
+) -> tuple[str, npt.NDArray[np.int8]]:
+    """The rule that applies, and per row the number of its split (0 train, 1 valid, 2 test)."""
+    order = _shuffled(keys, configuration.seed, "split")
+    rule = configuration.split or _default_split(description, table)
+    if rule == "official":
+        return rule, _official(description, table, order)
+    kind, _, fractions = rule.rpartition(":")
+    if rule == "identity" or kind == "identity":
+        return rule, _by_identity(description, table, fractions=fractions, seed=configuration.seed)
+    shares = _fractions(rule)
+    classes = table["class"].combine_chunks().fill_null("").dictionary_encode().indices.to_numpy()
+    splits = np.zeros(len(table), np.int8)
+    for code in np.unique(classes):
+        rows = np.flatnonzero(classes == code)
+        splits[rows[np.argsort(order[rows], kind="stable")]] = _in_shares(len(rows), shares)
+    return rule, splits
+
+
+def _default_split(description: Description, table: pa.Table) -> str:
+    """The official split where every row has one, else by identity where it is known, else by fractions."""
+    if table["official_split"].null_count == 0:
+        return "official"
+    identities = description.labels_of("identity")
+    return "identity" if identities and table[identities[0]].null_count == 0 else DEFAULT_FRACTIONS
+
+
+def _fractions(text: str) -> tuple[float, float, float]:
+    """Shares of train, valid and test that add up to one, from '64/16/20' or '0.64/0.16/0.2'."""
+    numbers = [float(part) for part in text.split("/")] if _FRACTIONS.fullmatch(text) else [0.0]
+    if len(numbers) != 3 or numbers[0] <= 0:
+        raise UsageError(f"--split {text}: expected official, identity or TRAIN/VALID/TEST such as 80/10/10")
+    train, valid, test = (number / sum(numbers) for number in numbers)
+    return train, valid, test
+
+
+def _in_shares(number: int, shares: tuple[float, float, float]) -> npt.NDArray[np.int8]:
+    """Split numbers of rows in shuffled order: valid and test rounded to the nearest, train the rest."""
+    valid, test = (int(number * share + 0.5) for share in shares[1:])
+    test = min(test, number)
+    valid = min(valid, number - test)
+    return np.repeat(np.arange(3, dtype=np.int8), (number - valid - test, valid, test))
+
+
+def _official(description: Description, table: pa.Table, order: Hashes) -> npt.NDArray[np.int8]:
+    """The published split; where it has no valid rows, a share of train that the description states."""
+    official = table["official_split"]
+    if official.null_count == len(table):
+        raise UsageError(f"--split official: {description.name} has none here; give --split {DEFAULT_FRACTIONS} or the like")
+    if official.null_count:
+        first = table["source"].filter(pc.is_null(official))[0]
+        raise JobError(f"{description.name}: {official.null_count:,} rows are in no official split, such as {first}")
+    splits = pc.index_in(official, value_set=pa.array(SPLITS)).to_numpy().astype(np.int8)
+    if description.split is not None and description.split.valid_percent and not (splits == 1).any():
+        rows = np.flatnonzero(splits == 0)
+        number = int(len(rows) * description.split.valid_percent / 100 + 0.5)
+        splits[rows[np.argsort(order[rows], kind="stable")][:number]] = 1
+    return splits
+
+
+def _by_identity(description: Description, table: pa.Table, *, fractions: str, seed: int) -> npt.NDArray[np.int8]:
+    """All rows of a person in one split: persons in shuffled order fill train, then valid, then test."""
+    names = description.labels_of("identity")
+    if not names or table[names[0]].null_count == len(table):
+        raise UsageError(f"--split identity: {description.name} names no identities here")
+    if missing := table[names[0]].null_count:
+        raise JobError(f"{description.name}: --split identity, but {missing:,} rows have no identity")
+    shares = _fractions(DEFAULT_FRACTIONS if fractions in ("", "identity") else fractions)
+    persons, inverse, counts = np.unique(table[names[0]].to_numpy(), return_inverse=True, return_counts=True)
+    shuffled = np.argsort(_shuffled(persons.astype(np.uint64), seed, "identity"), kind="stable")
+    ends = np.cumsum(counts[shuffled])
+    middles = (ends - counts[shuffled] / 2) / len(table)
+    splits = np.empty(len(persons), np.int8)
+    splits[shuffled] = np.searchsorted(np.cumsum(shares[:2]), middles, side="right")
+    return splits[inverse]
+
+
+def _num_leaking(description: Description, table: pa.Table, splits: npt.NDArray[np.int8]) -> int:
+    """Number of persons that are in more than one split."""
+    names = description.labels_of("identity")
+    if not names:
+        return 0
+    pairs = pa.table({"person": table[names[0]], "split": splits}).filter(pc.is_valid(pc.field("person")))
+    per_person = pairs.group_by("person").aggregate([("split", "count_distinct")])
+    return int(pc.sum(pc.greater(per_person["split_count_distinct"], 1)).as_py() or 0)
+
+
+# What is known before an image is decoded
+
+
+def _known_status(description: Description, sources: list[str], source: Source) -> list[str | None]:
+    """`missing` where the source has no such file, `duplicate` for repeated files, None where packing will tell."""
+    status: list[str | None] = [None if path in source else Status.MISSING for path in sources]
+    if description.duplicates:
+        present = [row for row, name in enumerate(status) if name is None]
+        for row in _repeated(present, sources.__getitem__, source):
+            status[row] = Status.DUPLICATE
+    return status
+
+
+def _repeated(rows: list[int], path_of: Callable[[int], str], source: Source) -> list[int]:
+    """Rows whose file repeats, byte for byte, that of an earlier path; only files of equal size are read."""
+    by_size: dict[int, list[int]] = {}
+    for row in rows:
+        by_size.setdefault(source.size(path_of(row)), []).append(row)
+    repeated = []
+    for same_size in by_size.values():
+        seen: set[bytes] = set()
+        for row in sorted(same_size, key=path_of) if len(same_size) > 1 else ():
+            try:
+                digest = hashlib.sha256(source.read(path_of(row))).digest()
+            except OSError:
+                continue  # packing gives it its status
+            if digest in seen:
+                repeated.append(row)
+            seen.add(digest)
+    return repeated
+
+
+def _shards(splits: npt.NDArray[np.int8], samples_per_shard: int) -> list[ShardPlan]:
+    """Cut the rows of each split into shards of equal length (within one), none longer than allowed."""
+    shards = []
+    for code, name in enumerate(SPLITS):
+        rows = np.flatnonzero(splits == code)
+        number = -(-len(rows) // samples_per_shard)
+        parts = np.array_split(rows, number) if number else []
+        shards += [ShardPlan(f"{name}-{i:05d}", int(part[0]), int(part[-1]) + 1) for i, part in enumerate(parts)]
+    return shards
+
+

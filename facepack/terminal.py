@@ -1,0 +1,117 @@
+"""What a person sees of a command: progress, tables, and one clear line for an error."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from facepack.errors import JobError, UsageError
+
+_LINE_EVERY_S = 10.0
+
+out = Console(highlight=False, soft_wrap=False)
+# A copy of standard error, so that silencing what C libraries print there does not silence us.
+err = Console(file=os.fdopen(os.dup(2), "w"), highlight=False, soft_wrap=True)
+
+
+def warn(message: str) -> None:
+    """One yellow line."""
+    err.print(f"[yellow]warning:[/] {escape(message)}")
+
+
+def note(message: str) -> None:
+    """One plain line on what is going on."""
+    err.print(escape(message))
+
+
+@contextmanager
+def errors_as_lines(*, debug: bool) -> Iterator[None]:
+    """End the command with one line and the right exit code for every error that a user can mend."""
+    try:
+        yield
+    except UsageError as error:
+        _fail(error, code=2, debug=debug)
+    except JobError as error:
+        _fail(error, code=1, debug=debug)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(JobError(f"{where}{error.strerror or error}"), code=1, debug=debug, cause=error)
+    except KeyboardInterrupt:
+        err.print("interrupted: what is finished is kept; the same command goes on from there")
+        raise typer.Exit(1) from None
+
+
+def _fail(error: Exception, *, code: int, debug: bool, cause: Exception | None = None) -> None:
+    if debug:
+        raise cause or error
+    err.print(f"[red]error:[/] {escape(str(error))}")
+    raise typer.Exit(code)
+
+
+@contextmanager
+def silenced_libraries() -> Iterator[None]:
+    """Keep what libjpeg and libpng print about damaged images off the terminal."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+class ImageProgress:
+    """Counts images: a bar on a terminal, a line every ten seconds elsewhere."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._done = self._rejects = 0
+        self._begun = self._last_line = time.perf_counter()
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+
+    def __enter__(self) -> "ImageProgress":
+        if err.is_terminal:
+            columns = (
+                TextColumn("packing"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]:,.0f} images/s, {task.fields[rejects]:,} rejects"),
+                TimeRemainingColumn(),
+            )
+            self._bar = Progress(*columns, console=err, transient=True)
+            self._task = self._bar.add_task("", total=self._total, rate=0.0, rejects=0)
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    @property
+    def rate(self) -> float:
+        """Images per second so far."""
+        return self._done / max(time.perf_counter() - self._begun, 1e-9)
+
+    def advance(self, num_images: int, num_rejects: int) -> None:
+        """Count images that are done, and rejects among them."""
+        self._done += num_images
+        self._rejects += num_rejects
+        if self._bar is not None:
+            self._bar.update(self._task, advance=num_images, rate=self.rate, rejects=self._rejects)
+        elif time.perf_counter() - self._last_line > _LINE_EVERY_S:
+            self._last_line = time.perf_counter()
+            left_s = (self._total - self._done) / max(self.rate, 1e-9)
+            note(
+                f"{self._done:,} of {self._total:,} images, {self.rate:,.0f} images/s, "
+                f"{self._rejects:,} rejects, {left_s:,.0f} s left"
+            )
