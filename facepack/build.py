@@ -5,7 +5,7 @@ import logging
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -58,13 +58,14 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A complete build, and how it went: images and seconds of this run alone."""
+    """A complete build, and how it went: images of this run alone, seconds of packing and of everything else."""
 
     build: Build
     location: str
-    num_images: int
-    seconds: float
-    num_kept_shards: int
+    num_images: int = 0
+    packing_s: float = 0.0
+    other_s: float = 0.0
+    num_kept_shards: int = 0
 
 
 def prepare(configuration: Configuration, *, src: str) -> Prepared:
@@ -85,6 +86,7 @@ def build(configuration: Configuration, *, place: Place) -> Outcome:
     Shards that are finished stay. Raises `JobError` where the place holds another build, another build is at work, a
     class has no image that can be packed, or something cannot be written.
     """
+    begun = time.time()
     prepared = prepare(configuration, src=place.src)
     _warn(prepared)
     _check_classes(prepared)
@@ -98,18 +100,17 @@ def build(configuration: Configuration, *, place: Place) -> Outcome:
         results = _finished(store, tasks, source=prepared.source, force=place.force)
         todo = [task for task in tasks if task.name not in results]
         if not todo and _is_complete(store, tasks):
-            return Outcome(manifest.read_build(place.out), place.out, 0, 0.0, len(results))
+            return Outcome(manifest.read_build(place.out), place.out, num_kept_shards=len(results))
         store.delete(manifest.BUILD_FILE)
-        begun = time.perf_counter()
-        num_kept = len(results)
-        with terminal.ImageProgress(sum(len(task.table) for task in todo)) as progress:
-            for result in _packed(todo, place=place, progress=progress.advance):
+        num_kept, num_images = len(results), sum(len(task.table) for task in todo)
+        with terminal.ImageProgress(num_images) as progress:
+            for result in _packed(todo, place=place, progress=progress):
                 results[result.record.name.removesuffix(".tar")] = result
-        seconds = time.perf_counter() - begun
+            packing_s = progress.seconds
         lock.check()
         _delete_strays(store, tasks)
         made = _finish(prepared, store, [results[task.name] for task in tasks])
-    return Outcome(made, place.out, sum(len(task.table) for task in todo), seconds, num_kept)
+    return Outcome(made, place.out, num_images, packing_s, time.time() - begun - packing_s, num_kept)
 
 
 # Before packing
@@ -183,7 +184,8 @@ def _tasks(prepared: Prepared, store: Store) -> list[ShardTask]:
     versions = manifest.versions()
     tasks = []
     for shard in prepared.plan.shards:
-        rows = prepared.plan.table.slice(shard.start, shard.stop - shard.start)
+        # A copy: a slice would take the whole table along when it is sent to a worker.
+        rows = prepared.plan.table.take(pa.array(range(shard.start, shard.stop)))
         source = prepared.source.subset(rows["source"].to_pylist())
         class_names = prepared.plan.class_names
         tasks.append(ShardTask(shard.name, rows, source, store, prepared.configuration, class_names, versions))
@@ -257,20 +259,18 @@ def _delete_strays(store: Store, tasks: list[ShardTask]) -> None:
 # Packing
 
 
-def _packed(
-    tasks: list[ShardTask], *, place: Place, progress: Callable[[int, int], None]
-) -> Iterator[ShardResult]:
+def _packed(tasks: list[ShardTask], *, place: Place, progress: terminal.ImageProgress) -> Iterator[ShardResult]:
     """Pack shards, in this process or on Ray; results come in no particular order."""
     num_images = sum(len(task.table) for task in tasks)
     workers = place.workers
     if workers is None and not place.ray_address:
         workers = 0 if num_images <= FEW_IMAGES else len(os.sched_getaffinity(0))
-    if workers == 0 or not tasks:
-        with terminal.silenced_libraries():
+    with terminal.silenced_libraries():
+        if workers == 0 or not tasks:
             for task in tasks:
-                yield pack(task, progress=progress)
-    else:
-        yield from _packed_on_ray(tasks, workers=workers, address=place.ray_address, progress=progress)
+                yield pack(task, progress=progress.advance)
+        else:
+            yield from _packed_on_ray(tasks, workers=workers, address=place.ray_address, progress=progress)
 
 
 class Packer:
@@ -278,16 +278,17 @@ class Packer:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
         """Take one pickled task, give its pickled result, or the error that ends the build."""
+        begun = time.time()
         task = pickle.loads(batch["task"][0])  # noqa: S301 - made by this build
         try:
             outcome: Any = pack(task)
         except (OSError, JobError) as error:
             outcome = error
-        return {"outcome": [pickle.dumps(outcome)]}
+        return {"outcome": [pickle.dumps((begun, outcome))]}
 
 
 def _packed_on_ray(
-    tasks: list[ShardTask], *, workers: int | None, address: str, progress: Callable[[int, int], None]
+    tasks: list[ShardTask], *, workers: int | None, address: str, progress: terminal.ImageProgress
 ) -> Iterator[ShardResult]:
     """One row per shard through a pool of actors."""
     with _ray(workers, address) as ray:
@@ -296,15 +297,20 @@ def _packed_on_ray(
         rows = [{"task": pickle.dumps(task)} for task in ordered]
         size = min(workers or max(int(ray.cluster_resources().get("CPU", 1)), 1), len(tasks))
         outcomes = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            Packer, batch_size=1, compute=ray.data.ActorPoolStrategy(size=size), num_cpus=1
+            Packer,
+            batch_size=1,
+            num_cpus=1,
+            # Enough in hand that no worker waits for the driver, which looks up only ten times a second.
+            compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=4),
         )
         for batch in outcomes.iter_batches(batch_size=None, prefetch_batches=0):
             for pickled in batch["outcome"]:
-                outcome = pickle.loads(pickled)  # noqa: S301 - made by our own workers
+                begun, outcome = pickle.loads(pickled)  # noqa: S301 - made by our own workers
+                progress.begin(begun)
                 if isinstance(outcome, Exception):
                     raise outcome
                 num_images = sum(outcome.statuses.values())
-                progress(num_images, num_images - outcome.statuses.get(Status.PACKED, 0))
+                progress.advance(num_images, num_images - outcome.statuses.get(Status.PACKED, 0))
                 yield outcome
 
 
@@ -427,8 +433,11 @@ def summary(outcome: Outcome) -> None:
     terminal.out.print(f"{len(outcome.build.shards):,} shards, {num_bytes / 1e6:,.1f} MB in {outcome.location}", soft_wrap=True)
     if outcome.num_images:
         kept = f"; {outcome.num_kept_shards:,} shards were finished before" if outcome.num_kept_shards else ""
-        rate = outcome.num_images / max(outcome.seconds, 1e-9)
-        terminal.out.print(f"{outcome.num_images:,} images in {outcome.seconds:,.1f} s, {rate:,.0f} images/s{kept}")
+        rate = outcome.num_images / max(outcome.packing_s, 1e-9)
+        terminal.out.print(
+            f"{outcome.num_images:,} images in {outcome.packing_s:,.1f} s, {rate:,.0f} images/s, "
+            f"and {outcome.other_s:,.1f} s for all else{kept}"
+        )
     else:
         terminal.out.print("complete already, nothing to do")
 

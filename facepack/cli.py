@@ -2,7 +2,7 @@
 
 import typer
 
-from facepack import build, dataset
+from facepack import build, dataset, verify
 
 app = typer.Typer(
     name="facepack",
@@ -14,6 +14,7 @@ app = typer.Typer(
 
 app.command("datasets")(dataset.command)
 app.command("build")(build.command)
+app.command("verify")(verify.command)
 
 
 def main() -> None:

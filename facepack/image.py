@@ -1,6 +1,7 @@
 """Images: bytes to pixels and back, with a reason for every file that is not a sound image."""
 
 import io
+import struct
 import warnings
 from typing import Any
 
@@ -15,6 +16,8 @@ Pixels = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 64_000_000
 MIN_SIDE_PX = 8
+_SEGMENT = struct.Struct(">BBH")
+_FRAME_SIZE = struct.Struct(">HH")
 _EXIF_ORIENTATION = 0x0112
 _JPEG_END = b"\xff\xd9"
 _PNG_END = b"IEND\xaeB`\x82"
@@ -94,15 +97,28 @@ def is_plain_jpeg(content: bytes) -> bool:
         return image.mode in ("L", "RGB") and image.getexif().get(_EXIF_ORIENTATION, 1) == 1
 
 
-def moments(image_hwc: Pixels) -> Moments:
-    """Exact sums and sums of squares over the pixels of uint8 BGR, as RGB."""
-    num_pixels = image_hwc.shape[0] * image_hwc.shape[1]
-    mean, std = cv2.meanStdDev(image_hwc)
-    # OpenCV adds up integers and divides last, so that rounding gives the integers back.
-    means = mean[::-1, 0]
-    red, green, blue = np.rint(means * num_pixels).astype(int).tolist()
-    red2, green2, blue2 = np.rint((std[::-1, 0] ** 2 + means**2) * num_pixels).astype(int).tolist()
-    return Moments(num_pixels, (red, green, blue), (red2, green2, blue2))
+class MomentsCounter:
+    """Adds up exact sums and sums of squares over the pixels of uint8 BGR images, per channel RGB."""
+
+    def __init__(self) -> None:
+        self._num_pixels: list[int] = []
+        self._means_stds: list[Any] = []
+
+    def add(self, image_hwc: Pixels) -> None:
+        """Count one image."""
+        self._num_pixels.append(image_hwc.shape[0] * image_hwc.shape[1])
+        self._means_stds.append(cv2.meanStdDev(image_hwc))
+
+    def total(self) -> Moments:
+        """The sums over all images counted so far."""
+        if not self._num_pixels:
+            return Moments()
+        num_pixels = np.array(self._num_pixels)[:, None]
+        means, stds = np.array(self._means_stds)[:, :, ::-1, 0].transpose(1, 0, 2)
+        # OpenCV adds up integers and divides last, so that rounding gives the integers back.
+        sums = np.rint(means * num_pixels).astype(np.int64).sum(axis=0)
+        squares = np.rint((stds**2 + means**2) * num_pixels).astype(np.int64).sum(axis=0)
+        return Moments(int(num_pixels.sum()), tuple(sums.tolist()), tuple(squares.tolist()))
 
 
 def _kind(content: bytes) -> str | None:
@@ -122,17 +138,18 @@ def _jpeg_size(content: bytes) -> tuple[int, int] | None:
     """Width and height from the frame header of a JPEG (ITU T.81, B.2.2); None where it ends before."""
     at = 2
     while at + 9 <= len(content):
-        if content[at] != 0xFF:
+        prefix, marker, length = _SEGMENT.unpack_from(content, at)
+        if prefix != 0xFF:
             return None
-        marker = content[at + 1]
         if marker == 0xFF:  # fill byte
             at += 1
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return int.from_bytes(content[at + 7 : at + 9]), int.from_bytes(content[at + 5 : at + 7])
+            height_px, width_px = _FRAME_SIZE.unpack_from(content, at + 5)
+            return width_px, height_px
         elif marker == 0x01 or 0xD0 <= marker <= 0xD7:  # markers without a length
             at += 2
         else:
-            at += 2 + int.from_bytes(content[at + 2 : at + 4])
+            at += 2 + length
     return None
 
 

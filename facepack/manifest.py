@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -19,6 +20,8 @@ BUILD_FILE = "build.json"
 MANIFEST_FILE = "manifest.parquet"
 METADATA_KEY = b"facepack"
 DECIDES_BYTES = ("facepack", "numpy", "opencv-python-headless", "pyarrow")
+
+_REPEATING = ("split", "status", "shard", "class")
 
 OWN_COLUMNS = pa.schema(
     [
@@ -86,7 +89,7 @@ class Configuration:
             if value is not None and value < 1:
                 raise UsageError(f"--{name.replace('_', '-')} {value}: expected at least 1")
 
-    @property
+    @cached_property
     def size_px(self) -> tuple[int, int] | None:
         """Width and height of the packed images in pixels, None where they keep their own."""
         if self.size == "keep":
@@ -144,7 +147,8 @@ def metadata_of(table: pa.Table | pa.Schema) -> dict[str, Any]:
 def write_table(store: Store, name: str, table: pa.Table) -> None:
     """Write a Parquet file: whole under its name, the same bytes for the same table."""
     with store.writer(name) as file:
-        pq.write_table(table, file, compression="zstd", write_page_index=False)
+        repeating = [name for name in _REPEATING if name in table.column_names]
+        pq.write_table(table, file, compression="zstd", use_dictionary=repeating, write_statistics=False)
 
 
 def read_table(store: Store, name: str) -> pa.Table:

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,6 +99,13 @@ def _shuffled(keys: Hashes, seed: int, purpose: str) -> Hashes:
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
     return mixed ^ (mixed >> np.uint64(31))
+
+
+def stored_order(keys: Sequence[str], *, seed: int) -> list[int]:
+    """The number per key by which the samples of a shard are sorted, and so shuffled."""
+    numbers = np.array([int(key, 16) for key in keys], np.uint64)
+    order: list[int] = _shuffled(numbers, seed, "order").tolist()
+    return order
 
 
 def _limited(labelled: Labelled, order: Hashes, configuration: Configuration) -> npt.NDArray[np.int64]:

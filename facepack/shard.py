@@ -1,16 +1,17 @@
 """Packing one shard: read, decode, resize, encode and write the tar, its index and its table."""
 
+import gc
 import hashlib
 import json
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from typing import IO, Any
 
 import cv2
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from facepack import image
 from facepack.manifest import (
@@ -44,15 +45,16 @@ class ShardTask:
     class_names: tuple[str, ...]
     versions: dict[str, str]
 
-    @property
-    def digest(self) -> str:
-        """sha256 of everything that decides the bytes of this shard, but for the images."""
+    digest: str = field(init=False)
+    """sha256 of everything that decides the bytes of this shard, but for the images."""
+
+    def __post_init__(self) -> None:
         rows = pa.BufferOutputStream()
         with pa.ipc.new_stream(rows, self.table.schema) as stream:
             stream.write_table(self.table.combine_chunks())
         facts = {"versions": self.versions, "class_names": self.class_names, "name": self.name}
         known = f"{self.configuration.digest}{json.dumps(facts, sort_keys=True)}".encode()
-        return hashlib.sha256(known + rows.getvalue()).hexdigest()
+        object.__setattr__(self, "digest", hashlib.sha256(known + rows.getvalue()).hexdigest())
 
 
 @dataclass(frozen=True)
@@ -72,18 +74,32 @@ class ShardResult:
         return cls(kept["digest"], ShardRecord(**kept["record"]), moments, kept["statuses"])
 
 
-@dataclass(frozen=True)
-class _Packed:
-    """One image as it goes into the tar."""
-
-    content: bytes
-    width_px: int
-    height_px: int
-    moments: Moments
-
-
 class _Empty(Exception):  # noqa: N818
     """No image of the shard can be packed, so there is no tar."""
+
+
+class _Rows:
+    """What packing finds out about each source, and the lines of the index."""
+
+    NAMES = ("status", "shard", "position", "offset", "size", "width", "height", "sha256", "source_sha256")
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[Any, ...]] = []
+        self.index: list[str] = []
+
+    def add(self, *values: object) -> None:
+        """Add a row; the values are in the order of `NAMES`."""
+        self.rows.append(values)
+
+    @property
+    def columns(self) -> dict[str, tuple[Any, ...]]:
+        """The values of each column."""
+        return dict(zip(self.NAMES, zip(*self.rows, strict=True), strict=True))
+
+    @property
+    def statuses(self) -> dict[str, int]:
+        """Rows per status."""
+        return dict(sorted(Counter(row[0] for row in self.rows).items()))
 
 
 def pack(task: ShardTask, *, progress: Progress | None = None) -> ShardResult:
@@ -94,126 +110,128 @@ def pack(task: ShardTask, *, progress: Progress | None = None) -> ShardResult:
     cv2.setNumThreads(1)  # one process per core: threads would only get in the way
     store = task.store
     store.delete(f"{task.name}.parquet")
-    rows: list[dict[str, Any]] = []
-    index: list[str] = []
+    rows = _Rows()
+    collects = gc.isenabled()
+    gc.disable()  # packing makes no cycles; walking its rows again and again takes 3 % of the time
     try:
         with store.writer(f"{task.name}.tar") as file:
             writer = TarWriter(file)
-            moments = _pack_rows(task, writer, rows=rows, index=index, progress=progress)
-            if not index:
+            moments = _pack_rows(task, writer, rows=rows, progress=progress)
+            if not rows.index:
                 raise _Empty
             num_bytes, sha256 = writer.close()
-        store.write(f"{task.name}.idx", "".join([f"v1.2 {len(index)}\n", *index]).encode())
+        store.write(f"{task.name}.idx", "".join([f"v1.2 {len(rows.index)}\n", *rows.index]).encode())
     except _Empty:
         moments, num_bytes, sha256 = Moments(), 0, ""
         for suffix in (".tar", ".idx"):
             store.delete(task.name + suffix)
-    record = ShardRecord(f"{task.name}.tar", len(index), num_bytes, sha256)
-    result = ShardResult(task.digest, record, moments, dict(sorted(Counter(row["status"] for row in rows).items())))
+    finally:
+        if collects:
+            gc.enable()
+    record = ShardRecord(f"{task.name}.tar", len(rows.index), num_bytes, sha256)
+    result = ShardResult(task.digest, record, moments, rows.statuses)
     write_table(store, f"{task.name}.parquet", _table(task, rows, result))
     return result
 
 
-def _pack_rows(
-    task: ShardTask, writer: "TarWriter", *, rows: list[dict[str, Any]], index: list[str], progress: Progress | None
-) -> Moments:
-    """Write the samples that can be packed; add one row per source to `rows`, one line per sample to `index`."""
+def _pack_rows(task: ShardTask, writer: "TarWriter", *, rows: _Rows, progress: Progress | None) -> Moments:
+    """Write the samples that can be packed, and note what became of every source."""
     suffix = "jpg" if task.configuration.encoding == "jpeg" else "npy"
-    total = Moments()
+    counter = image.MomentsCounter()
+    shard = f"{task.name}.tar"
     since = rejects = 0
-    for label in label_texts(task.table, task.class_names):
-        row, packed = _pack_one(task, label.source)
-        if packed is not None:
-            image_at = writer.add(f"{label.key}.{suffix}", packed.content)
-            json_at = writer.add(f"{label.key}.json", label.text)
-            row |= {"position": len(index), "offset": image_at, "shard": f"{task.name}.tar"}
-            index.append(
-                f"{suffix} {image_at} {len(packed.content)} {label.key}.{suffix} "
-                f"json {json_at} {len(label.text)} {label.key}.json\n"
-            )
-            total += packed.moments
-        rows.append(row)
+    keys, sources = (task.table[name].to_pylist() for name in ("key", "source"))
+    for key, source, text in zip(keys, sources, label_texts(task.table, task.class_names), strict=True):
+        content, status = _read(task.source, source)
+        source_sha256 = None if content is None else hashlib.sha256(content).hexdigest()
+        packed = None
+        if content is not None:
+            try:
+                packed, image_hwc = transform(content, task.configuration)
+            except image.BadImageError as error:
+                status = error.status
+        if packed is None:
+            rows.add(status, None, None, None, None, None, None, None, source_sha256)
+            rejects += 1
+        else:
+            size = len(packed)
+            image_at, json_at = writer.add_pair((f"{key}.{suffix}", packed), (f"{key}.json", text))
+            sha256 = hashlib.sha256(packed).hexdigest()
+            height_px, width_px = image_hwc.shape[:2]
+            position = len(rows.index)
+            rows.add(status, shard, position, image_at, size, width_px, height_px, sha256, source_sha256)
+            rows.index.append(f"{suffix} {image_at} {size} {key}.{suffix} json {json_at} {len(text)} {key}.json\n")
+            counter.add(image_hwc)
         since += 1
-        rejects += packed is None
         if progress is not None and since == _PROGRESS_EVERY:
             progress(since, rejects)
             since = rejects = 0
     if progress is not None:
         progress(since, rejects)
-    return total
+    return counter.total()
 
 
-def _pack_one(task: ShardTask, path: str) -> tuple[dict[str, Any], _Packed | None]:
-    """Manifest columns of one source, and what goes into the tar unless it is rejected."""
-    row: dict[str, Any] = {}
+def _read(source: Source, path: str) -> tuple[bytes | None, Status]:
+    """The bytes of an image, or None and the reason."""
     try:
-        content = task.source.read(path)
-        row["source_sha256"] = hashlib.sha256(content).hexdigest()
-        packed = _transform(content, task.configuration)
-    except image.BadImageError as error:
-        return row | {"status": error.status}, None
+        return source.read(path), Status.PACKED
     except FileNotFoundError:
-        return row | {"status": Status.MISSING}, None
+        return None, Status.MISSING
     except OSError:
-        return row | {"status": Status.UNREADABLE}, None
-    row |= {"status": Status.PACKED, "size": len(packed.content), "sha256": hashlib.sha256(packed.content).hexdigest()}
-    return row | {"width": packed.width_px, "height": packed.height_px}, packed
+        return None, Status.UNREADABLE
 
 
-def _transform(content: bytes, configuration: Configuration) -> _Packed:
-    """Decode, resize and encode one image; a sound JPEG in which nothing is to change keeps its bytes."""
+def transform(content: bytes, configuration: Configuration) -> tuple[bytes, image.Pixels]:
+    """Decode, resize and encode one image: its bytes for the tar, and its pixels (uint8 BGR HWC) before encoding.
+
+    A sound JPEG in which nothing is to change keeps its bytes. Raises `BadImageError`.
+    """
     image_hwc = image.decode(content)
-    if configuration.size_px is not None:
-        width_px, height_px = configuration.size_px
-        image_hwc = image.resize(image_hwc, width_px=width_px, height_px=height_px)
-    height_px, width_px = image_hwc.shape[:2]
+    size_px = configuration.size_px
+    if size_px is not None:
+        image_hwc = image.resize(image_hwc, width_px=size_px[0], height_px=size_px[1])
     if configuration.encoding == "raw":
         content = image.encode_raw(image_hwc)
-    elif configuration.size_px is not None or not image.is_plain_jpeg(content):
+    elif size_px is not None or not image.is_plain_jpeg(content):
         content = image.encode_jpeg(image_hwc, quality=configuration.quality)
-    return _Packed(content, width_px, height_px, image.moments(image_hwc))
+    return content, image_hwc
 
 
 # Labels
 
 
-@dataclass(frozen=True, slots=True)
-class _LabelText:
-    key: str
-    source: str
-    text: bytes
+def label_texts(table: pa.Table, class_names: tuple[str, ...]) -> list[bytes]:
+    """Per row the JSON object of its key, source, class and labels; what is not known is left out.
+
+    Written column by column in Arrow: a quarter of the time of json.dumps row by row.
+    """
+    columns = {name: table[name] for name in ("key", "source", "class")}
+    columns["class_index"] = pc.index_in(table["class"], value_set=pa.array(class_names, pa.string()))
+    columns |= {name: table[name] for name in label_columns(table)}
+    pairs = [_json_pairs(name, column.combine_chunks()) for name, column in columns.items()]
+    joined = pc.binary_join_element_wise(*pairs, "", null_handling="replace", null_replacement="")
+    return [f"{{{pair[1:]}}}".encode("utf-8", "surrogateescape") for pair in joined.to_pylist()]
 
 
-def label_texts(table: pa.Table, class_names: tuple[str, ...]) -> Iterator[_LabelText]:
-    """Per row its key, its source and the JSON of its labels, in which labels that are not known are left out."""
-    numbers = {name: number for number, name in enumerate(class_names)}
-    names = ["key", "source", "class", *label_columns(table)]
-    for values in zip(*(_json_values(table[name]) for name in names), strict=True):
-        labels = {name: value for name, value in zip(names, values, strict=True) if value is not None}
-        if "class" in labels:
-            labels["class_index"] = numbers[labels["class"]]
-        text = json.dumps(labels, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape")
-        yield _LabelText(values[0], values[1], text)
+def _json_pairs(name: str, column: pa.Array) -> pa.Array:
+    """The text ',"name":value' of every value, null for null; float32 by their shortest text, so that 20.1 stays 20.1."""
+    encoded = column.dictionary_encode()
+    if pa.types.is_floating(column.type):
+        texts = [str(value) for value in encoded.dictionary.to_numpy(zero_copy_only=False)]
+    else:
+        texts = [json.dumps(value, ensure_ascii=False) for value in encoded.dictionary.to_pylist()]
+    prefix = f",{json.dumps(name, ensure_ascii=False)}:"
+    return pa.array([prefix + text for text in texts], pa.string()).take(encoded.indices)
 
 
-def _json_values(column: pa.ChunkedArray) -> list[Any]:
-    """Python values; float32 by their shortest text, so that 20.1 stays 20.1."""
-    values: list[Any] = column.to_pylist()
-    if column.type != pa.float32():
-        return values
-    return [None if value is None else float(str(np.float32(value))) for value in values]
-
-
-def _table(task: ShardTask, rows: list[dict[str, Any]], result: ShardResult) -> pa.Table:
+def _table(task: ShardTask, rows: _Rows, result: ShardResult) -> pa.Table:
     """The manifest rows of a shard: the plan's columns, and what packing found out."""
     labels = label_columns(task.table)
     own = schema(pa.schema([task.table.schema.field(name) for name in labels]))
-    columns = {
-        field.name: task.table[field.name]
-        if field.name in task.table.column_names and field.name != "status"
-        else pa.array([row.get(field.name) for row in rows], field.type)
-        for field in own
-    }
+    planned = {name: task.table[name] for name in task.table.column_names}
+    found = {name: pa.array(values, own.field(name).type) for name, values in rows.columns.items()}
+    known = planned | found
+    columns = {field.name: known.get(field.name, pa.nulls(len(task.table), field.type)) for field in own}
     kept = {"shard": asdict(result), "configuration": asdict(task.configuration), "versions": task.versions}
     return pa.table(columns, schema=own.with_metadata({METADATA_KEY: json.dumps(kept, sort_keys=True)}))
 
@@ -231,17 +249,19 @@ class TarWriter:
         self._file = file
         self._sha256 = hashlib.sha256()
         self._offset = 0
-        self._template = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)
-        blank = bytearray(self._template)
-        blank[_CHECKSUM_AT : _CHECKSUM_AT + 8] = b" " * 8
-        blank[_SIZE_AT : _SIZE_AT + 11] = bytes(11)
-        self._checksum = sum(blank)
+        header = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)
+        fixed = header[_NAME_BYTES:_SIZE_AT], header[_SIZE_AT + 11 : _CHECKSUM_AT], header[_CHECKSUM_AT + 7 :]
+        self._format = b"%%s%b%%011o%b%%06o\0%b" % fixed
+        self._checksum = sum(map(sum, fixed)) + 7 * ord(" ")  # a checksum counts its own field as spaces
 
-    def add(self, name: str, content: bytes) -> int:
-        """Add a member and return the offset of its content in the tar, in bytes."""
-        padding = -len(content) % tarfile.BLOCKSIZE
-        self._write(b"".join((self._header(name.encode(), len(content)), content, bytes(padding))))
-        return self._offset - padding - len(content)
+    def add_pair(self, first: tuple[str, bytes], second: tuple[str, bytes]) -> tuple[int, int]:
+        """Add two members with one write; gives the offsets of their contents in the tar, in bytes."""
+        parts = []
+        for name, content in (first, second):
+            parts += [self._header(name.encode(), len(content)), content, bytes(-len(content) % tarfile.BLOCKSIZE)]
+        first_at = self._offset + tarfile.BLOCKSIZE
+        self._write(b"".join(parts))
+        return first_at, first_at + len(parts[1]) + len(parts[2]) + tarfile.BLOCKSIZE
 
     def close(self) -> tuple[int, str]:
         """Write the end of the archive; gives its size in bytes and its sha256."""
@@ -251,19 +271,8 @@ class TarWriter:
 
     def _header(self, name: bytes, num_bytes: int) -> bytes:
         assert len(name) <= _NAME_BYTES and num_bytes < 8**11
-        size = b"%011o" % num_bytes
-        checksum = b"%06o\0" % (self._checksum + sum(name) + sum(size))
-        template = self._template
-        return b"".join(
-            (
-                name.ljust(_NAME_BYTES, b"\0"),
-                template[_NAME_BYTES:_SIZE_AT],
-                size,
-                template[_SIZE_AT + 11 : _CHECKSUM_AT],
-                checksum,
-                template[_CHECKSUM_AT + 7 :],
-            )
-        )
+        checksum = self._checksum + sum(name) + sum(b"%011o" % num_bytes)
+        return self._format % (name.ljust(_NAME_BYTES, b"\0"), num_bytes, checksum)
 
     def _write(self, content: bytes) -> None:
         self._file.write(content)

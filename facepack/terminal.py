@@ -75,7 +75,8 @@ class ImageProgress:
     def __init__(self, total: int) -> None:
         self._total = total
         self._done = self._rejects = 0
-        self._begun = self._last_line = time.perf_counter()
+        self._begun = self._last = self._last_line = time.time()
+        self._has_begun = False
         self._bar: Progress | None = None
         self._task = TaskID(0)
 
@@ -97,19 +98,30 @@ class ImageProgress:
         if self._bar is not None:
             self._bar.stop()
 
+    def begin(self, at: float) -> None:
+        """Count time only from when the first worker began, not while workers were being started (Unix seconds)."""
+        self._begun = min(self._begun, at) if self._has_begun else at
+        self._has_begun = True
+
+    @property
+    def seconds(self) -> float:
+        """How long packing took, up to the last image that is done."""
+        return self._last - self._begun
+
     @property
     def rate(self) -> float:
         """Images per second so far."""
-        return self._done / max(time.perf_counter() - self._begun, 1e-9)
+        return self._done / max(self.seconds, 1e-9)
 
     def advance(self, num_images: int, num_rejects: int) -> None:
         """Count images that are done, and rejects among them."""
+        self._last = time.time()
         self._done += num_images
         self._rejects += num_rejects
         if self._bar is not None:
             self._bar.update(self._task, advance=num_images, rate=self.rate, rejects=self._rejects)
-        elif time.perf_counter() - self._last_line > _LINE_EVERY_S:
-            self._last_line = time.perf_counter()
+        elif self._last - self._last_line > _LINE_EVERY_S:
+            self._last_line = self._last
             left_s = (self._total - self._done) / max(self.rate, 1e-9)
             note(
                 f"{self._done:,} of {self._total:,} images, {self.rate:,.0f} images/s, "

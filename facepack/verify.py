@@ -1,0 +1,355 @@
+"""Verifying: every promise of a build, recomputed from its bytes, and each disagreement named."""
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import typer
+
+from facepack import dataset, image, manifest, terminal
+from facepack.dataset import SPLITS
+from facepack.errors import JobError, UsageError
+from facepack.manifest import Build, Configuration, Moments, ShardRecord, Status
+from facepack.plan import stored_order
+from facepack.shard import label_texts
+from facepack.storage import TEMPORARY_SUFFIX, Store
+
+JPEG_TOLERANCE = 0.01
+"""The statistics are those of the pixels before encoding; JPEG moves a mean or deviation by less than this."""
+
+_PACKED_COLUMNS = ("shard", "position", "offset", "size", "width", "height", "sha256", "source_sha256")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `verify` found: how much was checked, and a line for each disagreement."""
+
+    num_shards: int
+    num_samples: int
+    num_bytes: int
+    problems: tuple[str, ...]
+
+
+def verify(location: str, *, deep: bool = False) -> Report:
+    """Check a build against its own promises; with `deep`, decode every image as well.
+
+    Raises `JobError` where there is no complete build to check.
+    """
+    build = manifest.read_build(location)
+    store = Store(location)
+    try:
+        table = manifest.read_table(store, manifest.MANIFEST_FILE)
+    except FileNotFoundError as error:
+        raise JobError(f"{location}: {manifest.BUILD_FILE} is there, but no {manifest.MANIFEST_FILE}") from error
+    problems = list(_check_columns(table))
+    if problems:
+        return Report(len(build.shards), 0, 0, tuple(problems))
+    problems += _check_configuration(build, table)
+    problems += _check_rows(build, table)
+    problems += _check_people(build, table)
+    problems += _check_files(build, store)
+    by_shard = _rows_by_shard(table)
+    totals = Moments()
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        checks = [
+            pool.submit(_Shard(store, record, build, by_shard.get(record.name, table.slice(0, 0)), deep).check)
+            for record in build.shards
+        ]
+        for record, check in zip(build.shards, checks, strict=True):
+            found, moments = check.result()
+            problems += found
+            totals += moments if record.name.startswith("train") else Moments()
+    named = {record.name for record in build.shards}
+    problems += [f"manifest: rows in {name}, which build.json does not name" for name in sorted(by_shard.keys() - named)]
+    if deep:
+        problems += _check_statistics(build, totals)
+    num_bytes = sum(record.num_bytes for record in build.shards)
+    return Report(len(build.shards), sum(record.num_samples for record in build.shards), num_bytes, tuple(problems))
+
+
+# The manifest and build.json
+
+
+def _check_columns(table: pa.Table) -> Iterator[str]:
+    expected = manifest.OWN_COLUMNS
+    for field in expected:
+        if field.name not in table.column_names:
+            yield f"manifest: no column {field.name}"
+        elif table.schema.field(field.name).type != field.type:
+            yield f"manifest: column {field.name} is {table.schema.field(field.name).type}, expected {field.type}"
+
+
+def _check_configuration(build: Build, table: pa.Table) -> Iterator[str]:
+    """The configuration, its digest and what the manifest repeats of them."""
+    try:
+        configuration = Configuration(**build.configuration)
+    except (TypeError, UsageError) as error:
+        yield f"build.json: configuration: {error}"
+        return
+    if configuration.digest != build.digest:
+        yield f"build.json: digest is {build.digest}, the configuration's is {configuration.digest}"
+    kept = manifest.metadata_of(table)
+    own = {"dataset": build.dataset, "configuration": build.configuration, "class_names": build.class_names}
+    for name, value in own.items():
+        if kept.get(name) != value:
+            yield f"manifest: metadata {name} is {kept.get(name)!r}, build.json says {value!r}"
+
+
+def _check_rows(build: Build, table: pa.Table) -> Iterator[str]:
+    """One row per source with the right key, one status each, counted as build.json says."""
+    sources, keys, statuses = (table[name].to_pylist() for name in ("source", "key", "status"))
+    for key, source in zip(keys, sources, strict=True):
+        if source is None or key != hashlib.sha256(f"{build.dataset}/{source}".encode()).hexdigest()[:16]:
+            yield f"manifest: {source}: key {key} is not that of the source"
+    if len(set(keys)) < len(keys):
+        yield f"manifest: {len(keys) - len(set(keys)):,} keys stand in more than one row"
+    known = {str(status) for status in Status}
+    yield from (f"manifest: {s}: unknown status {st!r}" for s, st in zip(sources, statuses, strict=True) if st not in known)
+    if wrong := set(table["split"].unique().to_pylist()) - set(SPLITS):
+        yield f"manifest: unknown split {', '.join(map(str, wrong))}"
+        return
+    if wrong := set(table["class"].drop_null().unique().to_pylist()) - set(build.class_names):
+        yield f"manifest: classes that build.json does not name: {', '.join(sorted(wrong))}"
+    if (counts := manifest.count(table)) != build.counts:
+        yield f"build.json: counts disagree with the manifest: {_first_difference(build.counts, counts)}"
+    packed = pc.equal(table["status"], Status.PACKED)
+    for name in _PACKED_COLUMNS:
+        if table[name].filter(packed).null_count:
+            yield f"manifest: {table[name].filter(packed).null_count:,} packed rows without {name}"
+    if number := len(table.filter(pc.invert(packed))["shard"].drop_null()):
+        yield f"manifest: {number:,} rejected rows name a shard"
+
+
+def _first_difference(stated: Any, found: Any, where: str = "") -> str:
+    if isinstance(stated, dict) and isinstance(found, dict):
+        for name in [*stated, *found]:
+            if stated.get(name) != found.get(name):
+                return _first_difference(stated.get(name), found.get(name), f"{where}{name or '(no classes)'} ")
+    return f"{where}is {stated}, the manifest has {found}"
+
+
+def _check_people(build: Build, table: pa.Table) -> Iterator[str]:
+    """With --split identity, nobody is in two splits."""
+    if not str(build.configuration.get("split", "")).startswith("identity"):
+        return
+    for name in dataset.load(build.dataset).labels_of("identity"):
+        pairs = table.select([name, "split"]).filter(pc.is_valid(table[name]))
+        per_person = pairs.group_by(name).aggregate([("split", "count_distinct")])
+        for person in per_person.filter(pc.greater(per_person["split_count_distinct"], 1))[name].to_pylist():
+            yield f"manifest: {name} {person} is in more than one split"
+
+
+def _check_files(build: Build, store: Store) -> Iterator[str]:
+    """No shard that build.json does not name, and nothing half made."""
+    stems = {record.name.removesuffix(".tar") for record in build.shards}
+    for name in store.list():
+        stem, _, suffix = name.rpartition(".")
+        if name.startswith(SPLITS) and suffix in ("tar", "idx") and stem not in stems:
+            yield f"{name}: not in build.json"
+        if name.endswith(TEMPORARY_SUFFIX):
+            yield f"{name}: a half-made file"
+
+
+def _check_statistics(build: Build, totals: Moments) -> Iterator[str]:
+    found = totals.mean_std()
+    stated = (build.mean, build.std) if build.mean and build.std else None
+    if found is None or stated is None:
+        if (found is None) != (stated is None):
+            yield f"build.json: mean and std are {stated}, the images give {found}"
+        return
+    tolerance = 1e-6 if build.configuration["encoding"] == "raw" else JPEG_TOLERANCE
+    for name, ours, theirs in (("mean", found[0], stated[0]), ("std", found[1], stated[1])):
+        if not np.allclose(ours, theirs, atol=tolerance, rtol=0):
+            yield f"build.json: {name} is {theirs}, the images give {ours}"
+
+
+# Shards
+
+
+def _rows_by_shard(table: pa.Table) -> dict[str, pa.Table]:
+    """Packed rows per shard, in the order of the manifest."""
+    packed = table.filter(pc.is_valid(table["shard"])).combine_chunks()
+    encoded = packed["shard"].combine_chunks().dictionary_encode() if len(packed) else None
+    if encoded is None:
+        return {}
+    codes = encoded.indices.to_numpy()
+    return {name: packed.take(np.flatnonzero(codes == code)) for code, name in enumerate(encoded.dictionary.to_pylist())}
+
+
+@dataclass
+class _Shard:
+    """One shard and what build.json and the manifest say of it."""
+
+    store: Store
+    record: ShardRecord
+    build: Build
+    rows: pa.Table
+    deep: bool
+
+    def check(self) -> tuple[list[str], Moments]:
+        """Every disagreement in this shard, and with `deep` the statistics of its pixels."""
+        name = self.record.name
+        try:
+            content = self.store.read(name)
+        except OSError as error:
+            return [f"{name}: cannot be read: {error}"], Moments()
+        problems = list(self._check_whole(content))
+        try:
+            members = _members(content)
+        except (tarfile.TarError, EOFError) as error:
+            return [*problems, f"{name}: not a sound tar: {error}"], Moments()
+        problems += self._check_members(members)
+        problems += self._check_index(members)
+        problems += self._check_table()
+        counter = image.MomentsCounter()
+        texts = label_texts(self.rows, tuple(self.build.class_names))
+        for row, text in zip(self.rows.select(manifest.OWN_COLUMNS.names).to_pylist(), texts, strict=True):
+            problems += [f"{name}: {row['key']}: {problem}" for problem in self._check_sample(content, row, text, counter)]
+        return problems, counter.total()
+
+    def _check_whole(self, content: bytes) -> Iterator[str]:
+        name, record = self.record.name, self.record
+        if len(content) != record.num_bytes:
+            yield f"{name}: {len(content):,} bytes, build.json says {record.num_bytes:,}"
+        if (sha256 := hashlib.sha256(content).hexdigest()) != record.sha256:
+            yield f"{name}: sha256 is {sha256}, build.json says {record.sha256}"
+        if len(self.rows) != record.num_samples:
+            yield f"{name}: {len(self.rows):,} rows in the manifest, build.json says {record.num_samples:,} samples"
+
+    def _check_members(self, members: list[tarfile.TarInfo]) -> Iterator[str]:
+        """Two members per row, adjacent and in order, in plain USTAR that names nobody."""
+        suffix = self._suffix
+        expected = [f"{key}.{kind}" for key in self.rows["key"].to_pylist() for kind in (suffix, "json")]
+        found = [member.name for member in members]
+        if found != expected:
+            at = next((i for i, pair in enumerate(zip(found, expected, strict=False)) if pair[0] != pair[1]), None)
+            what = f"{len(found):,} members, expected {len(expected):,}" if at is None else f"{found[at]}, expected {expected[at]}"
+            yield f"{self.record.name}: member {at if at is not None else 'count'}: {what}"
+        for member in members:
+            if member.mtime or member.uid or member.gid or member.uname or member.gname or member.pax_headers:
+                yield f"{self.record.name}: {member.name}: carries a time, an owner or PAX headers"
+        positions = self.rows["position"].to_pylist()
+        if positions != list(range(len(positions))):
+            yield f"{self.record.name}: positions in the manifest are not 0, 1, 2, ..."
+        order = stored_order(self.rows["key"].to_pylist(), seed=self.build.configuration["seed"])
+        if any(first > second for first, second in pairwise(order)):
+            yield f"{self.record.name}: the samples are not in their shuffled order"
+
+    @property
+    def _suffix(self) -> str:
+        return "npy" if self.build.configuration["encoding"] == "raw" else "jpg"
+
+    def _check_index(self, members: list[tarfile.TarInfo]) -> Iterator[str]:
+        """The DALI index, line by line against the tar."""
+        name = self.record.name.replace(".tar", ".idx")
+        try:
+            lines = self.store.read(name).decode().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            yield f"{name}: cannot be read: {error}"
+            return
+        fields = [f"{member.name.rpartition('.')[2]} {member.offset_data} {member.size} {member.name}" for member in members]
+        expected = [f"v1.2 {len(fields) // 2}", *(" ".join(pair) for pair in zip(fields[::2], fields[1::2], strict=False))]
+        for number, (line, wanted) in enumerate(zip(lines, expected, strict=False), start=1):
+            if line != wanted:
+                yield f"{name}: line {number} is {line!r}, the tar says {wanted!r}"
+        if len(lines) != len(expected):
+            yield f"{name}: {len(lines):,} lines, expected {len(expected):,}"
+
+    def _check_table(self) -> Iterator[str]:
+        """The shard's own table against the manifest."""
+        name = self.record.name.replace(".tar", ".parquet")
+        try:
+            own = manifest.read_table(self.store, name)
+        except (OSError, JobError) as error:
+            yield f"{name}: cannot be read: {error}"
+            return
+        if not own.filter(pc.is_valid(own["shard"])).replace_schema_metadata().equals(self.rows.replace_schema_metadata()):
+            yield f"{name}: its rows are not those of the manifest"
+
+    def _check_sample(
+        self, content: bytes, row: dict[str, Any], text: bytes, counter: image.MomentsCounter
+    ) -> Iterator[str]:
+        """Image and labels of one row, where the manifest says they are."""
+        at, size = row["offset"], row["size"]
+        if at is None or size is None:
+            return
+        encoded = content[at : at + size]
+        if hashlib.sha256(encoded).hexdigest() != row["sha256"]:
+            yield "the image's sha256 is not that of the manifest"
+        yield from _check_labels(content, at + size + -size % tarfile.BLOCKSIZE, text)
+        if self.deep:
+            yield from self._check_pixels(encoded, row, counter)
+
+    def _check_pixels(self, encoded: bytes, row: dict[str, Any], counter: image.MomentsCounter) -> Iterator[str]:
+        try:
+            raw = self.build.configuration["encoding"] == "raw"
+            image_hwc = image.decode_raw(encoded)[:, :, ::-1] if raw else image.decode(encoded)
+        except (image.BadImageError, ValueError) as error:
+            yield f"the image cannot be decoded: {error}"
+            return
+        height_px, width_px = image_hwc.shape[:2]
+        if (width_px, height_px) != (row["width"], row["height"]):
+            yield f"the image is {width_px}x{height_px}, the manifest says {row['width']}x{row['height']}"
+        size_px = Configuration(**self.build.configuration).size_px
+        if size_px is not None and size_px != (width_px, height_px):
+            yield f"the image is {width_px}x{height_px}, the configuration says {size_px[0]}x{size_px[1]}"
+        counter.add(np.ascontiguousarray(image_hwc))
+
+
+def _members(content: bytes) -> list[tarfile.TarInfo]:
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
+        members = tar.getmembers()
+    if any(member.offset_data + member.size > len(content) for member in members):
+        raise tarfile.ReadError("it ends in the middle of a member")
+    return members
+
+
+def _check_labels(content: bytes, header_at: int, text: bytes) -> Iterator[str]:
+    """The JSON member that follows the image, against the labels of the manifest."""
+    start = header_at + tarfile.BLOCKSIZE
+    try:
+        size = int(content[header_at + 124 : header_at + 135], 8)
+        labels = json.loads(content[start : start + size])
+    except ValueError as error:
+        yield f"the labels in the tar are not JSON: {error}"
+        return
+    expected = json.loads(text)
+    for name in [*expected, *labels]:
+        if labels.get(name) != expected.get(name):
+            yield f"label {name} is {labels.get(name)!r} in the tar, {expected.get(name)!r} in the manifest"
+            return
+
+
+# The command
+
+
+def command(
+    build: Annotated[str, typer.Argument(metavar="BUILD", help="Folder or URL of a build.")],
+    deep: Annotated[bool, typer.Option("--deep", help="Decode every image, too.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Check every promise of a build against its bytes.
+
+    Example: facepack verify builds/celeba-rarest4 --deep
+    """
+    with terminal.errors_as_lines(debug=debug):
+        cv2.setNumThreads(1)
+        with terminal.silenced_libraries():
+            report = verify(build, deep=deep)
+        for problem in report.problems:
+            terminal.err.print(f"[red]wrong:[/] {terminal.escape(problem)}")
+        checked = f"{report.num_samples:,} samples in {report.num_shards:,} shards, {report.num_bytes / 1e6:,.1f} MB"
+        if report.problems:
+            raise JobError(f"{build}: {len(report.problems):,} disagreements in {checked}")
+        terminal.out.print(f"verified{' and decoded' if deep else ''}: {checked}", soft_wrap=True)
