@@ -71,7 +71,9 @@ class Outcome:
 def prepare(configuration: Configuration, *, src: str) -> Prepared:
     """Index, label and plan; raises `UsageError` or `JobError` before anything is written."""
     if configuration.align != "none":
-        raise UsageError(f"--align {configuration.align}: not there yet; this version packs whole images (--align none)")
+        raise UsageError(
+            f"--align {configuration.align}: not there yet; this version packs whole images (--align none)"
+        )
     description = dataset.load(configuration.dataset)
     source = open_source(src, archives=description.archives)
     indexed = index(description, source, images=configuration.images)
@@ -136,7 +138,9 @@ def _check_classes(prepared: Prepared) -> None:
     present = set(table["class"].filter(pc.is_null(table["status"])).unique().to_pylist())
     for name in prepared.plan.class_names:
         if name not in present:
-            raise JobError(f"class {name}: none of its images is in {prepared.source.store.location}; leave it out of --classes")
+            raise JobError(
+                f"class {name}: none of its images is in {prepared.source.store.location}; leave it out of --classes"
+            )
 
 
 def _check_place(store: Store, configuration: Configuration) -> None:
@@ -206,7 +210,11 @@ def _finished(store: Store, tasks: list[ShardTask], *, source: Source, force: bo
             result = ShardResult.from_metadata(_kept_metadata(store, f"{task.name}.parquet"))
         except (KeyError, TypeError):
             continue
-        if result.digest == task.digest and _is_whole(store, result, names) and not _try_again(store, result, source, force):
+        if (
+            result.digest == task.digest
+            and _is_whole(store, result, names)
+            and not _try_again(store, result, source, force)
+        ):
             results[task.name] = result
     return results
 
@@ -235,9 +243,9 @@ def _rejects(store: Store, result: ShardResult) -> list[dict[str, Any]]:
 
 def _has_changed(row: dict[str, Any], source: Source) -> bool:
     try:
-        return hashlib.sha256(source.read(row["source"])).hexdigest() != row["source_sha256"]
+        return bool(hashlib.sha256(source.read(row["source"])).hexdigest() != row["source_sha256"])
     except OSError:
-        return row["source_sha256"] is not None
+        return bool(row["source_sha256"])
 
 
 def _is_complete(store: Store, tasks: list[ShardTask]) -> bool:
@@ -356,7 +364,11 @@ def _finish(prepared: Prepared, store: Store, results: list[ShardResult]) -> Bui
             raise JobError(f"class {name}: none of its images can be packed; leave it out of --classes")
     if not manifest.total(counts, [Status.PACKED]):
         raise JobError(f"{prepared.source.store.location}: none of {len(table):,} images can be packed")
-    metadata = {"dataset": configuration.dataset, "configuration": asdict(configuration), "class_names": planned.class_names}
+    metadata = {
+        "dataset": configuration.dataset,
+        "configuration": asdict(configuration),
+        "class_names": planned.class_names,
+    }
     labels = pa.schema([table.schema.field(name) for name in manifest.label_columns(table)])
     manifest.write_table(store, manifest.MANIFEST_FILE, table.cast(manifest.schema(labels, metadata)))
     train = [result.moments for result in results if result.record.name.startswith("train")]
@@ -415,10 +427,12 @@ def summary(outcome: Outcome) -> None:
         column.justify = "right"
     names = outcome.build.class_names or [""]
     for name in names:
-        of_class = {split: {name: counts[split].get(name, {})} for split in splits}
+        of_class = {str(split): {name: counts[split].get(name, {})} for split in splits}
         packed = [manifest.total({split: of_class[split]}, [Status.PACKED]) for split in splits]
         rejected = manifest.total(of_class) - sum(packed)
-        table.add_row(name or "(no classes)", *(f"{number:,}" for number in packed), f"{sum(packed):,}", f"{rejected:,}")
+        table.add_row(
+            name or "(no classes)", *(f"{number:,}" for number in packed), f"{sum(packed):,}", f"{rejected:,}"
+        )
     if len(names) > 1:
         packed = [manifest.total({split: counts[split]}, [Status.PACKED]) for split in splits]
         whole = manifest.total(counts)
@@ -430,7 +444,9 @@ def summary(outcome: Outcome) -> None:
     rejects = [f"{number:,} {status}" for status, number in by_status.items() if number and status != Status.PACKED]
     terminal.out.print(f"rejected: {', '.join(rejects) or 'none'}")
     num_bytes = sum(shard.num_bytes for shard in outcome.build.shards)
-    terminal.out.print(f"{len(outcome.build.shards):,} shards, {num_bytes / 1e6:,.1f} MB in {outcome.location}", soft_wrap=True)
+    terminal.out.print(
+        f"{len(outcome.build.shards):,} shards, {num_bytes / 1e6:,.1f} MB in {outcome.location}", soft_wrap=True
+    )
     if outcome.num_images:
         kept = f"; {outcome.num_kept_shards:,} shards were finished before" if outcome.num_kept_shards else ""
         rate = outcome.num_images / max(outcome.packing_s, 1e-9)
@@ -461,11 +477,17 @@ def plan_summary(prepared: Prepared) -> None:
 
 def command(
     dataset_: Annotated[str, typer.Argument(metavar="DATASET", help="A name that `facepack datasets` lists.")],
-    src: Annotated[str, typer.Option(help="Folder, .zip, .tar or URL of the dataset. [$FACEPACK_DATA/DATASET or data/DATASET]")] = "",
+    src: Annotated[
+        str, typer.Option(help="Folder, .zip, .tar or URL of the dataset. [$FACEPACK_DATA/DATASET or data/DATASET]")
+    ] = "",
     out: Annotated[str, typer.Option(help="Folder or URL to build into. [builds/DATASET-CLASSES]")] = "",
     images: Annotated[str, typer.Option(help="Image set, where a dataset has several (celeba: aligned, wild).")] = "",
-    classes: Annotated[str, typer.Option(help="rarestN, commonestN, randomN, all or A,B,...; COLUMN:... for another column.")] = "",
-    multiple: Annotated[str, typer.Option(help="An image of several chosen classes: first in order, or drop.")] = "first",
+    classes: Annotated[
+        str, typer.Option(help="rarestN, commonestN, randomN, all or A,B,...; COLUMN:... for another column.")
+    ] = "",
+    multiple: Annotated[
+        str, typer.Option(help="An image of several chosen classes: first in order, or drop.")
+    ] = "first",
     age_bins: Annotated[str, typer.Option(help="Classes by age in years, such as 1-4,5-27,28-.")] = "",
     limit_per_class: Annotated[int | None, typer.Option(help="At most so many rows per class.")] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many rows.")] = None,

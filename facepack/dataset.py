@@ -49,7 +49,7 @@ class Label:
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
 class TableFile:
-    """One label file; `{split}` and the like in `path` become columns, and so do the named groups of `extract` in the key.
+    """One label file; `{split}` and the like in `path` become columns, and so do the groups of `extract` in the key.
 
     Files after the first are joined to it: their `key` to its column `on` (its key, unless given).
     """

@@ -17,6 +17,7 @@ Pixels = npt.NDArray[np.uint8]
 MAX_PIXELS = 64_000_000
 MIN_SIDE_PX = 8
 _SEGMENT = struct.Struct(">BBH")
+_PNG_SIZE = struct.Struct(">II")
 _FRAME_SIZE = struct.Struct(">HH")
 _EXIF_ORIENTATION = 0x0112
 _JPEG_END = b"\xff\xd9"
@@ -34,13 +35,13 @@ class BadImageError(Exception):
 def decode(content: bytes) -> Pixels:
     """Decode a whole image file to image_hwc, uint8 BGR, upright by its EXIF orientation.
 
-    Size is checked from the header before anything is decoded. Grey, CMYK, palette, 16-bit and transparent images become
-    8-bit BGR; of an animation the first frame is taken. Raises `BadImageError`.
+    Size is checked from the header before anything is decoded. Grey, CMYK, palette, 16-bit and transparent images
+    become 8-bit BGR; of an animation the first frame is taken. Raises `BadImageError`.
     """
     kind = _kind(content)
     if kind is None:
         raise BadImageError(Status.NOT_AN_IMAGE)
-    size = _jpeg_size(content) if kind == "jpeg" else _size(content)
+    size = {"jpeg": _jpeg_size, "png": _png_size}.get(kind, _size)(content)
     if size is None:
         raise BadImageError(Status.TRUNCATED)
     width_px, height_px = size
@@ -58,7 +59,7 @@ def decode(content: bytes) -> Pixels:
 
 
 def resize(image_hwc: Pixels, *, width_px: int, height_px: int) -> Pixels:
-    """Resize to exactly this size: averaging areas to shrink, linear to enlarge; both give the same pixels on any CPU."""
+    """Resize to exactly this size: averaging areas to shrink, linear to enlarge; the same pixels on any CPU."""
     height, width = image_hwc.shape[:2]
     if (width, height) == (width_px, height_px):
         return image_hwc
@@ -86,7 +87,7 @@ def decode_raw(content: bytes) -> Pixels:
     image_hwc = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
     if image_hwc.dtype != np.uint8 or image_hwc.ndim != 3 or image_hwc.shape[2] != 3:
         raise ValueError(f"not uint8 HWC RGB: {image_hwc.dtype} {image_hwc.shape}")
-    return image_hwc  # type: ignore[no-any-return]
+    return image_hwc
 
 
 def is_plain_jpeg(content: bytes) -> bool:
@@ -151,6 +152,11 @@ def _jpeg_size(content: bytes) -> tuple[int, int] | None:
         else:
             at += 2 + length
     return None
+
+
+def _png_size(content: bytes) -> tuple[int, int] | None:
+    """Width and height from the IHDR chunk, which comes first; None where it ends before."""
+    return _PNG_SIZE.unpack_from(content, 16) if len(content) >= 24 else None
 
 
 def _size(content: bytes) -> tuple[int, int] | None:

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ Codes = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Labelled:
-    """The chosen rows with a column class (null where no classes were asked for), and a line on each cut that was made."""
+    """The chosen rows with a column class (null where no classes were asked for), and a line on what was left out."""
 
     table: pa.Table
     class_names: tuple[str, ...]
@@ -65,7 +66,9 @@ def _classes(
         raise UsageError(f"--classes {wanted}: {description.name} has no classes {column!r}; it has: {known}")
     encoded = table[column].combine_chunks().dictionary_encode()
     present = [name for name in encoded.dictionary.to_pylist() if name is not None]
-    counts = {row["values"]: row["counts"] for row in table[column].value_counts().to_pylist() if row["values"] is not None}
+    counts = {
+        row["values"]: row["counts"] for row in table[column].value_counts().to_pylist() if row["values"] is not None
+    }
     listed = list(dict.fromkeys(description.labels[column].values.values()))
     order = [name for name in listed if name in counts] or sorted(present)
     names = _pick(chosen, {name: counts[name] for name in order}, seed=configuration.seed, dataset=description.name)
@@ -107,7 +110,9 @@ def _pick(chosen: str, counts: dict[str, int], *, seed: int, dataset: str) -> li
         return sorted(counts, key=orders[match[1]])[:number]
     names = [name.strip() for name in chosen.split(",")]
     if unknown := [name for name in names if name not in counts]:
-        raise UsageError(f"--classes {chosen}: {dataset} has no class {unknown[0]!r}; it has: {', '.join(sorted(counts))}")
+        raise UsageError(
+            f"--classes {chosen}: {dataset} has no class {unknown[0]!r}; it has: {', '.join(sorted(counts))}"
+        )
     if len(set(names)) < len(names):
         raise UsageError(f"--classes {chosen}: a class is named twice")
     return names
@@ -119,12 +124,14 @@ def _age_classes(description: Description, table: pa.Table, wanted: str) -> tupl
     ages = description.labels_of("age")
     column = column or (ages[0] if ages else "")
     if column not in ages:
-        raise UsageError(f"--age-bins {wanted}: {description.name} has no ages {column!r}; it has: {', '.join(ages) or 'none'}")
+        raise UsageError(
+            f"--age-bins {wanted}: {description.name} has no ages {column!r}; it has: {', '.join(ages) or 'none'}"
+        )
     names = [name.strip() for name in chosen.split(",")]
     matches = [_BIN.fullmatch(name) for name in names]
     bounds = [(int(match[1]), float(match[2] or "inf")) for match in matches if match]
     ordered = all(low <= high for low, high in bounds) and all(
-        first[1] < second[0] for first, second in zip(bounds, bounds[1:], strict=False)
+        first[1] < second[0] for first, second in pairwise(bounds)
     )
     if len(bounds) < len(names) or not ordered:
         raise UsageError(f"--age-bins {wanted}: expected ascending bins that do not overlap, such as 1-4,5-27,28-")

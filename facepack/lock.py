@@ -71,7 +71,9 @@ def held(store: Store) -> Iterator[_Holder]:
         store.create(LOCK_FILE, holder.content())
     except FileExistsError:
         if _is_alive(_read(store)):
-            raise JobError(f"{store.location}: another build is at work here; wait for it, or choose another --out") from None
+            raise JobError(
+                f"{store.location}: another build is at work here; wait for it, or choose another --out"
+            ) from None
         store.delete(LOCK_FILE)
         try:
             store.create(LOCK_FILE, holder.content())

@@ -112,7 +112,9 @@ class Configuration:
         """The fields in which a recorded configuration differs, as 'size: 64 there, 128 here'."""
         mine = asdict(self)
         names = [field.name for field in fields(self)]
-        return [f"{name}: {other.get(name)} there, {mine[name]} here" for name in names if other.get(name) != mine[name]]
+        return [
+            f"{name}: {other.get(name)} there, {mine[name]} here" for name in names if other.get(name) != mine[name]
+        ]
 
 
 def digest_of(content: dict[str, Any]) -> str:

@@ -36,8 +36,8 @@ class ShardPlan:
 class Plan:
     """What will be built.
 
-    `table` has the columns key, source, split, status, class, then the labels. Its first rows are those of the shards, in
-    stored order, with a null status; after them come the rows known not to be packed (missing, duplicate).
+    `table` has the columns key, source, split, status, class, then the labels. Its first rows are those of the shards,
+    in stored order, with a null status; after them come the rows known not to be packed (missing, duplicate).
     """
 
     table: pa.Table
@@ -65,7 +65,9 @@ def plan(description: Description, labelled: Labelled, *, source: Source, config
     status = _known_status(description, table["source"].to_pylist(), source)
     known = np.array([name is not None for name in status])
     if known.all():
-        raise JobError(f"{source.store.location}: none of the {len(table):,} images is there, such as {table['source'][0]}")
+        raise JobError(
+            f"{source.store.location}: none of the {len(table):,} images is there, such as {table['source'][0]}"
+        )
     order = np.lexsort((_shuffled(keys, configuration.seed, "order"), splits, known))
     columns = {
         "key": pa.array([f"{key:016x}" for key in keys.tolist()]),
@@ -85,7 +87,9 @@ def _keys(dataset: str, source: pa.ChunkedArray) -> Hashes:
     """First 64 bits of sha256("<dataset>/<source path>") per row; a collision is refused."""
     prefix = f"{dataset}/".encode()
     sha256 = hashlib.sha256
-    digests = b"".join([sha256(prefix + path.encode("utf-8", "surrogateescape")).digest()[:8] for path in source.to_pylist()])
+    digests = b"".join(
+        [sha256(prefix + path.encode("utf-8", "surrogateescape")).digest()[:8] for path in source.to_pylist()]
+    )
     keys = np.frombuffer(digests, ">u8").astype(np.uint64)
     if len(np.unique(keys)) < len(keys):
         raise JobError(f"{dataset}: two images have the same key; rename one of them")
@@ -93,9 +97,9 @@ def _keys(dataset: str, source: pa.ChunkedArray) -> Hashes:
 
 
 def _shuffled(keys: Hashes, seed: int, purpose: str) -> Hashes:
-    """A pseudo-random number per key, seed and purpose: the finaliser of splitmix64 (Steele, Lea, Flood, OOPSLA 2014)."""
+    """A pseudo-random number per key, seed and purpose: splitmix64's finaliser (Steele, Lea, Flood, OOPSLA 2014)."""
     salt = np.frombuffer(hashlib.sha256(f"{purpose}/{seed}".encode()).digest()[:8], np.dtype("<u8"))[0]
-    mixed = keys ^ salt
+    mixed: Hashes = keys ^ salt
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
     return mixed ^ (mixed >> np.uint64(31))
@@ -125,7 +129,9 @@ def _cuts(table: pa.Table, rows: npt.NDArray[np.int64], class_names: tuple[str, 
     before = table["class"].value_counts().to_pylist()
     kept = {row["values"]: row["counts"] for row in table["class"].take(pa.array(rows)).value_counts().to_pylist()}
     counts = {row["values"]: row["counts"] for row in before}
-    return [f"{name}: {kept.get(name, 0):,} of {counts[name]:,}" for name in class_names if kept.get(name, 0) < counts[name]]
+    return [
+        f"{name}: {kept.get(name, 0):,} of {counts[name]:,}" for name in class_names if kept.get(name, 0) < counts[name]
+    ]
 
 
 # Splits
@@ -180,11 +186,13 @@ def _official(description: Description, table: pa.Table, order: Hashes) -> npt.N
     """The published split; where it has no valid rows, a share of train that the description states."""
     official = table["official_split"]
     if official.null_count == len(table):
-        raise UsageError(f"--split official: {description.name} has none here; give --split {DEFAULT_FRACTIONS} or the like")
+        raise UsageError(
+            f"--split official: {description.name} has none here; give --split {DEFAULT_FRACTIONS} or the like"
+        )
     if official.null_count:
         first = table["source"].filter(pc.is_null(official))[0]
         raise JobError(f"{description.name}: {official.null_count:,} rows are in no official split, such as {first}")
-    splits = pc.index_in(official, value_set=pa.array(SPLITS)).to_numpy().astype(np.int8)
+    splits: npt.NDArray[np.int8] = pc.index_in(official, value_set=pa.array(SPLITS)).to_numpy().astype(np.int8)
     if description.split is not None and description.split.valid_percent and not (splits == 1).any():
         rows = np.flatnonzero(splits == 0)
         number = int(len(rows) * description.split.valid_percent / 100 + 0.5)
@@ -206,7 +214,8 @@ def _by_identity(description: Description, table: pa.Table, *, fractions: str, s
     middles = (ends - counts[shuffled] / 2) / len(table)
     splits = np.empty(len(persons), np.int8)
     splits[shuffled] = np.searchsorted(np.cumsum(shares[:2]), middles, side="right")
-    return splits[inverse]
+    of_rows: npt.NDArray[np.int8] = splits[inverse]
+    return of_rows
 
 
 def _num_leaking(description: Description, table: pa.Table, splits: npt.NDArray[np.int8]) -> int:
@@ -260,5 +269,3 @@ def _shards(splits: npt.NDArray[np.int8], samples_per_shard: int) -> list[ShardP
         parts = np.array_split(rows, number) if number else []
         shards += [ShardPlan(f"{name}-{i:05d}", int(part[0]), int(part[-1]) + 1) for i, part in enumerate(parts)]
     return shards
-
-

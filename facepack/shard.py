@@ -70,7 +70,9 @@ class ShardResult:
     def from_metadata(cls, metadata: dict[str, Any]) -> "ShardResult":
         """Read back what `pack` wrote; `KeyError` or `TypeError` for anything else."""
         kept = metadata["shard"]
-        moments = Moments(kept["moments"]["num_pixels"], tuple(kept["moments"]["sums"]), tuple(kept["moments"]["squares"]))
+        moments = Moments(
+            kept["moments"]["num_pixels"], tuple(kept["moments"]["sums"]), tuple(kept["moments"]["squares"])
+        )
         return cls(kept["digest"], ShardRecord(**kept["record"]), moments, kept["statuses"])
 
 
@@ -105,7 +107,7 @@ class _Rows:
 def pack(task: ShardTask, *, progress: Progress | None = None) -> ShardResult:
     """Make one shard; its table, written last, says that it is whole.
 
-    A bad image becomes a row with its status. `OSError` while writing ends the shard and leaves nothing under its names.
+    A bad image becomes a row with its status. `OSError` while writing ends the shard and leaves nothing half made.
     """
     cv2.setNumThreads(1)  # one process per core: threads would only get in the way
     store = task.store
@@ -118,7 +120,7 @@ def pack(task: ShardTask, *, progress: Progress | None = None) -> ShardResult:
             writer = TarWriter(file)
             moments = _pack_rows(task, writer, rows=rows, progress=progress)
             if not rows.index:
-                raise _Empty
+                raise _Empty  # noqa: TRY301 - the one way to leave a writer without its file
             num_bytes, sha256 = writer.close()
         store.write(f"{task.name}.idx", "".join([f"v1.2 {len(rows.index)}\n", *rows.index]).encode())
     except _Empty:
@@ -214,7 +216,7 @@ def label_texts(table: pa.Table, class_names: tuple[str, ...]) -> list[bytes]:
 
 
 def _json_pairs(name: str, column: pa.Array) -> pa.Array:
-    """The text ',"name":value' of every value, null for null; float32 by their shortest text, so that 20.1 stays 20.1."""
+    """The text ',"name":value' of every value, null for null; float32 by their shortest text: 20.1 stays 20.1."""
     encoded = column.dictionary_encode()
     if pa.types.is_floating(column.type):
         texts = [str(value) for value in encoded.dictionary.to_numpy(zero_copy_only=False)]

@@ -32,7 +32,8 @@ class Store:
     """A folder or a URL prefix. Names are relative, with forward slashes.
 
     A file under its final name is whole: locally it is written under a temporary name, flushed to the disk and renamed;
-    on an object store it is one put. A missing file raises `FileNotFoundError` everywhere, a store that refuses `OSError`.
+    on an object store it is one put. A missing file raises `FileNotFoundError`, one that exists `FileExistsError`; what
+    else goes wrong with an object store is a `JobError`, after its own retries.
     """
 
     def __init__(self, location: str) -> None:
@@ -150,7 +151,7 @@ def _translated(where: str) -> Iterator[None]:
         raise FileNotFoundError(f"{where}: not found") from error
     except obstore.exceptions.BaseError as error:
         cause = str(error).strip().splitlines()[0]
-        raise OSError(f"{where}: {cause}") from error
+        raise JobError(f"{where}: {cause}") from error
 
 
 def _is_hidden(name: str) -> bool:
@@ -224,7 +225,9 @@ def _read_member(store: Store, path: str, member: Member) -> bytes:
         if header[:4] != b"PK\x03\x04":
             raise OSError(f"{member.archive}: {path}: no zip entry where the directory says")
         # The local header repeats the name and has extra fields of its own; only their lengths matter here.
-        start += _ZIP_LOCAL_HEADER_BYTES + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+        start += (
+            _ZIP_LOCAL_HEADER_BYTES + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+        )
     content = store.read_range(member.archive, start=start, length=member.stored_bytes)
     if member.method == zipfile.ZIP_DEFLATED:
         try:

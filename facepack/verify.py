@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import typer
+from rich.markup import escape
 
 from facepack import dataset, image, manifest, terminal
 from facepack.dataset import SPLITS
@@ -71,7 +72,9 @@ def verify(location: str, *, deep: bool = False) -> Report:
             problems += found
             totals += moments if record.name.startswith("train") else Moments()
     named = {record.name for record in build.shards}
-    problems += [f"manifest: rows in {name}, which build.json does not name" for name in sorted(by_shard.keys() - named)]
+    problems += [
+        f"manifest: rows in {name}, which build.json does not name" for name in sorted(by_shard.keys() - named)
+    ]
     if deep:
         problems += _check_statistics(build, totals)
     num_bytes = sum(record.num_bytes for record in build.shards)
@@ -115,7 +118,9 @@ def _check_rows(build: Build, table: pa.Table) -> Iterator[str]:
     if len(set(keys)) < len(keys):
         yield f"manifest: {len(keys) - len(set(keys)):,} keys stand in more than one row"
     known = {str(status) for status in Status}
-    yield from (f"manifest: {s}: unknown status {st!r}" for s, st in zip(sources, statuses, strict=True) if st not in known)
+    yield from (
+        f"manifest: {s}: unknown status {st!r}" for s, st in zip(sources, statuses, strict=True) if st not in known
+    )
     if wrong := set(table["split"].unique().to_pylist()) - set(SPLITS):
         yield f"manifest: unknown split {', '.join(map(str, wrong))}"
         return
@@ -184,7 +189,9 @@ def _rows_by_shard(table: pa.Table) -> dict[str, pa.Table]:
     if encoded is None:
         return {}
     codes = encoded.indices.to_numpy()
-    return {name: packed.take(np.flatnonzero(codes == code)) for code, name in enumerate(encoded.dictionary.to_pylist())}
+    return {
+        name: packed.take(np.flatnonzero(codes == code)) for code, name in enumerate(encoded.dictionary.to_pylist())
+    }
 
 
 @dataclass
@@ -215,7 +222,9 @@ class _Shard:
         counter = image.MomentsCounter()
         texts = label_texts(self.rows, tuple(self.build.class_names))
         for row, text in zip(self.rows.select(manifest.OWN_COLUMNS.names).to_pylist(), texts, strict=True):
-            problems += [f"{name}: {row['key']}: {problem}" for problem in self._check_sample(content, row, text, counter)]
+            problems += [
+                f"{name}: {row['key']}: {problem}" for problem in self._check_sample(content, row, text, counter)
+            ]
         return problems, counter.total()
 
     def _check_whole(self, content: bytes) -> Iterator[str]:
@@ -234,7 +243,11 @@ class _Shard:
         found = [member.name for member in members]
         if found != expected:
             at = next((i for i, pair in enumerate(zip(found, expected, strict=False)) if pair[0] != pair[1]), None)
-            what = f"{len(found):,} members, expected {len(expected):,}" if at is None else f"{found[at]}, expected {expected[at]}"
+            what = (
+                f"{len(found):,} members, expected {len(expected):,}"
+                if at is None
+                else f"{found[at]}, expected {expected[at]}"
+            )
             yield f"{self.record.name}: member {at if at is not None else 'count'}: {what}"
         for member in members:
             if member.mtime or member.uid or member.gid or member.uname or member.gname or member.pax_headers:
@@ -258,8 +271,13 @@ class _Shard:
         except (OSError, UnicodeDecodeError) as error:
             yield f"{name}: cannot be read: {error}"
             return
-        fields = [f"{member.name.rpartition('.')[2]} {member.offset_data} {member.size} {member.name}" for member in members]
-        expected = [f"v1.2 {len(fields) // 2}", *(" ".join(pair) for pair in zip(fields[::2], fields[1::2], strict=False))]
+        fields = [
+            f"{member.name.rpartition('.')[2]} {member.offset_data} {member.size} {member.name}" for member in members
+        ]
+        expected = [
+            f"v1.2 {len(fields) // 2}",
+            *(" ".join(pair) for pair in zip(fields[::2], fields[1::2], strict=False)),
+        ]
         for number, (line, wanted) in enumerate(zip(lines, expected, strict=False), start=1):
             if line != wanted:
                 yield f"{name}: line {number} is {line!r}, the tar says {wanted!r}"
@@ -274,7 +292,11 @@ class _Shard:
         except (OSError, JobError) as error:
             yield f"{name}: cannot be read: {error}"
             return
-        if not own.filter(pc.is_valid(own["shard"])).replace_schema_metadata().equals(self.rows.replace_schema_metadata()):
+        if (
+            not own.filter(pc.is_valid(own["shard"]))
+            .replace_schema_metadata()
+            .equals(self.rows.replace_schema_metadata())
+        ):
             yield f"{name}: its rows are not those of the manifest"
 
     def _check_sample(
@@ -344,12 +366,17 @@ def command(
     Example: facepack verify builds/celeba-rarest4 --deep
     """
     with terminal.errors_as_lines(debug=debug):
-        cv2.setNumThreads(1)
-        with terminal.silenced_libraries():
-            report = verify(build, deep=deep)
-        for problem in report.problems:
-            terminal.err.print(f"[red]wrong:[/] {terminal.escape(problem)}")
-        checked = f"{report.num_samples:,} samples in {report.num_shards:,} shards, {report.num_bytes / 1e6:,.1f} MB"
-        if report.problems:
-            raise JobError(f"{build}: {len(report.problems):,} disagreements in {checked}")
-        terminal.out.print(f"verified{' and decoded' if deep else ''}: {checked}", soft_wrap=True)
+        show(build, deep=deep)
+
+
+def show(location: str, *, deep: bool) -> None:
+    """Verify a build and print what was found; `JobError` where anything disagrees."""
+    cv2.setNumThreads(1)
+    with terminal.silenced_libraries():
+        report = verify(location, deep=deep)
+    for problem in report.problems:
+        terminal.err.print(f"[red]wrong:[/] {escape(problem)}")
+    checked = f"{report.num_samples:,} samples in {report.num_shards:,} shards, {report.num_bytes / 1e6:,.1f} MB"
+    if report.problems:
+        raise JobError(f"{location}: {len(report.problems):,} disagreements in {checked}")
+    terminal.out.print(f"verified{' and decoded' if deep else ''}: {checked}", soft_wrap=True)

@@ -1,0 +1,44 @@
+# The one entry: every target sets up what it needs in .venv.
+
+.PHONY: help demo test check bench clean
+
+# The first Python 3.11 to 3.13 on the path that can make virtual environments.
+PYTHON ?= $(shell for python in python3 python3.12 python3.13 python3.11 python; do \
+	if $$python -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; \
+	then echo $$python; break; fi; done)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+demo: .venv/.runs  ## draw a small CelebA, build it, verify it, read a batch back
+	$(BIN)/facepack demo
+
+test: check  ## everything: lint, types and all tests
+	$(BIN)/python -m pytest
+
+check: .venv/.tests  ## lint and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/.tests  ## measure builds: make bench SRC=folder-of-celeba
+	@test -n "$(SRC)" || (echo "make bench: say where CelebA lies: make bench SRC=data/celeba" >&2; exit 2)
+	$(BIN)/python benchmarks/build.py --src $(SRC)
+
+clean:  ## remove what the other targets made, but no data and no build
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist demo
+
+.venv/.made:
+	@test -n "$(PYTHON)" || (echo "facepack needs Python 3.11, 3.12 or 3.13 with venv on the path" >&2; exit 1)
+	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/.runs: .venv/.made pyproject.toml constraints.txt
+	$(PIP) --editable .
+	touch $@
+
+.venv/.tests: .venv/.runs
+	$(PIP) --editable '.[dev]'
+	touch $@

@@ -1,0 +1,41 @@
+"""What several tests need: drawn datasets, real data where it is, and builds to look into."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from facepack import synthetic
+from facepack.build import Outcome, Place, build
+from facepack.manifest import Configuration
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real label files and photos, or a skip where there is none."""
+    folder = os.environ.get("FACEPACK_REAL_DATA")
+    if not folder:
+        pytest.skip("FACEPACK_REAL_DATA is not set")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def celeba(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn CelebA of 300 images, not to be changed."""
+    folder = tmp_path_factory.mktemp("celeba")
+    synthetic.draw("celeba", folder, num_images=300)
+    return folder
+
+
+def make(source: Path, out: Path, *, workers: int = 0, force: bool = False, **choices: object) -> Outcome:
+    """Build in this process (or on Ray, with workers), by default CelebA's rarest four classes at 32 pixels."""
+    choices = {"dataset": "celeba", "classes": "rarest4", "size": "32", "samples_per_shard": 40, **choices}
+    configuration = Configuration(**choices)  # type: ignore[arg-type]
+    return build(configuration, place=Place(str(source), str(out), workers=workers, force=force))
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """sha256 of every file below a folder, by relative name."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -1,0 +1,175 @@
+"""Stores write whole files or none, and archives read like folders."""
+
+import io
+import tarfile
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from facepack.errors import JobError
+from facepack.storage import Source, Store, open_source
+
+FILES = {"a/1.jpg": b"one" * 1000, "a/2 (x)#3.jpg": b"two", "b/dé ü.jpg": b"\0\1\2" * 333, "labels.txt": b"text\r\n"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, content in FILES.items():
+        path = tmp_path / "folder" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return tmp_path / "folder"
+
+
+def zipped(path: Path, *, method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.mkdir("a")
+        for name, content in FILES.items():
+            archive.writestr(name, content)
+    return path
+
+
+def tarred(path: Path, *, mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for name, content in FILES.items():
+            info = tarfile.TarInfo(f"./{name}")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def check_reads_all(source: Source) -> None:
+    assert source.paths == sorted(FILES)
+    for name, content in FILES.items():
+        assert name in source
+        assert source.read(name) == content
+        assert source.size(name) == len(content)
+    assert "c.jpg" not in source
+    assert source.subset(["a/1.jpg"]).paths == ["a/1.jpg"]
+    assert source.subset(["a/1.jpg"]).read("a/1.jpg") == FILES["a/1.jpg"]
+
+
+def test_folder_zip_and_tar_read_alike(folder: Path, tmp_path: Path) -> None:
+    check_reads_all(open_source(str(folder)))
+    check_reads_all(open_source(str(zipped(tmp_path / "deflated.zip"))))
+    check_reads_all(open_source(str(zipped(tmp_path / "stored.zip", method=zipfile.ZIP_STORED))))
+    check_reads_all(open_source(str(tarred(tmp_path / "plain.tar"))))
+
+
+def test_hidden_files_are_passed_over(folder: Path, tmp_path: Path) -> None:
+    for name in (".DS_Store", "a/._1.jpg", "__MACOSX/a/1.jpg", ".git/x.jpg"):
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        (folder / name).write_bytes(b"hidden")
+    check_reads_all(open_source(str(folder)))
+    with zipfile.ZipFile(zipped(tmp_path / "x.zip"), "a") as archive:
+        archive.writestr("__MACOSX/._1.jpg", b"hidden")
+    check_reads_all(open_source(str(tmp_path / "x.zip")))
+
+
+def test_named_archives_in_a_folder_are_seen_as_unpacked_and_files_win(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "more.zip", "w") as archive:
+        archive.writestr("a/1.jpg", b"another one")
+        archive.writestr("c/9.jpg", b"nine")
+    source = open_source(str(folder), archives=["more.zip", "absent.zip"])
+    assert source.read("c/9.jpg") == b"nine"
+    assert source.read("a/1.jpg") == FILES["a/1.jpg"]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_damage_inside_a_zip_is_an_error_of_that_file_alone(tmp_path: Path, method: int) -> None:
+    path = zipped(tmp_path / "x.zip", method=method)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"a/1.jpg") + len(b"a/1.jpg") + 5
+    content[at] ^= 0xFF
+    path.write_bytes(content)
+    source = open_source(str(path))
+    with pytest.raises(OSError, match="a/1.jpg"):
+        source.read("a/1.jpg")
+    assert source.read("labels.txt") == FILES["labels.txt"]
+
+
+def test_archive_cut_off_is_one_clear_error(tmp_path: Path) -> None:
+    for path in (zipped(tmp_path / "x.zip"), tarred(tmp_path / "x.tar")):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 4])
+        with pytest.raises(JobError, match="damaged archive"):
+            open_source(str(path))
+
+
+def test_archive_that_cannot_be_read_in_place_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="unpack it"):
+        open_source(str(tarred(tmp_path / "x.tar.gz", mode="w:gz")))
+    with pytest.raises(JobError, match="unpack it"):
+        open_source(str(zipped(tmp_path / "x.zip", method=zipfile.ZIP_LZMA)))
+
+
+def test_missing_or_empty_source_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="no such folder"):
+        open_source(str(tmp_path / "absent"))
+    with pytest.raises(JobError, match="an empty folder"):
+        open_source(str(tmp_path))
+    with pytest.raises(JobError, match="no such file"):
+        open_source(str(tmp_path / "absent.zip"))
+
+
+def test_link_in_a_circle_ends(folder: Path) -> None:
+    (folder / "a" / "again").symlink_to(folder)
+    assert "a/1.jpg" in open_source(str(folder))
+
+
+def test_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    with pytest.raises(RuntimeError, match="stopped"), store.writer("x.tar") as file:
+        file.write(b"half")
+        file.flush()
+        assert [path.name for path in tmp_path.iterdir()][0].startswith(".x.tar.")
+        raise RuntimeError("stopped")
+    assert list(tmp_path.iterdir()) == []
+    store.write("x.tar", b"whole")
+    assert store.read("x.tar") == b"whole"
+    assert store.list() == ["x.tar"]
+
+
+def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / ".x.tar.1234abcd.partial").write_bytes(b"half")
+    (tmp_path / "x.tar").write_bytes(b"whole")
+    Store(str(tmp_path)).delete_temporary()
+    assert [path.name for path in tmp_path.iterdir()] == ["x.tar"]
+
+
+def test_create_succeeds_for_exactly_one_of_many(tmp_path: Path) -> None:
+    outcomes: list[str] = []
+
+    def create(number: int) -> None:
+        try:
+            Store(str(tmp_path)).create("lock", str(number).encode())
+            outcomes.append(str(number))
+        except FileExistsError:
+            outcomes.append("refused")
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes.count("refused") == 15
+    assert (tmp_path / "lock").read_text() in outcomes
+
+
+def test_read_range_and_size(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.write("x", bytes(range(100)))
+    assert store.read_range("x", start=10, length=5) == bytes(range(10, 15))
+    assert store.read_range("x", start=98, length=5) == bytes((98, 99))
+    assert store.size("x") == 100
+    store.delete("x")
+    store.delete("x")
+    with pytest.raises(FileNotFoundError):
+        store.read("x")
+
+
+def test_place_that_cannot_be_written_is_an_os_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(NotADirectoryError):
+        Store(str(tmp_path / "file")).write("x", b"")
