@@ -31,7 +31,7 @@ from facepack.storage import Source, Store, open_source
 FEW_IMAGES = 4000
 """Up to so many images one process is done before Ray would have started."""
 _SHARD_SUFFIXES = (".tar", ".idx", ".parquet")
-_OBJECT_STORE_BYTES = 256 << 20
+_PRIVATE = {"include_dashboard": False, "object_store_memory": 256 << 20}
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,7 @@ def build(configuration: Configuration, *, place: Place) -> Outcome:
                 results[result.record.name.removesuffix(".tar")] = result
             packing_s = progress.seconds
         lock.check()
+        store.delete_temporary()  # a worker that was killed, and replaced, left its file behind
         _delete_strays(store, tasks)
         made = _finish(prepared, store, [results[task.name] for task in tasks])
     return Outcome(made, place.out, num_images, packing_s, time.time() - begun - packing_s, num_kept)
@@ -324,30 +325,23 @@ def _packed_on_ray(
 
 @contextmanager
 def _ray(workers: int | None, address: str) -> Iterator[Any]:
-    """A private Ray on this machine, or the cluster at an address; quiet."""
+    """A private Ray on this machine, the cluster at an address, or the Ray that this process has; quiet."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
     import ray.data
 
-    if address:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    else:
-        ray.init(
-            address="local",
-            num_cpus=workers,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=_OBJECT_STORE_BYTES,
-        )
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ours = not ray.is_initialized()
+    if ours:
+        where = {"address": address} if address else {"address": "local", "num_cpus": workers, **_PRIVATE}
+        ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
     try:
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         yield ray
     finally:
-        ray.shutdown()
+        if ours:
+            ray.shutdown()
 
 
 # After packing
@@ -448,11 +442,12 @@ def summary(outcome: Outcome) -> None:
         f"{len(outcome.build.shards):,} shards, {num_bytes / 1e6:,.1f} MB in {outcome.location}", soft_wrap=True
     )
     if outcome.num_images:
-        kept = f"; {outcome.num_kept_shards:,} shards were finished before" if outcome.num_kept_shards else ""
+        kept = f"; shards finished before: {outcome.num_kept_shards:,}" if outcome.num_kept_shards else ""
         rate = outcome.num_images / max(outcome.packing_s, 1e-9)
         terminal.out.print(
             f"{outcome.num_images:,} images in {outcome.packing_s:,.1f} s, {rate:,.0f} images/s, "
-            f"and {outcome.other_s:,.1f} s for all else{kept}"
+            f"and {outcome.other_s:,.1f} s for all else{kept}",
+            soft_wrap=True,
         )
     else:
         terminal.out.print("complete already, nothing to do")

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import typer
 from rich.console import Console
@@ -15,9 +16,8 @@ from facepack.errors import JobError, UsageError
 
 _LINE_EVERY_S = 10.0
 
-out = Console(highlight=False, soft_wrap=False)
-# A copy of standard error, so that silencing what C libraries print there does not silence us.
-err = Console(file=os.fdopen(os.dup(2), "w"), highlight=False, soft_wrap=True)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def warn(message: str) -> None:
@@ -56,17 +56,16 @@ def _fail(error: Exception, *, code: int, debug: bool, cause: Exception | None =
 
 @contextmanager
 def silenced_libraries() -> Iterator[None]:
-    """Keep what libjpeg and libpng print about damaged images off the terminal."""
+    """Keep off the terminal what C libraries print about damaged images, and Ray about itself; our own lines go on."""
     sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+    with os.fdopen(os.dup(2), "w", buffering=1) as kept, Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        err.file = kept
+        try:
+            yield
+        finally:
+            err.file = None  # type: ignore[assignment] # back to standard error, wherever that is now
+            os.dup2(kept.fileno(), 2)
 
 
 class ImageProgress:

@@ -1,0 +1,5 @@
+"""Runs the command line as `python -m facepack`."""
+
+from facepack.cli import main
+
+main()

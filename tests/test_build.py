@@ -1,0 +1,407 @@
+"""The promises of a build, each on real bytes and a real Ray."""
+
+import getpass
+import hashlib
+import json
+import platform
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from conftest import digests, make
+
+from facepack import image, manifest, synthetic
+from facepack.errors import JobError, UsageError
+from facepack.manifest import Status
+from facepack.storage import Store
+
+
+def table_of(build: Path) -> pa.Table:
+    return manifest.read_table(Store(str(build)), manifest.MANIFEST_FILE)
+
+
+def statuses(build: Path) -> dict[str, int]:
+    return {row["values"]: row["counts"] for row in table_of(build)["status"].value_counts().to_pylist()}
+
+
+@pytest.fixture(scope="module")
+def reference(celeba: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The build in one process, without Ray, that all others must equal."""
+    out = tmp_path_factory.mktemp("reference") / "build"
+    make(celeba, out)
+    return out
+
+
+@pytest.fixture
+def spoilt(celeba: Path, tmp_path: Path) -> Path:
+    """A CelebA in which every kind of bad file occurs among the 160 first images of the four classes."""
+    source = tmp_path / "spoilt"
+    shutil.copytree(celeba, source)
+    rows = [f"img_align_celeba/{number:06d}.jpg" for number in range(1, 301)]
+    chosen = [row for row in rows if row in set(chosen_sources(source, tmp_path / "whole"))]
+    sound = (source / chosen[0]).read_bytes()
+    (source / chosen[1]).unlink()
+    (source / chosen[2]).write_bytes(sound[: len(sound) // 2])
+    (source / chosen[3]).write_text("version https://example.org/pointer")
+    (source / chosen[4]).write_bytes(b"")
+    (source / chosen[5]).write_bytes(image.encode_jpeg(np.zeros((3, 200, 3), np.uint8), quality=90))
+    broken = bytearray(sound)
+    at = broken.index(b"\xff\xc4")
+    broken[at + 4 : at + 24] = b"\xff" * 20
+    (source / chosen[6]).write_bytes(broken)
+    header = sound.index(b"\xff\xc0")
+    large = bytearray(sound)
+    large[header + 5 : header + 9] = (30_000).to_bytes(2) * 2
+    (source / chosen[7]).write_bytes(large)
+    (source / chosen[8]).unlink()
+    (source / chosen[8]).mkdir()
+    return source
+
+
+def chosen_sources(source: Path, out: Path) -> list[str]:
+    make(source, out)
+    sources: list[str] = table_of(out)["source"].to_pylist()
+    return sources
+
+
+# Promise 1
+
+
+def test_every_chosen_source_has_one_row_and_one_status(spoilt: Path, tmp_path: Path) -> None:
+    whole = table_of(tmp_path / "whole")
+    made = make(spoilt, tmp_path / "build").build
+    table = table_of(tmp_path / "build")
+    assert sorted(table["source"].to_pylist()) == sorted(whole["source"].to_pylist())
+    assert len(set(table["key"].to_pylist())) == len(whole)
+    assert statuses(tmp_path / "build") == {
+        Status.PACKED: len(whole) - 8,
+        Status.MISSING: 2,
+        Status.TRUNCATED: 1,
+        Status.NOT_AN_IMAGE: 2,
+        Status.TOO_SMALL: 1,
+        Status.UNREADABLE: 1,
+        Status.TOO_LARGE: 1,
+    }
+    assert manifest.total(made.counts) == len(whole)
+    rejected = table.filter(pc.not_equal(table["status"], Status.PACKED))
+    assert rejected["shard"].null_count == len(rejected)
+
+
+def test_key_is_that_of_dataset_and_path(reference: Path) -> None:
+    for row in table_of(reference).to_pylist():
+        assert row["key"] == hashlib.sha256(f"celeba/{row['source']}".encode()).hexdigest()[:16]
+
+
+def test_image_that_shares_its_bytes_with_another_is_a_duplicate(tmp_path: Path) -> None:
+    synthetic.draw("utkface", tmp_path / "src", num_images=30)
+    photos = sorted((tmp_path / "src").rglob("*.jpg"))
+    before = statuses_of_utkface(tmp_path, "before")
+    twin = photos[0].with_name("99_0_0_20170110000000000.jpg.chip.jpg")
+    shutil.copy(photos[0], twin)
+    after = statuses_of_utkface(tmp_path, "after")
+    assert after[Status.DUPLICATE] == before.get(Status.DUPLICATE, 0) + 1
+    assert after[Status.PACKED] == before[Status.PACKED]
+
+
+def statuses_of_utkface(folder: Path, name: str) -> dict[str, int]:
+    make(folder / "src", folder / name, dataset="utkface", classes="")
+    return statuses(folder / name)
+
+
+# Promise 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_any_number_of_workers_gives_the_same_bytes(
+    celeba: Path, tmp_path: Path, reference: Path, workers: int
+) -> None:
+    make(celeba, tmp_path / "build", workers=workers)
+    assert digests(tmp_path / "build") == digests(reference)
+
+
+def test_zip_gives_the_same_bytes_as_the_folder(celeba: Path, tmp_path: Path, reference: Path) -> None:
+    archive = tmp_path / "celeba.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
+        for path in sorted(celeba.rglob("*"), reverse=True):
+            opened.write(path, path.relative_to(celeba))
+    make(archive, tmp_path / "build")
+    assert digests(tmp_path / "build") == digests(reference)
+
+
+def test_images_left_in_their_archive_give_the_same_bytes(celeba: Path, tmp_path: Path, reference: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for path in celeba.glob("*.txt"):
+        shutil.copy(path, source)
+    shutil.make_archive(str(source / "img_align_celeba"), "zip", celeba, "img_align_celeba")
+    make(source, tmp_path / "build")
+    assert digests(tmp_path / "build") == digests(reference)
+
+
+def test_nothing_in_a_build_tells_when_where_or_by_whom(reference: Path, celeba: Path) -> None:
+    for path in reference.iterdir():
+        content = path.read_bytes()
+        for word in (str(celeba), str(reference), f'"{platform.node()}"', f'"{getpass.getuser()}"'):
+            assert word.encode() not in content, f"{word} in {path.name}"
+
+
+# Promise 4
+
+
+def test_build_that_is_complete_is_left_alone(celeba: Path, tmp_path: Path) -> None:
+    out = tmp_path / "build"
+    make(celeba, out)
+    times = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert make(celeba, out).num_images == 0
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == times
+
+
+@pytest.mark.parametrize("lost", ["train-00001.tar", "train-00001.idx", "train-00001.parquet"])
+def test_only_the_shard_that_lost_a_file_is_made_again(
+    celeba: Path, tmp_path: Path, reference: Path, lost: str
+) -> None:
+    out = tmp_path / "build"
+    shutil.copytree(reference, out)
+    kept = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar") if path.stem != "train-00001"}
+    (out / lost).unlink()
+    (out / "build.json").unlink()
+    outcome = make(celeba, out)
+    assert outcome.num_images <= 40
+    assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar") if path.stem != "train-00001"} == kept
+    assert digests(out) == digests(reference)
+
+
+def test_rejected_images_are_tried_again_when_their_source_changed(spoilt: Path, tmp_path: Path) -> None:
+    out = tmp_path / "build"
+    make(spoilt, out)
+    rejected = [row for row in table_of(out).to_pylist() if row["status"] == Status.TRUNCATED]
+    again = make(spoilt, out)
+    assert again.num_images == 0
+    (spoilt / rejected[0]["source"]).write_bytes((spoilt / table_of(out)["source"][0].as_py()).read_bytes())
+    mended = make(spoilt, out)
+    assert 0 < mended.num_images <= 40
+    assert Status.TRUNCATED not in statuses(out)
+    make(spoilt, tmp_path / "anew")
+    assert digests(out) == digests(tmp_path / "anew")
+
+
+def test_missing_images_that_came_are_packed(spoilt: Path, celeba: Path, tmp_path: Path) -> None:
+    out = tmp_path / "build"
+    make(spoilt, out)
+    for row in table_of(out).to_pylist():
+        if row["status"] == Status.MISSING:
+            path = spoilt / row["source"]
+            if path.is_dir():
+                path.rmdir()
+            shutil.copy(celeba / row["source"], path)
+    make(spoilt, out)
+    assert Status.MISSING not in statuses(out)
+    make(spoilt, tmp_path / "anew")
+    assert digests(out) == digests(tmp_path / "anew")
+
+
+def test_force_tries_every_rejected_image_again(spoilt: Path, tmp_path: Path) -> None:
+    make(spoilt, tmp_path / "build")
+    before = digests(tmp_path / "build")
+    assert make(spoilt, tmp_path / "build", force=True).num_images > 0
+    assert digests(tmp_path / "build") == before
+
+
+def test_changed_labels_change_the_build(celeba: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "source", tmp_path / "build"
+    shutil.copytree(celeba, source)
+    make(source, out)
+    (source / "identity_CelebA.txt").write_text(
+        (source / "identity_CelebA.txt").read_text().replace("000001.jpg ", "000001.jpg 77")
+    )
+    make(source, out)
+    make(source, tmp_path / "anew")
+    assert digests(out) == digests(tmp_path / "anew")
+
+
+# Promise 5
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ({"size": "48"}, "size: 32 there, 48 here"),
+        ({"classes": "rarest3"}, "classes: rarest4 there, rarest3 here"),
+        ({"seed": 1}, "seed: 0 there, 1 here"),
+        ({"encoding": "raw"}, "encoding: jpeg there, raw here"),
+    ],
+)
+def test_other_configuration_is_refused_and_nothing_touched(
+    celeba: Path, tmp_path: Path, reference: Path, choice: dict[str, object], expected: str
+) -> None:
+    whole, partial = tmp_path / "whole", tmp_path / "partial"
+    for out in (whole, partial):
+        shutil.copytree(reference, out)
+    (partial / "build.json").unlink()
+    (partial / "manifest.parquet").unlink()
+    for out in (whole, partial):
+        before = digests(out)
+        with pytest.raises(JobError, match=expected):
+            make(celeba, out, **choice)
+        assert digests(out) == before
+
+
+def test_folder_with_other_files_is_refused_and_nothing_touched(celeba: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(JobError, match="holds other files, such as thesis.txt"):
+        make(celeba, tmp_path)
+    assert digests(tmp_path).keys() == {"thesis.txt"}
+
+
+# Promise 7
+
+
+def test_identity_split_keeps_people_apart_and_leaks_are_counted(
+    celeba: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    make(celeba, tmp_path / "apart", split="identity")
+    assert "more than one split" not in capfd.readouterr().err
+    assert leaking(tmp_path / "apart") == 0
+    make(celeba, tmp_path / "mixed", split="80/10/10")
+    number = leaking(tmp_path / "mixed")
+    assert number > 0
+    assert f"{number:,} people are in more than one split" in capfd.readouterr().err
+
+
+def leaking(build: Path) -> int:
+    splits: dict[int, set[str]] = {}
+    for row in table_of(build).to_pylist():
+        splits.setdefault(row["identity"], set()).add(row["split"])
+    return sum(len(names) > 1 for names in splits.values())
+
+
+# Promise 8
+
+
+def test_samples_are_stored_in_shuffled_order(reference: Path) -> None:
+    table = table_of(reference)
+    train = table.filter(pc.equal(table["split"], "train"))
+    numbers = np.array([int(Path(source).stem) for source in train["source"].to_pylist()])
+    ranks = numbers.argsort().argsort()
+    assert abs(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1]) < 0.2
+    classes = train["class"].to_pylist()
+    changes = sum(first != second for first, second in zip(classes, classes[1:], strict=False))
+    assert changes > len(classes) / 2
+
+
+# What a build says of itself
+
+
+def test_build_json_says_what_was_built(reference: Path) -> None:
+    made = manifest.read_build(str(reference))
+    table = table_of(reference)
+    assert made.class_names == ["Bald", "Mustache", "Gray_Hair", "Pale_Skin"]
+    assert made.counts == manifest.count(table)
+    assert [shard.num_samples for shard in made.shards] == [
+        len(table.filter(pc.equal(table["shard"], shard.name))) for shard in made.shards
+    ]
+    for shard in made.shards:
+        content = (reference / shard.name).read_bytes()
+        assert (shard.num_bytes, shard.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    assert manifest.metadata_of(table)["class_names"] == made.class_names
+    assert made.versions.keys() == {"facepack", "numpy", "opencv-python-headless", "pyarrow"}
+
+
+def test_mean_and_std_are_those_of_the_train_split(celeba: Path, tmp_path: Path) -> None:
+    made = make(celeba, tmp_path / "build", encoding="raw").build
+    table = table_of(tmp_path / "build")
+    pixels = []
+    for row in table.filter(pc.equal(table["split"], "train")).to_pylist():
+        content = (tmp_path / "build" / row["shard"]).read_bytes()[row["offset"] : row["offset"] + row["size"]]
+        pixels.append(image.decode_raw(content).reshape(-1, 3) / 255)
+    rows = np.concatenate(pixels)
+    assert np.allclose(made.mean or [], rows.mean(0), atol=1e-6)
+    assert np.allclose(made.std or [], rows.std(0), atol=1e-6)
+
+
+def test_columns_have_the_types_of_the_contract(reference: Path) -> None:
+    schema = table_of(reference).schema
+    for field in manifest.OWN_COLUMNS:
+        assert schema.field(field.name).type == field.type
+    assert schema.field("Bald").type == pa.int8()
+    assert schema.field("identity").type == pa.int32()
+
+
+def test_sound_jpeg_keeps_its_bytes_where_nothing_is_to_change(celeba: Path, tmp_path: Path) -> None:
+    make(celeba, tmp_path / "build", size="keep")
+    for row in table_of(tmp_path / "build").to_pylist():
+        assert row["sha256"] == row["source_sha256"]
+        assert (row["width"], row["height"]) == (178, 218)
+
+
+def test_size_may_differ_in_width_and_height(celeba: Path, tmp_path: Path) -> None:
+    make(celeba, tmp_path / "build", size="40x24", limit=20)
+    table = table_of(tmp_path / "build")
+    assert set(table["width"].to_pylist()) == {40}
+    assert set(table["height"].to_pylist()) == {24}
+    assert len(table) == 20
+
+
+# Bad input
+
+
+def test_class_without_an_image_is_one_clear_error(celeba: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(celeba, source)
+    make(source, tmp_path / "whole")
+    for row in table_of(tmp_path / "whole").to_pylist():
+        if row["class"] == "Mustache":
+            (source / row["source"]).unlink()
+    with pytest.raises(JobError, match="class Mustache: none of its images is in"):
+        make(source, tmp_path / "gone")
+    for row in table_of(tmp_path / "whole").to_pylist():
+        if row["class"] == "Mustache":
+            (source / row["source"]).write_text("no image")
+    with pytest.raises(JobError, match="class Mustache: none of its images can be packed"):
+        make(source, tmp_path / "bad")
+    assert not (tmp_path / "bad" / "build.json").exists()
+
+
+def test_shard_of_rejects_alone_leaves_no_tar(celeba: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "source", tmp_path / "build"
+    shutil.copytree(celeba, source)
+    make(source, tmp_path / "whole")
+    bad = [row for row in table_of(tmp_path / "whole").to_pylist() if row["shard"] == "train-00000.tar"]
+    for row in bad:
+        (source / row["source"]).write_text("no image")
+    made = make(source, out).build
+    assert not (out / "train-00000.tar").exists()
+    assert not (out / "train-00000.idx").exists()
+    assert "train-00000.tar" not in [shard.name for shard in made.shards]
+    assert statuses(out)[Status.NOT_AN_IMAGE] == len(bad)
+    assert make(source, out).num_images == 0
+
+
+@pytest.mark.parametrize("align", ["crop", "chip"])
+def test_alignment_says_that_it_is_not_there_yet(celeba: Path, tmp_path: Path, align: str) -> None:
+    with pytest.raises(UsageError, match=f"--align {align}: not there yet"):
+        make(celeba, tmp_path / "build", align=align)
+    assert not (tmp_path / "build").exists()
+
+
+def test_json_in_the_tar_is_for_people_too(reference: Path) -> None:
+    row = table_of(reference).to_pylist()[0]
+    content = (reference / row["shard"]).read_bytes()
+    start = content.index(f"{row['key']}.json".encode()) + 512
+    labels = json.loads(content[start : content.index(b"}", start) + 1])
+    assert labels["source"] == row["source"]
+    assert labels["class"] == row["class"]
+    assert labels["Bald"] == row["Bald"]
+
+
+@pytest.mark.parametrize("dataset", sorted(synthetic.DATASETS))
+def test_every_dataset_builds_as_published(tmp_path: Path, dataset: str) -> None:
+    synthetic.draw(dataset, tmp_path / "source", num_images=60)
+    made = make(tmp_path / "source", tmp_path / "build", dataset=dataset, classes="", split="")
+    assert manifest.total(made.build.counts, [Status.PACKED]) >= 55
+    assert made.build.mean is not None

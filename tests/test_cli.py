@@ -1,0 +1,174 @@
+"""The command line as a person meets it: exit codes, one clear line, and what it prints."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from facepack import dataset
+
+
+def facepack(*words: object, cwd: Path | None = None, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "facepack", *(str(word) for word in words)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=os.environ | {"COLUMNS": "120"} | environment,
+        timeout=120,
+        check=False,
+    )
+
+
+def check_refused(ended: "subprocess.CompletedProcess[str]", code: int, *texts: str) -> None:
+    """One line of error with these texts, the exit code, no traceback."""
+    assert ended.returncode == code, ended.stderr
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1, ended.stderr
+    assert all(text in lines[0] for text in texts), lines[0]
+    assert "Traceback" not in ended.stderr
+
+
+def test_datasets_lists_every_description() -> None:
+    ended = facepack("datasets")
+    assert ended.returncode == 0
+    assert all(name in ended.stdout for name in dataset.names())
+    listed = json.loads(facepack("datasets", "--json").stdout)
+    assert [one["name"] for one in listed] == dataset.names()
+
+
+@pytest.mark.parametrize("verb", ["", "datasets", "build", "verify", "demo"])
+def test_help_has_an_example(verb: str) -> None:
+    ended = facepack(*([verb] if verb else []), "--help")
+    assert ended.returncode == 0
+    assert not verb or f"Example: facepack {verb}" in ended.stdout
+
+
+def test_build_then_verify_then_again(celeba: Path, tmp_path: Path) -> None:
+    words = ("build", "celeba", "--src", celeba, "--classes", "rarest4", "--size", "32", "--workers", "0")
+    made = facepack(*words, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert "Pale_Skin" in made.stdout
+    assert "rejected: none" in made.stdout
+    assert "images/s" in made.stdout
+    out = tmp_path / "builds" / "celeba-rarest4"
+    assert (out / "build.json").exists()
+    verified = facepack("verify", out, "--deep")
+    assert verified.returncode == 0
+    assert verified.stdout.startswith("verified and decoded: ")
+    assert "complete already, nothing to do" in facepack(*words, cwd=tmp_path).stdout
+
+
+def test_source_is_found_in_the_data_folder(celeba: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "celeba").symlink_to(celeba)
+    words = ("build", "celeba", "--classes", "Bald,Male", "--size", "32", "--limit", "20", "--workers", "0")
+    assert facepack(*words, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "builds" / "celeba-Bald-Male" / "build.json").exists()
+    elsewhere = facepack(*words, "--out", tmp_path / "other", cwd="/", FACEPACK_DATA=str(tmp_path / "data"))
+    assert elsewhere.returncode == 0
+
+
+def test_dry_run_shows_the_plan_and_writes_nothing(celeba: Path, tmp_path: Path) -> None:
+    ended = facepack("build", "celeba", "--src", celeba, "--classes", "rarest4", "--dry-run", cwd=tmp_path)
+    assert ended.returncode == 0
+    assert "Mustache" in ended.stdout
+    assert "split: official" in ended.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "texts"),
+    [
+        (("build", "celebs"), ("unknown dataset 'celebs'", "celeba")),
+        (("build", "celeba", "--classes", "Balding"), ("has no class 'Balding'", "Bald")),
+        (("build", "celeba", "--classes", "rarest99"), ("has 40 classes",)),
+        (("build", "celeba", "--classes", "gender:all"), ("has no classes 'gender'",)),
+        (("build", "celeba", "--age-bins", "1-4"), ("has no ages",)),
+        (("build", "celeba", "--size", "big"), ("--size big", "keep")),
+        (("build", "celeba", "--split", "half"), ("--split half", "80/10/10")),
+        (("build", "celeba", "--quality", "101"), ("--quality 101",)),
+        (("build", "celeba", "--limit", "0"), ("--limit 0",)),
+        (("build", "celeba", "--encoding", "png"), ("--encoding png", "jpeg or raw")),
+        (("build", "celeba", "--multiple", "all"), ("--multiple all", "first or drop")),
+        (("build", "celeba", "--align", "chip"), ("--align chip", "not there yet")),
+        (("build", "celeba", "--images", "huge"), ("--images huge", "aligned, wild")),
+    ],
+)
+def test_wrong_usage_exits_2(celeba: Path, tmp_path: Path, words: tuple[str, ...], texts: tuple[str, ...]) -> None:
+    check_refused(facepack(*words, "--src", celeba, "--out", tmp_path / "build"), 2, *texts)
+    assert not (tmp_path / "build").exists()
+
+
+def test_missing_source_exits_1_and_names_it(tmp_path: Path) -> None:
+    check_refused(facepack("build", "celeba", cwd=tmp_path), 1, "data/celeba: no such folder", "--src")
+    (tmp_path / "data" / "celeba").mkdir(parents=True)
+    check_refused(facepack("build", "celeba", cwd=tmp_path), 1, "data/celeba: an empty folder")
+
+
+@pytest.mark.parametrize("lost", ["list_attr_celeba.txt", "list_eval_partition.txt"])
+def test_missing_label_file_exits_1_and_names_it(celeba: Path, tmp_path: Path, lost: str) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(celeba, source)
+    (source / lost).unlink()
+    check_refused(facepack("build", "celeba", "--src", source, cwd=tmp_path), 1, lost)
+
+
+def test_label_file_without_a_column_exits_1_and_names_it(celeba: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(celeba, source)
+    path = source / "list_attr_celeba.txt"
+    path.write_bytes(path.read_bytes().replace(b" Bald ", b" Balt ", 1))
+    check_refused(facepack("build", "celeba", "--src", source, cwd=tmp_path), 1, "list_attr_celeba.txt", "'Bald'")
+
+
+def test_no_image_at_all_exits_1(celeba: Path, tmp_path: Path) -> None:
+    for path in celeba.glob("*.txt"):
+        shutil.copy(path, tmp_path)
+    check_refused(facepack("build", "celeba", "--src", tmp_path), 1, "none of the 300 images is there")
+
+
+def test_no_row_of_a_class_exits_1(tmp_path: Path) -> None:
+    from facepack import synthetic
+
+    synthetic.draw("afad", tmp_path / "afad", num_images=40)
+    words = ("build", "afad", "--src", tmp_path / "afad", "--age-bins", "90-", "--out", tmp_path / "build")
+    check_refused(facepack(*words), 1, "no row is of any of the classes 90-")
+
+
+def test_damaged_archive_exits_1(celeba: Path, tmp_path: Path) -> None:
+    archive = Path(shutil.make_archive(str(tmp_path / "celeba"), "zip", celeba))
+    archive.write_bytes(archive.read_bytes()[:-200])
+    check_refused(facepack("build", "celeba", "--src", archive, "--out", tmp_path / "b"), 1, "celeba.zip", "damaged archive")
+
+
+def test_verify_of_a_changed_build_exits_1_and_names_the_change(celeba: Path, tmp_path: Path) -> None:
+    out = tmp_path / "build"
+    facepack("build", "celeba", "--src", celeba, "--size", "32", "--limit", "20", "--out", out, "--workers", "0")
+    tar = next(iter(sorted(out.glob("*.tar"))))
+    tar.write_bytes(tar.read_bytes().replace(b'"Male":1', b'"Male":0', 1))
+    ended = facepack("verify", out)
+    assert f"wrong: {tar.name}: sha256 is" in ended.stderr
+    assert "label Male is 0 in the tar, 1 in the manifest" in ended.stderr
+    check_refused(ended, 1, "2 disagreements")
+    check_refused(facepack("verify", tmp_path / "nothing"), 1, "no complete build")
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    ended = facepack("build", "celeba", "--src", tmp_path / "absent", "--debug")
+    assert ended.returncode == 1
+    assert "Traceback" in ended.stderr
+
+
+@pytest.mark.slow
+def test_demo_draws_builds_verifies_and_reads_back(tmp_path: Path) -> None:
+    ended = facepack("demo", "--images", "400", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert "verified and decoded" in ended.stdout
+    assert "read a batch of" in ended.stdout
+    assert (tmp_path / "demo" / "batch.png").read_bytes().startswith(b"\x89PNG")
+    assert facepack("demo", "--images", "400", cwd=tmp_path).returncode == 0
