@@ -51,7 +51,8 @@ class Label:
 class TableFile:
     """One label file; `{split}` and the like in `path` become columns, and so do the groups of `extract` in the key.
 
-    Files after the first are joined to it: their `key` to its column `on` (its key, unless given).
+    Files after the first are joined to it: their `key` to its column `on` (its key, unless given). Without an optional
+    one, its `labels` are not known.
     """
 
     path: str
@@ -60,6 +61,7 @@ class TableFile:
     columns: tuple[str, ...] = ()
     count_line: bool = False
     optional: bool = False
+    labels: tuple[str, ...] = ()
     extract: Pattern = ""
     on: str = ""
     rename: dict[str, str] = Field(default_factory=dict)
@@ -136,7 +138,8 @@ class Description:
     labels: dict[str, Label] = Field(default_factory=dict)
     attributes: tuple[str, ...] = ()
     split: SplitRule | None = None
-    archives: tuple[str, ...] = ()
+    archives: dict[str, str] = Field(default_factory=dict)
+    """Archives in the source that are read in place, each as if unpacked into a folder ("" for where it lies)."""
     duplicates: bool = False
     default_classes: str = ""
     examples: tuple[Example, ...] = Field(min_length=1)
@@ -147,8 +150,9 @@ class Description:
         if clash := set(self.labels) & set(self.attributes):
             raise ValueError(f"both in labels and attributes: {', '.join(sorted(clash))}")
         for number, index in enumerate(self.index):
-            if unknown := set(index.lacks) - set(self.labels):
-                raise ValueError(f"index.{number}.lacks: no such label: {', '.join(sorted(unknown))}")
+            of_tables = [name for table in getattr(index, "tables", ()) for name in table.labels]
+            if unknown := {*index.lacks, *of_tables} - set(self.labels):
+                raise ValueError(f"index.{number}: no such label: {', '.join(sorted(unknown))}")
         return self
 
     @property
@@ -184,7 +188,7 @@ def parse(path: Path) -> Description:
     try:
         content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
         description = TypeAdapter(Description).validate_python(content)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise JobError(f"{path}: not valid TOML: {error}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

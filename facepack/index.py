@@ -66,8 +66,8 @@ def index(description: Description, source: Source, *, images: str = "") -> Inde
     table, bad = _labelled(description, raw)
     unparsed = (*raw.unparsed, *bad)
     if len(table) == 0:
-        first = f"; the first of {len(unparsed):,} rows: {unparsed[0]}" if unparsed else ""
-        raise JobError(f"{source.store.location}: {raw.where} names no image that can be used{first}")
+        first = f"; the first of {len(unparsed):,} bad rows: {unparsed[0]}" if unparsed else ""
+        raise JobError(f"{source.store.location}: {raw.where or 'it'} names no image that can be used{first}")
     return Index(table, unparsed, raw.left_out)
 
 
@@ -104,7 +104,9 @@ def _read_paths(form: PathIndex, paths: Iterable[str]) -> _Raw:
     for path in paths:
         if not path.lower().endswith(IMAGE_SUFFIXES):
             continue
-        if why := next((why for regex, why in left_out if regex.fullmatch(path)), None):
+        if not _is_text(path):
+            unparsed.append(f"{path.encode(errors='replace').decode()}: its name is not UTF-8")
+        elif why := next((why for regex, why in left_out if regex.fullmatch(path)), None):
             counts[why] = counts.get(why, 0) + 1
         elif row := next((m.groupdict() | set_ for regex, set_ in patterns if (m := regex.fullmatch(path))), None):
             rows.append(row)
@@ -112,7 +114,7 @@ def _read_paths(form: PathIndex, paths: Iterable[str]) -> _Raw:
         else:
             unparsed.append(f"{path}: not {form.about}")
     columns = {name: pa.chunked_array([pa.array([row.get(name) for row in rows], pa.string())]) for name in names}
-    return _Raw(columns, pa.array(sources, pa.string()), "the source", unparsed, counts, form.lacks)
+    return _Raw(columns, pa.array(sources, pa.string()), "", unparsed, counts, form.lacks)
 
 
 # Rows named by label files
@@ -156,17 +158,22 @@ def _read_tables(
     prefix, files = found
     unparsed: list[str] = []
     main = _read_files(form.tables[0], files[0], source=source, unparsed=unparsed)
+    lacks = list(form.lacks)
     for table, more in zip(form.tables[1:], files[1:], strict=True):
-        if more:
+        if not more:
+            lacks += table.labels
+        else:
             joined = _read_files(table, more, source=source, unparsed=unparsed)
             main |= _joined(main, joined, table=table, on=table.on or form.tables[0].key)
     where = files[0][0][0]
+    if not len(main[form.tables[0].key]) and not unparsed:
+        raise JobError(f"{where}: no rows")
     sets = form.images
     if images and images not in sets:
         raise UsageError(f"--images {images}: not with {form.about}; there are: {', '.join(sets)}")
     chosen = sets[images or next(iter(sets))]
     sources = _image_paths(prefix, chosen, columns=main, source=source, where=where)
-    return _Raw(main, sources, where, unparsed, {}, form.lacks)
+    return _Raw(main, sources, where, unparsed, {}, tuple(lacks))
 
 
 def _read_files(
@@ -188,63 +195,76 @@ def _read_files(
         parts.append(part)
     combined = pa.concat_tables(parts, promote_options="permissive")
     columns = {table.rename.get(name, name): combined[name] for name in combined.column_names}
-    if table.extract:
-        columns |= _extracted(table, columns)
-    return columns
+    return _extracted(table, columns, where=files[0][0], unparsed=unparsed) if table.extract else columns
 
 
-def _extracted(table: TableFile, columns: dict[str, pa.ChunkedArray]) -> dict[str, pa.ChunkedArray]:
-    """Columns taken out of the key by a regular expression; null where it does not match."""
+def _extracted(
+    table: TableFile, columns: dict[str, pa.ChunkedArray], *, where: str, unparsed: list[str]
+) -> dict[str, pa.ChunkedArray]:
+    """Add columns taken out of the key by a regular expression; rows whose key does not match are listed, left out."""
     regex = re.compile(table.extract)
-    matches = [regex.fullmatch(value or "") for value in columns[table.key].to_pylist()]
-    return {
-        name: pa.chunked_array([pa.array([match and match[name] for match in matches], pa.string())])
-        for name in regex.groupindex
-    }
+    keys = columns[table.key].to_pylist()
+    matches = [regex.fullmatch(key or "") for key in keys]
+    unparsed += [f"{where}: {key}: not as expected" for key, match in zip(keys, matches, strict=True) if not match]
+    matched = pa.array([match is not None for match in matches])
+    kept = {name: column.filter(matched) for name, column in columns.items()}
+    groups = {name: [match[name] for match in matches if match] for name in regex.groupindex}
+    return kept | {name: pa.chunked_array([pa.array(values, pa.string())]) for name, values in groups.items()}
 
 
 def _text_table(
     path: str, content: bytes, *, names: list[str], key: str, delimiter: str, unparsed: list[str]
 ) -> pa.Table:
     """Separated values as text, dictionary-encoded but for the key; rows of another width are listed and left out."""
+    types = dict.fromkeys(names, pa.dictionary(pa.int32(), pa.string())) | {key: pa.string()}
+    found: list[str] = []
 
     def note(row: pa_csv.InvalidRow) -> str:
-        unparsed.append(f"{path}: {row.text[:60]!r}: {row.actual_columns} fields, expected {row.expected_columns}")
+        found.append(f"{path}: {row.text[:60]!r}: {row.actual_columns} fields, expected {row.expected_columns}")
         return "skip"
 
-    text = pa.dictionary(pa.int32(), pa.string())
-    try:
+    def parse(*, use_threads: bool) -> pa.Table:
         return pa_csv.read_csv(
             pa.BufferReader(content),
-            read_options=pa_csv.ReadOptions(column_names=names, block_size=1 << 22),
+            read_options=pa_csv.ReadOptions(column_names=names, block_size=1 << 22, use_threads=use_threads),
             parse_options=pa_csv.ParseOptions(
                 delimiter=delimiter,
                 quote_char='"' if delimiter == "," else False,
                 invalid_row_handler=note,
             ),
             convert_options=pa_csv.ConvertOptions(
-                column_types=dict.fromkeys(names, text) | {key: pa.string()},
+                column_types=types,
                 strings_can_be_null=False,
                 quoted_strings_can_be_null=False,
             ),
         )
+
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise JobError(f"{path}: two columns are called {repeated[0]!r}")
+    if not content.strip():
+        return pa.schema([(name, types[name]) for name in names]).empty_table()
+    try:
+        table = parse(use_threads=True)
+        if found:  # threads find bad rows in any order: the list is to be the same every time
+            found.clear()
+            table = parse(use_threads=False)
     except pa.ArrowInvalid as error:
         raise JobError(f"{path}: {error}") from error
+    unparsed += found
+    return table
 
 
 def _read_csv(table: TableFile, path: str, content: bytes, unparsed: list[str]) -> pa.Table:
     """Comma-separated values below a header line."""
     header, _newline, rows = content.removeprefix(b"\xef\xbb\xbf").partition(b"\n")
     names = [name.strip().strip('"') for name in header.decode("utf-8", "replace").strip().split(",")]
-    if not rows.strip():
-        raise JobError(f"{path}: no rows")
     return _text_table(path, rows, names=names, key=table.key, delimiter=",", unparsed=unparsed)
 
 
 def _read_spaces(table: TableFile, path: str, content: bytes, unparsed: list[str]) -> pa.Table:
     """Columns separated by one or more spaces, with CelebA's count line and header, which does not name the key."""
-    content = content.removeprefix(b"\xef\xbb\xbf")
-    for found, wanted in ((b"\t", b" "), (b"  ", b" "), (b" \r\n", b"\n"), (b" \n", b"\n")):
+    content = content.removeprefix(b"\xef\xbb\xbf").strip(b" \t")
+    for found, wanted in ((b"\t", b" "), (b"  ", b" "), (b" \r\n", b"\n"), (b" \n", b"\n"), (b"\n ", b"\n")):
         while found in content:  # looking is quick, copying 26 MB is not
             content = content.replace(found, wanted)
     first, _, rest = content.partition(b"\n")
@@ -254,8 +274,6 @@ def _read_spaces(table: TableFile, path: str, content: bytes, unparsed: list[str
     if not names:
         header, _, content = content.partition(b"\n")
         names = [table.key, *header.decode("utf-8", "replace").split()]
-    if not content.strip():
-        raise JobError(f"{path}: no rows")
     num_bad = len(unparsed)
     parsed = _text_table(path, content, names=names, key=table.key, delimiter=" ", unparsed=unparsed)
     num_rows = len(parsed) + len(unparsed) - num_bad
@@ -305,22 +323,35 @@ def _image_paths(
     fields = {name for template in templates for _, name, _, _ in string.Formatter().parse(template) if name}
     if unknown := fields - columns.keys():
         raise JobError(f"{where}: no column {', '.join(sorted(unknown))}; it has {', '.join(list(columns)[:6])}")
-    template = templates[0]
-    if len(templates) > 1:
-        folders = {path.rpartition("/")[0] for path in source.paths}
-        candidates = [name for name in templates if _folder_of(prefix + name) in folders]
-        template = candidates[0] if candidates else template
+    candidates = [_filled(prefix, template, columns) for template in templates]
+    if len(candidates) > 1:
+        files = pa.array([path for path in source.paths if _is_text(path)], pa.string())
+        candidates.sort(key=lambda paths: not pc.any(pc.is_in(paths, value_set=files)).as_py())
+    return candidates[0]
+
+
+def _filled(prefix: str, template: str, columns: dict[str, pa.ChunkedArray]) -> pa.Array:
+    """A template with the values of each row; null where a value is null or empty."""
     parts: list[pa.ChunkedArray | str] = [prefix]
     for text, name, _, _ in string.Formatter().parse(template):
         parts += [text] if text else []
-        parts += [_text(columns[name])] if name else []
+        parts += [_non_empty(columns[name])] if name else []
     joined = pc.binary_join_element_wise(*parts, "")
     return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
 
 
-def _folder_of(template: str) -> str:
-    """The folder of a template as far as it is constant."""
-    return template.partition("{")[0].rpartition("/")[0]
+def _non_empty(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    text = _text(column)
+    return pc.if_else(pc.equal(text, ""), None, text)
+
+
+def _is_text(path: str) -> bool:
+    """False for names that are not UTF-8."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 # From published text to typed labels
@@ -336,43 +367,35 @@ def _labelled(description: Description, raw: _Raw) -> tuple[pa.Table, list[str]]
         published = label.column or name
         if published in raw.columns:
             columns[name] = _typed(name, label, raw.columns[published], reasons=reasons)
-        elif _may_lack(description, raw, name):
+        elif name in raw.lacks:
             columns[name] = pa.nulls(num_rows, TYPES[label.kind])
         else:
             raise JobError(f"{raw.where}: no column {published!r}; it has {', '.join(list(raw.columns)[:6])}")
-    _note_repeats(raw.source, reasons)
+    _note_names(raw.source, reasons)
     table = pa.table(columns)
     if reasons:
         keep = np.ones(num_rows, bool)
         keep[list(reasons)] = False
         table = table.filter(pa.array(keep))
     names = raw.source.take(pa.array(sorted(reasons), pa.int64())).to_pylist()
-    bad = [f"{raw.where}: {_base(name)}: {reasons[row]}" for row, name in zip(sorted(reasons), names, strict=True)]
+    where = f"{raw.where}: " if raw.where else ""
+    bad = [f"{where}{name}: {reasons[row]}" for row, name in zip(sorted(reasons), names, strict=True)]
     return table, bad
 
 
-def _base(name: str | None) -> str:
-    return "a row without file name" if name is None else name
-
-
-def _may_lack(description: Description, raw: _Raw, name: str) -> bool:
-    """True where this form of the dataset does not publish a label, or only in an optional file that is not there."""
-    if name in raw.lacks:
-        return True
-    tables = [table for form in description.index if isinstance(form, TableIndex) for table in form.tables]
-    return name not in description.attributes and any(table.optional for table in tables)
-
-
-def _note_repeats(source: pa.Array, reasons: dict[int, str]) -> None:
-    """An image named twice keeps its first row."""
+def _note_names(source: pa.Array, reasons: dict[int, str]) -> None:
+    """A row needs the name of an image, and an image named twice keeps its first good row."""
     paths = source.to_pylist()
-    if len(set(paths)) == len(paths):
+    if len(set(paths)) == len(paths) and source.null_count == 0:
         return
     seen: set[str] = set()
     for row, path in enumerate(paths):
-        if path in seen:
+        if path is None:
+            reasons.setdefault(row, "no file name")
+        elif path in seen:
             reasons.setdefault(row, "named twice")
-        seen.add(path)
+        elif row not in reasons:
+            seen.add(path)
 
 
 def _split(rule: SplitRule | None, raw: _Raw, *, reasons: dict[int, str]) -> pa.Array:
@@ -398,18 +421,18 @@ def _typed(name: str, label: Label, column: pa.ChunkedArray, *, reasons: dict[in
 
 def _number(text: str, largest: float = float("inf")) -> float | None:
     try:
-        number = float(text)
+        number = float(text.replace("_", "no digit"))
     except ValueError:
         return None
-    return number if 0 <= number <= largest else None
+    return number if 0 <= number <= largest and number != float("inf") else None
 
 
 def _identities(name: str, column: pa.ChunkedArray, reasons: dict[int, str]) -> pa.Array:
     """Numbers as they are; names by their rank among all names."""
-    texts = sorted(text for text in pc.unique(_text(column)).to_pylist() if text is not None)
-    numeric = all(text.isdigit() for text in texts)
-    ranks = {text: int(text) if numeric else rank for rank, text in enumerate(texts)}
-    return _mapped(column, ranks.get, pa.int32(), name, reasons)
+    texts = sorted(text for text in pc.unique(_text(column)).to_pylist() if text)
+    numbers = {text: int(text) for text in texts if text.isascii() and text.isdigit() and int(text) < 2**31}
+    ranks = {text: rank for rank, text in enumerate(texts)}
+    return _mapped(column, (numbers or ranks).get, pa.int32(), name, reasons)
 
 
 def _mapped(

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -147,6 +148,7 @@ def _splits(
         return rule, _official(description, table, order)
     kind, _, fractions = rule.rpartition(":")
     if rule == "identity" or kind == "identity":
+        fractions = DEFAULT_FRACTIONS if rule == "identity" else fractions
         return rule, _by_identity(description, table, fractions=fractions, seed=configuration.seed)
     shares = _fractions(rule)
     classes = table["class"].combine_chunks().fill_null("").dictionary_encode().indices.to_numpy()
@@ -207,7 +209,7 @@ def _by_identity(description: Description, table: pa.Table, *, fractions: str, s
         raise UsageError(f"--split identity: {description.name} names no identities here")
     if missing := table[names[0]].null_count:
         raise JobError(f"{description.name}: --split identity, but {missing:,} rows have no identity")
-    shares = _fractions(DEFAULT_FRACTIONS if fractions in ("", "identity") else fractions)
+    shares = _fractions(fractions)
     persons, inverse, counts = np.unique(table[names[0]].to_numpy(), return_inverse=True, return_counts=True)
     shuffled = np.argsort(_shuffled(persons.astype(np.uint64), seed, "identity"), kind="stable")
     ends = np.cumsum(counts[shuffled])
@@ -245,18 +247,17 @@ def _repeated(rows: list[int], path_of: Callable[[int], str], source: Source) ->
     """Rows whose file repeats, byte for byte, that of an earlier path; only files of equal size are read."""
     by_size: dict[int, list[int]] = {}
     for row in rows:
-        by_size.setdefault(source.size(path_of(row)), []).append(row)
+        with suppress(OSError):  # packing gives it its status
+            by_size.setdefault(source.size(path_of(row)), []).append(row)
     repeated = []
     for same_size in by_size.values():
         seen: set[bytes] = set()
         for row in sorted(same_size, key=path_of) if len(same_size) > 1 else ():
-            try:
+            with suppress(OSError):
                 digest = hashlib.sha256(source.read(path_of(row))).digest()
-            except OSError:
-                continue  # packing gives it its status
-            if digest in seen:
-                repeated.append(row)
-            seen.add(digest)
+                if digest in seen:
+                    repeated.append(row)
+                seen.add(digest)
     return repeated
 
 

@@ -7,7 +7,7 @@ import tempfile
 import uuid
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -239,11 +239,11 @@ def _read_member(store: Store, path: str, member: Member) -> bytes:
     return content
 
 
-def open_source(location: str, *, archives: Iterable[str] = ()) -> Source:
+def open_source(location: str, *, archives: Mapping[str, str] | None = None) -> Source:
     """Open a folder, a .zip, a .tar or a URL of any of these.
 
-    `archives` are names inside a folder to be read in place. Raises `JobError` where there is nothing, or where an
-    archive is damaged or compressed as a whole.
+    `archives` are files inside a folder to be read in place, each with the folder that its content seems to lie in.
+    Raises `JobError` where there is nothing, or where an archive is damaged or compressed as a whole.
     """
     location = str(location).rstrip("/")
     parent, _, name = location.rpartition("/")
@@ -255,9 +255,9 @@ def open_source(location: str, *, archives: Iterable[str] = ()) -> Source:
     if not files:
         raise JobError(f"{location}: {_nothing_there(location)}; give the folder, .zip or .tar of the dataset as --src")
     members: dict[str, Member] = {}
-    for archive in archives:
+    for archive, into in (archives or {}).items():
         if archive in files:
-            members |= _members(store, archive)
+            members |= _members(store, archive, into=into)
     return Source(store, files, {path: member for path, member in members.items() if path not in files})
 
 
@@ -265,11 +265,10 @@ def _nothing_there(location: str) -> str:
     return "an empty folder" if is_url(location) or Path(location).is_dir() else "no such folder"
 
 
-def _members(store: Store, archive: str) -> dict[str, Member]:
-    """The files inside an archive, by their paths as they would be if it were unpacked where it lies."""
+def _members(store: Store, archive: str, *, into: str = "") -> dict[str, Member]:
+    """The files inside an archive, by their paths as they would be if it were unpacked into a folder where it lies."""
     where = f"{store.location}/{archive}"
-    prefix = archive.rpartition("/")[0]
-    prefix = f"{prefix}/" if prefix else ""
+    prefix = "".join(f"{folder}/" for folder in (archive.rpartition("/")[0], into) if folder)
     try:
         found = _zip_members(store, archive) if archive.lower().endswith(".zip") else _tar_members(store, archive)
     except FileNotFoundError as error:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,10 +29,10 @@ def celeba(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def make(source: Path, out: Path, *, workers: int = 0, force: bool = False, **choices: object) -> Outcome:
+def make(source: Path, out: Path, *, workers: int = 0, force: bool = False, **choices: Any) -> Outcome:
     """Build in this process (or on Ray, with workers), by default CelebA's rarest four classes at 32 pixels."""
     choices = {"dataset": "celeba", "classes": "rarest4", "size": "32", "samples_per_shard": 40, **choices}
-    configuration = Configuration(**choices)  # type: ignore[arg-type]
+    configuration = Configuration(**choices)
     return build(configuration, place=Place(str(source), str(out), workers=workers, force=force))
 
 

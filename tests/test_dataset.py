@@ -137,7 +137,7 @@ def test_sound_description_is_read(tmp_path: Path) -> None:
         ('kind = "paths"', 'kind = "files"', "field index.0: "),
         ('a = "train"', 'a = "training"', "field split.values.a: Input should be 'train', 'valid' or 'test'"),
         ("valid_percent = 10", "valid_percent = 100", "field split.valid_percent: Input should be less than 100"),
-        ('about = "images', 'lacks = ["sex"]\nabout = "images', "index.0.lacks: no such label: sex"),
+        ('about = "images', 'lacks = ["sex"]\nabout = "images', "index.0: no such label: sex"),
         ('attributes = ["Hat"]', 'attributes = ["age"]', "both in labels and attributes: age"),
         ("source = ", "source = [1], path = ", "field examples.0.rows.0.source"),
         ("num_images = 2", "num_images = ", "not valid TOML: Invalid value (at line 4"),

@@ -55,7 +55,7 @@ def kill_tree(pid: int) -> None:
 
 def finished(out: Path) -> dict[str, int]:
     """When each finished shard was written."""
-    return {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet") if path.name != "manifest.parquet"}
+    return {path.name: path.stat().st_mtime_ns for path in out.glob("*-*.parquet")}
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,9 @@ def test_killed_worker_is_replaced_and_the_bytes_are_the_same(
     process = start(celeba, out, "--workers", "2")
     wait_for_shards(out, 2, process)
     workers = [
-        child for child in psutil.Process(process.pid).children(recursive=True) if "MapWorker" in " ".join(child.cmdline())
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "MapWorker" in " ".join(child.cmdline())
     ]
     assert len(workers) >= 2
     workers[0].kill()

@@ -175,7 +175,9 @@ def test_raw_keeps_every_pixel_as_rgb() -> None:
     assert (np.load(io.BytesIO(content)) == np.asarray(photo())).all()
 
 
-@pytest.mark.parametrize("array", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 4), "u1")])
+@pytest.mark.parametrize(
+    "array", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 4), "u1")]
+)
 def test_raw_of_another_shape_or_type_is_refused(array: np.ndarray[Any, Any]) -> None:
     file = io.BytesIO()
     np.save(file, array)

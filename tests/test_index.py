@@ -193,7 +193,7 @@ def test_folder_of_something_else_is_refused_with_what_was_looked_for(tmp_path: 
 
 @pytest.mark.parametrize("content", ["", "3\n", " ".join(ATTRIBUTES) + "\n", "3\n" + " ".join(ATTRIBUTES) + "\n\n"])
 def test_label_file_without_rows_is_refused(content: str, tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"^list_attr_celeba\.txt: no rows"):
+    with pytest.raises(JobError, match=r"^list_attr_celeba\.txt: (no rows|line 1 says 3 rows, there are 0)"):
         read("celeba", write(tmp_path, celeba_files() | {"list_attr_celeba.txt": content}))
 
 
@@ -238,7 +238,7 @@ def test_unknown_value_of_the_split_is_a_bad_row(tmp_path: Path) -> None:
 
 def test_table_of_nothing_but_bad_rows_is_refused_with_the_first(tmp_path: Path) -> None:
     content = " ".join(ATTRIBUTES) + "\n" + "000001.jpg" + " 2" * 40 + "\n" + "000002.jpg 1\n"
-    message = "list_attr_celeba.txt names no image that can be used; the first of 2 rows: "
+    message = "list_attr_celeba.txt names no image that can be used; the first of 2 bad rows: "
     with pytest.raises(JobError, match=message):
         read("celeba", write(tmp_path, celeba_files() | {"list_attr_celeba.txt": content}))
 
@@ -472,6 +472,16 @@ def test_age_that_is_no_age_is_a_bad_row(value: str, tmp_path: Path) -> None:
     assert found.unparsed == (f"gt_avg_test.csv: test/2.jpg: apparent_age is {value!r}",)
 
 
+def test_bad_row_of_a_later_file_is_named_rightly(tmp_path: Path) -> None:
+    rows = "1.jpg,3,30,1,30\n2.jpg,3,30,1,30\n"
+    bad = rows.replace("2.jpg,3,30", "2.jpg,3,old")
+    files: dict[str, str | bytes] = {"gt_avg_train.csv": APPA_HEADER + rows, "gt_avg_valid.csv": APPA_HEADER + bad}
+    found = read("appa_real", write(tmp_path, files))
+    assert found.table["source"].to_pylist() == ["train/1.jpg", "train/2.jpg", "valid/1.jpg"]
+    assert len(found.unparsed) == 1
+    assert found.unparsed[0].endswith(": valid/2.jpg: apparent_age is 'old'")
+
+
 def test_benchmark_list_gives_apparent_ages_without_real_ones(tmp_path: Path) -> None:
     rows = [{"img_path": "ChaLearn2016/valid/004113.jpg", "age": 35, "std_age": 4.5, "folder": 1}]
     found = read("appa_real", write(tmp_path, {"labels/CLAP2016.json": json.dumps(rows)}))
@@ -572,6 +582,15 @@ def test_layout_may_lie_one_folder_deeper(name: str, tmp_path: Path) -> None:
     deep = read(name, tmp_path / "deep").table
     assert deep["source"].to_pylist() == [f"some folder/{path}" for path in plain["source"].to_pylist()]
     assert deep.drop_columns("source").equals(plain.drop_columns("source"))
+
+
+def test_label_files_of_the_shallowest_folder_are_read(tmp_path: Path) -> None:
+    write(tmp_path / "a/old/copy", celeba_files(1))
+    write(tmp_path / "data", celeba_files(2))
+    assert rows_of(read("celeba", tmp_path), "source") == [
+        ("data/img_align_celeba/000001.jpg",),
+        ("data/img_align_celeba/000002.jpg",),
+    ]
 
 
 def zipped(folder: Path, archive: Path) -> Path:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "facepack").glob("*.py"))
 ORDER = [
     ["errors"],
-    ["terminal", "storage"],
+    ["terminal", "storage", "drawing"],
     ["dataset"],
     ["manifest", "index", "lock"],
     ["label"],
@@ -58,7 +58,9 @@ def test_file_opens_with_one_sentence_that_the_readme_repeats(path: Path) -> Non
 
 
 def test_importing_the_command_line_imports_neither_ray_nor_torch_nor_dali() -> None:
-    program = "import sys; import facepack.cli; print([name for name in ('ray', 'torch', 'nvidia') if name in sys.modules])"
+    program = (
+        "import sys; import facepack.cli; print([name for name in ('ray', 'torch', 'nvidia') if name in sys.modules])"
+    )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "[]"
 

@@ -546,4 +546,4 @@ def test_real_utkface_duplicates(real_data: Path) -> None:
     repeated = {path for paths in by_content.values() for path in sorted(paths)[1:]}
     status = zip(column(found, "source"), column(found, "status"), strict=True)
     assert {path for path, state in status if state == "duplicate"} == repeated
-    assert len(repeated) > 0
+    assert len(repeated) == 26

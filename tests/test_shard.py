@@ -5,6 +5,7 @@ import json
 import tarfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -130,7 +131,7 @@ def test_dali_reads_every_sample_by_the_index(celeba: Path, tmp_path: Path, enco
         paths = [str(out / shard.name) for shard in made.shards]
 
         @pipeline_def(batch_size=1, num_threads=1, device_id=None, prefetch_queue_depth=1)
-        def pipeline():  # type: ignore[no-untyped-def]
+        def pipeline() -> Any:
             content, labels = fn.readers.webdataset(
                 paths=paths,
                 index_paths=[path.replace(".tar", ".idx") for path in paths],

@@ -72,7 +72,7 @@ def test_named_archives_in_a_folder_are_seen_as_unpacked_and_files_win(folder: P
     with zipfile.ZipFile(folder / "more.zip", "w") as archive:
         archive.writestr("a/1.jpg", b"another one")
         archive.writestr("c/9.jpg", b"nine")
-    source = open_source(str(folder), archives=["more.zip", "absent.zip"])
+    source = open_source(str(folder), archives={"more.zip": "", "absent.zip": ""})
     assert source.read("c/9.jpg") == b"nine"
     assert source.read("a/1.jpg") == FILES["a/1.jpg"]
 
@@ -85,7 +85,7 @@ def test_damage_inside_a_zip_is_an_error_of_that_file_alone(tmp_path: Path, meth
     content[at] ^= 0xFF
     path.write_bytes(content)
     source = open_source(str(path))
-    with pytest.raises(OSError, match="a/1.jpg"):
+    with pytest.raises(OSError, match=r"a/1\.jpg"):
         source.read("a/1.jpg")
     assert source.read("labels.txt") == FILES["labels.txt"]
 
@@ -123,7 +123,7 @@ def test_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="stopped"), store.writer("x.tar") as file:
         file.write(b"half")
         file.flush()
-        assert [path.name for path in tmp_path.iterdir()][0].startswith(".x.tar.")
+        assert next(tmp_path.iterdir()).name.startswith(".x.tar.")
         raise RuntimeError("stopped")
     assert list(tmp_path.iterdir()) == []
     store.write("x.tar", b"whole")

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -69,7 +70,7 @@ def check_names(build: Path, *expected: str, deep: bool = False) -> None:
 
 
 @pytest.mark.parametrize("choices", [{}, {"encoding": "raw"}, {"size": "keep"}, {"classes": ""}, {"split": "official"}])
-def test_sound_build_has_no_problem(celeba: Path, tmp_path: Path, choices: dict[str, object]) -> None:
+def test_sound_build_has_no_problem(celeba: Path, tmp_path: Path, choices: dict[str, Any]) -> None:
     made = make(celeba, tmp_path / "build", **choices).build
     report = verify(str(tmp_path / "build"), deep=True)
     assert report.problems == ()
@@ -216,7 +217,11 @@ def test_image_that_cannot_be_decoded_is_found_only_when_decoding(celeba: Path, 
     out = tmp_path / "build"
     make(celeba, out, encoding="raw", limit=20)
     row = row_of(out)
-    assert image.decode_raw(Store(str(out)).read(str(row["shard"]))[512 : 512 + int(str(row["size"]))]).shape == (32, 32, 3)
+    assert image.decode_raw(Store(str(out)).read(str(row["shard"]))[512 : 512 + int(str(row["size"]))]).shape == (
+        32,
+        32,
+        3,
+    )
     edit_json(out, configuration=json.loads((out / "build.json").read_text())["configuration"] | {"encoding": "jpeg"})
     problems = verify(str(out), deep=True).problems
     assert sum("the image cannot be decoded: not_an_image" in problem for problem in problems) == 20
