@@ -113,7 +113,9 @@ def celeba_labels(num_images: int, seed: int) -> NDArray[np.bool_]:
     """
     names = dataset.load("celeba").attributes
     rng = rng_of(seed, "celeba")
-    labels = dict(zip(names, (rng.random((num_images, len(names))) < rng.uniform(0.3, 0.6, len(names))).T, strict=True))
+    labels = dict(
+        zip(names, (rng.random((num_images, len(names))) < rng.uniform(0.23, 0.45, len(names))).T, strict=True)
+    )
     for name, share in (RAREST | {"Blurry": BLURRY}).items():
         labels[name] = np.isin(np.arange(num_images), rng.permutation(num_images)[: round(share * num_images)])
     labels["Male"] = labels["Bald"] | labels["Mustache"] | (rng.random(num_images) < 0.4)
@@ -123,8 +125,8 @@ def celeba_labels(num_images: int, seed: int) -> NDArray[np.bool_]:
         labels[name] = ~labels["Male"] & (rng.random(num_images) < 0.6)
     labels["No_Beard"] = ~(labels["Goatee"] | labels["Mustache"] | labels["Sideburns"])
     labels["Young"] &= ~labels["Gray_Hair"]
-    for name in ("Bangs", "Wearing_Hat"):
-        labels[name] &= ~labels["Bald"]
+    labels["Bangs"] &= ~labels["Bald"]
+    labels["Wearing_Hat"] = ~(labels["Bald"] | labels["Gray_Hair"]) & (rng.random(num_images) < 0.3)
     for name in ("Black_Hair", "Brown_Hair", "Blond_Hair"):
         labels[name] &= ~labels["Gray_Hair"]
     return np.stack(list(labels.values()), axis=1)
