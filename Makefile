@@ -13,7 +13,7 @@ help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 demo: .venv/.runs  ## draw a small CelebA, build it, verify it, read a batch back
-	$(BIN)/facepack demo
+	@$(BIN)/facepack demo
 
 test: check  ## everything: lint, types and all tests
 	$(BIN)/python -m pytest
@@ -32,13 +32,14 @@ clean:  ## remove what the other targets made, but no data and no build
 
 .venv/.made:
 	@test -n "$(PYTHON)" || (echo "facepack needs Python 3.11, 3.12 or 3.13 with venv on the path" >&2; exit 1)
-	$(PYTHON) -m venv .venv
-	touch $@
+	@echo "setting up .venv with $(PYTHON); the first time this takes a minute or two"
+	@$(PYTHON) -m venv .venv
+	@touch $@
 
 .venv/.runs: .venv/.made pyproject.toml constraints.txt
-	$(PIP) --editable .
-	touch $@
+	@$(PIP) --editable .
+	@touch $@
 
 .venv/.tests: .venv/.runs
-	$(PIP) --editable '.[dev]'
-	touch $@
+	@$(PIP) --editable '.[dev]'
+	@touch $@

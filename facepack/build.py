@@ -28,8 +28,8 @@ from facepack.plan import Plan, plan
 from facepack.shard import ShardResult, ShardTask, pack
 from facepack.storage import Source, Store, open_source
 
-FEW_IMAGES = 4000
-"""Up to so many images one process is done before Ray would have started."""
+RAY_PAYS_AFTER_S = 20.0
+"""Work for one process that is done sooner on two cores, although Ray takes some eight seconds to start and stop."""
 _SHARD_SUFFIXES = (".tar", ".idx", ".parquet")
 _PRIVATE = {"include_dashboard": False, "object_store_memory": 256 << 20}
 
@@ -269,17 +269,29 @@ def _delete_strays(store: Store, tasks: list[ShardTask]) -> None:
 
 
 def _packed(tasks: list[ShardTask], *, place: Place, progress: terminal.ImageProgress) -> Iterator[ShardResult]:
-    """Pack shards, in this process or on Ray; results come in no particular order."""
-    num_images = sum(len(task.table) for task in tasks)
-    workers = place.workers
-    if workers is None and not place.ray_address:
-        workers = 0 if num_images <= FEW_IMAGES else len(os.sched_getaffinity(0))
+    """Pack shards, in this process or on Ray; results come in no particular order.
+
+    Where the number of workers is left to us, the first shard is packed here and shows whether starting Ray pays.
+    """
+    if not tasks:
+        return
     with terminal.silenced_libraries():
-        if workers == 0 or not tasks:
+        workers = place.workers
+        if workers is None and not place.ray_address:
+            begun = time.time()
+            yield pack(tasks[0], progress=progress.advance)
+            tasks = tasks[1:]
+            workers = 0 if (time.time() - begun) * len(tasks) < RAY_PAYS_AFTER_S else num_cores()
+        if workers == 0:
             for task in tasks:
                 yield pack(task, progress=progress.advance)
-        else:
+        elif tasks:
             yield from _packed_on_ray(tasks, workers=workers, address=place.ray_address, progress=progress)
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Packer:
@@ -493,7 +505,9 @@ def command(
     encoding: Annotated[str, typer.Option(help="jpeg, or raw (uint8 RGB in .npy).")] = "jpeg",
     quality: Annotated[int, typer.Option(help="JPEG quality, 1 to 100.")] = 95,
     samples_per_shard: Annotated[int, typer.Option(help="At most so many samples in one tar.")] = 1000,
-    workers: Annotated[int | None, typer.Option(help="Processes; 0 is this one, without Ray. [all cores]")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; 0 is this one, without Ray. [as many as cores, if it pays]")
+    ] = None,
     ray_address: Annotated[str, typer.Option(help="A Ray cluster to run on.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Try rejected images again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only index, label and plan; write nothing.")] = False,

@@ -44,7 +44,9 @@ def contact_sheet(batch: dict[str, list[image.Pixels]]) -> image.Pixels:
 def command(
     out: Annotated[Path, typer.Option(help="Folder for the pictures and the build.")] = Path("demo"),
     num_images: Annotated[int, typer.Option("--images", help="How many faces to draw.")] = 2000,
-    workers: Annotated[int | None, typer.Option(help="Processes; 0 is this one, without Ray. [all cores]")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; 0 is this one, without Ray. [as many as cores, if it pays]")
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Draw a small CelebA, build it, verify it and read a batch back.

@@ -112,7 +112,7 @@ def _read_paths(form: PathIndex, paths: Iterable[str]) -> _Raw:
             rows.append(row)
             sources.append(path)
         else:
-            unparsed.append(f"{path}: not {form.about}")
+            unparsed.append(f"{path}: expected {form.about}")
     columns = {name: pa.chunked_array([pa.array([row.get(name) for row in rows], pa.string())]) for name in names}
     return _Raw(columns, pa.array(sources, pa.string()), "", unparsed, counts, form.lacks)
 

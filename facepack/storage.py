@@ -1,5 +1,6 @@
 """Storage: one way to list, read and write, for folders, archives and object stores."""
 
+import errno
 import io
 import os
 import tarfile
@@ -21,6 +22,7 @@ from facepack.errors import JobError
 TEMPORARY_SUFFIX = ".partial"
 _ZIP_LOCAL_HEADER_BYTES = 30
 _WRITE_BUFFER_BYTES = 1 << 20
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def is_url(location: str) -> bool:
@@ -107,6 +109,11 @@ class Store:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self._folder / name)
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                reason = f"{error.strerror}; make room and run the same command again, what is finished is kept"
+                raise JobError(f"{self._folder / name}: {reason}") from error
+            raise
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -250,6 +257,8 @@ def open_source(location: str, *, archives: Mapping[str, str] | None = None) -> 
     if name.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz")):
         store = Store(parent or ("." if not location.startswith("/") else "/"))
         return Source(store, frozenset(), _members(store, name))
+    if not is_url(location) and Path(location).is_file():
+        raise JobError(f"{location}: a file; give the folder, .zip or .tar of the dataset as --src")
     store = Store(location)
     files = frozenset(store.list())
     if not files:

@@ -62,7 +62,7 @@ def verify(location: str, *, deep: bool = False) -> Report:
     problems += _check_files(build, store)
     by_shard = _rows_by_shard(table)
     totals = Moments()
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         checks = [
             pool.submit(_Shard(store, record, build, by_shard.get(record.name, table.slice(0, 0)), deep).check)
             for record in build.shards

@@ -357,7 +357,7 @@ def test_afad_same_file_name_under_both_genders_is_two_rows() -> None:
     found = read_paths("afad", paths)
     assert rows_of(found, "source", "age", "gender") == [(paths[0], 22, "male"), (paths[1], 22, "female")]
     assert len(found.unparsed) == 1
-    assert found.unparsed[0].startswith("AFAD-Full/22/475-0.jpg: not folders <age>/")
+    assert found.unparsed[0].startswith("AFAD-Full/22/475-0.jpg: expected images in folders <age>/")
 
 
 def test_ages_nobody_reaches_are_bad_rows() -> None:

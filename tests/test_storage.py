@@ -109,6 +109,9 @@ def test_missing_or_empty_source_is_one_clear_error(tmp_path: Path) -> None:
         open_source(str(tmp_path / "absent"))
     with pytest.raises(JobError, match="an empty folder"):
         open_source(str(tmp_path))
+    (tmp_path / "labels.txt").write_text("labels")
+    with pytest.raises(JobError, match=r"labels\.txt: a file; give the folder"):
+        open_source(str(tmp_path / "labels.txt"))
     with pytest.raises(JobError, match="no such file"):
         open_source(str(tmp_path / "absent.zip"))
 
