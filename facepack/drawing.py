@@ -31,7 +31,7 @@ HAIR_RGB = {
 }
 AUBURN_RGB = (140, 58, 28)
 PALE_RGB = (255, 242, 236)
-SKIN_RGB = ((226, 176, 142), (212, 156, 116), (188, 130, 92), (150, 98, 66), (108, 70, 48))
+SKIN_RGB = ((228, 174, 140), (218, 160, 120), (202, 142, 102), (164, 108, 74), (120, 78, 54))
 EYE_RGB = ((74, 48, 30), (96, 66, 36), (70, 110, 140), (84, 120, 78), (110, 120, 126))
 CLOTH_RGB = (
     (52, 74, 110),
@@ -315,13 +315,13 @@ def paint_wrinkles(canvas: Canvas, face: Face) -> None:
 
 
 def paint_eyes(canvas: Canvas, face: Face, rng: Generator) -> None:
-    size = (1 + 0.12 * face.eyes) * (1 + 0.35 * face.childhood)
+    size = 1.1 * (1 + 0.12 * face.eyes) * (1 + 0.35 * face.childhood)
     gap, width = 0.41 + 0.02 * face.eyes, 0.165 * size
-    height = width * (0.3 if face.has("Narrow_Eyes") else 0.58) * (0.85 if face.has("Smiling") else 1)
+    height = width * (0.3 if face.has("Narrow_Eyes") else 0.64) * (0.85 if face.has("Smiling") else 1)
     upper = curve([(-width, 0.02), (-0.4 * width, -height), (0.35 * width, -0.95 * height), (width, -0.01)])
     lower = curve([(width, -0.01), (0.4 * width, 0.8 * height), (-0.4 * width, 0.75 * height), (-width, 0.02)])
     look = rng.uniform(-0.3, 0.3) * width
-    lid = np.concatenate([upper, curve([(width, -0.03), (0, -1.25 * height - 0.06), (-width, -0.02)])])
+    lid = np.concatenate([upper, curve([(width, -0.03), (0, -1.2 * height - 0.035), (-width, -0.02)])])
     made_up = face.has("Heavy_Makeup")
     for side in (-gap, gap):
         at = np.array([side, 0.0])
@@ -330,7 +330,7 @@ def paint_eyes(canvas: Canvas, face: Face, rng: Generator) -> None:
         fill(canvas, oval(side + look, -0.1 * height, iris, iris), face.eye_rgb)
         fill(canvas, oval(side + look, -0.1 * height, 0.5 * iris, 0.5 * iris), INK)
         fill(canvas, oval(side + look - 0.3 * iris, -0.45 * iris, 0.22 * iris, 0.22 * iris), WHITE)
-        fill(canvas, lid * (np.sign(side), 1) + at, (128, 92, 140) if made_up else tint(face.skin_rgb, 0.8))
+        fill(canvas, lid * (np.sign(side), 1) + at, (128, 92, 140) if made_up else tint(face.skin_rgb, 0.84))
         lash = 0.06 if made_up else 0.035 if face.has("Male") else 0.045
         stroke(canvas, upper * (np.sign(side), 1) + at, tint(face.skin_rgb, 0.22), width=lash)
     paint_brows(canvas, face, gap)
@@ -339,8 +339,8 @@ def paint_eyes(canvas: Canvas, face: Face, rng: Generator) -> None:
 def paint_brows(canvas: Canvas, face: Face, gap: float) -> None:
     thick = (0.13 if face.has("Bushy_Eyebrows") else 0.085 if face.has("Male") else 0.06) * (1 - 0.5 * face.childhood)
     peak = -0.1 if face.has("Arched_Eyebrows") else -0.02
-    top = curve([(gap - 0.2, -0.27), (gap + 0.06, -0.31 + peak), (gap + 0.26, -0.2)])
-    bottom = curve([(gap + 0.26, -0.2), (gap + 0.05, -0.31 + peak + thick), (gap - 0.2, -0.27 + thick)])
+    top = curve([(gap - 0.21, -0.31), (gap + 0.05, -0.35 + peak), (gap + 0.27, -0.23)])
+    bottom = curve([(gap + 0.27, -0.23), (gap + 0.04, -0.35 + peak + thick), (gap - 0.2, -0.31 + thick)])
     fill(canvas, both(np.concatenate([top, bottom])), tint(mix(face.hair_rgb, (90, 70, 56), 0.3), 0.7))
 
 
@@ -362,7 +362,7 @@ def paint_nose(canvas: Canvas, face: Face) -> None:
 def paint_mouth(canvas: Canvas, face: Face) -> None:
     middle = 0.93 - 0.14 * face.childhood
     wide = 0.3 + 0.03 * face.mouth + 0.08 * face.has("Smiling")
-    lift = 0.1 if face.has("Smiling") else -0.01
+    lift = 0.11 if face.has("Smiling") else 0.03
     gape = (0.16 if face.has("Smiling") else 0.12) * face.has("Mouth_Slightly_Open")
     full = (0.11 if face.has("Big_Lips") else 0.065) * (1 - 0.3 * face.oldness)
     natural = mix(face.skin_rgb, (170, 60, 66), 0.42)
@@ -439,16 +439,16 @@ def paint_hair(canvas: Canvas, face: Face, rng: Generator) -> None:
     if face.has("Bald"):
         side = loop([(1.03, 0.1), (1.09, -0.2), (1.02, -0.52), (0.95, -0.42), (0.95, -0.05)])
         fill(canvas, both(side), tint(rgb, 0.9))
-        fill(canvas, oval(0.28, -1.08, 0.2, 0.09), tint(face.skin_rgb, 1.45))
+        fill(canvas, oval(0.26, -1.08, 0.18, 0.07), tint(face.skin_rgb, 1.25))
         return
     outer, inner = hair_edges(face, rng)
     outer, inner = wavy(outer, face, rng), wavy(inner, face, rng)
     if face.hair == "curly":
-        fill(canvas, [oval(u, v, 0.22, 0.22) for u, v in outer[::4]], rgb)
+        fill(canvas, [oval(u, v, 0.16, 0.16) for u, v in outer[::2]], rgb)
     fill(canvas, np.concatenate([outer, inner[::-1]]), rgb)
     strands = [outer + (inner - outer) * share for share in (0.18, 0.34, 0.5, 0.66, 0.82)]
     stroke(canvas, strands[::2], tint(rgb, 0.78), width=0.03)
-    stroke(canvas, [line[len(line) // 5 : -len(line) // 2] for line in strands[1::2]], tint(rgb, 1.25), width=0.04)
+    stroke(canvas, [line[len(line) // 5 : -len(line) // 2] for line in strands[1::2]], tint(rgb, 1.1), width=0.03)
     if face.has("Bangs"):
         tips = [np.array([(u * 0.9, -0.95), (u, -0.36)]) for u in np.linspace(-0.66, 0.66, 7)]
         stroke(canvas, tips, tint(rgb, 0.8), width=0.03)
@@ -498,7 +498,10 @@ def background(rng: Generator, height: int, width: int) -> Image:
     colours = rng.integers(40, 215) + rng.integers(-35, 35, 3) + rng.integers(-25, 25, (4, 4, 3))
     small = cv2.resize(colours.clip(0, 255).astype(np.uint8), (width // 8, height // 8), interpolation=cv2.INTER_CUBIC)
     for _ in range(rng.integers(0, 7)):
-        at, rgb = rng.integers(0, (width // 8, height // 8)), rng.integers(20, 240, 3).tolist()
+        at, rgb = (
+            rng.integers(0, (width // 8, height // 8)),
+            (rng.integers(50, 205) + rng.integers(-40, 40, 3)).tolist(),
+        )
         radius = int(rng.integers(1, 5)) * width // 200 + 1
         if rng.random() < 0.5:
             cv2.circle(small, at.tolist(), radius, rgb, -1, cv2.LINE_AA)
@@ -510,13 +513,13 @@ def background(rng: Generator, height: int, width: int) -> Image:
 def camera(image_hwc: Image, rng: Generator, blur_px: float) -> None:
     """Uneven and coloured light, focus and sensor noise, in place."""
     height, width = image_hwc.shape[:2]
-    light = 128 * rng.uniform(0.9, 1.02) * rng.uniform(0.96, 1.04, 3) + rng.uniform(-9, 9, (3, 3, 1))
+    light = 128 * rng.uniform(0.93, 1.03) * rng.uniform(0.96, 1.04, 3) + rng.uniform(-9, 9, (3, 3, 1))
     multiply(image_hwc, light.astype(np.uint8))
     if blur_px:
         cv2.GaussianBlur(image_hwc, (0, 0), blur_px, dst=image_hwc)
     if max(height, width) <= 512:
         top, left = rng.integers(0, 128, 2)
-        strength = rng.uniform(0.06, 0.2)
+        strength = rng.uniform(0.04, 0.14)
         noise = grain()[top : top + height, left : left + width]
         cv2.addWeighted(image_hwc, 1, noise, strength, -128 * strength, dst=image_hwc)
 

@@ -8,6 +8,7 @@ They are what the tests and `facepack demo` run on. Image i of a dataset depends
 import csv
 import difflib
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from facepack import dataset
-from facepack.drawing import HAIR_RGB, Character, Image, cartoon, person, photograph, rng_of
+from facepack.drawing import Character, Face, Image, cartoon, person, photograph, rng_of
 from facepack.errors import UsageError
 
 JPEG_QUALITY = 90
@@ -39,6 +40,7 @@ CHARACTERS = {
     "comic_book_guy": Character("quiff", (130, 80, 40), (110, 190, 220), 1.1, muzzle=True),
     "edna_krabappel": Character("cap", (110, 70, 50), (80, 150, 120)),
     "homer_simpson": Character("", (0, 0, 0), (245, 245, 245), muzzle=True),
+    "kent_brockman": Character("quiff", (235, 235, 240), (60, 70, 140), 1.05),
     "krusty_the_clown": Character("tufts", (60, 150, 90), (150, 100, 190), nose_rgb=(220, 40, 40)),
     "lisa_simpson": Character("spikes", (250, 212, 54), (220, 50, 40), 0.85),
     "marge_simpson": Character("tower", (60, 90, 190), (150, 200, 90)),
@@ -72,64 +74,83 @@ def write(path: Path, image_hwc: Image) -> None:
     path.write_bytes(encoded.tobytes())
 
 
-def portrait(
-    rng: Generator,
-    traits: Iterable[str],
-    *,
-    age_years: float = 30,
-    size_px: tuple[int, int] = FACE_PX,
-    share: float = 0.28,
-) -> Image:
+def framed(face: Face, rng: Generator, *, size_px: tuple[int, int] = FACE_PX, share: float = 0.28) -> Image:
     """A face in the middle of a photo; half its width is this share of the photo's width. uint8 HWC RGB."""
     width, height = size_px
-    face = person(rng, traits, age_years=age_years)
     return photograph(face, rng, size_px=size_px, middle_px=(width / 2, height * 0.46), unit_px=width * share)
 
 
-def traits_of(rng: Generator, *, age_years: float, male: bool) -> set[str]:
-    """Attributes as they come with an age and a sex."""
-    traits = {"Male"} if male else set()
+def portrait(rng: Generator, traits: Iterable[str]) -> Image:
+    """Somebody new with these traits in the middle of a photo of CelebA's size: uint8 HWC RGB."""
+    return framed(person(rng, traits), rng)
+
+
+def somebody(rng: Generator, *, age_years: float, male: bool, smiling: bool) -> Face:
+    """A person with attributes that come with an age and a sex; the same rng gives the same person at another age."""
+    gray, beard, bald, glasses = rng.random(4)
+    colour, kind = ("Black_Hair", "Brown_Hair", "Blond_Hair")[rng.integers(3)], ("Mustache", "Goatee")[rng.integers(2)]
     old = age_years > 55
-    traits.add(
-        "Gray_Hair" if old and rng.random() < 0.8 else ("Black_Hair", "Brown_Hair", "Blond_Hair")[rng.integers(3)]
-    )
-    if male and age_years > 20 and rng.random() < 0.2:
-        traits.add(("Mustache", "Goatee")[rng.integers(2)])
-    if male and age_years > 40 and rng.random() < 0.25:
-        traits.add("Bald")
-    for trait, chance in (("Eyeglasses", 0.1 + 0.3 * old), ("Smiling", 0.5)):
-        if rng.random() < chance:
-            traits.add(trait)
-    return traits
+    chosen = {
+        "Male": male,
+        "Smiling": smiling,
+        "Gray_Hair" if old and gray < 0.8 else colour: True,
+        kind: male and age_years > 20 and beard < 0.2,
+        "Bald": male and age_years > 40 and bald < 0.25,
+        "Eyeglasses": glasses < 0.1 + 0.3 * old,
+    }
+    return person(rng, [trait for trait, has in chosen.items() if has], age_years=age_years)
 
 
 # CelebA
 
 
+def some(rng: Generator, among: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
+    """Rows, bool (N,), drawn from those among which to choose: exactly this share of all N where there are enough."""
+    chosen = rng.permutation(np.flatnonzero(among))[: math.ceil(share * len(among))]
+    return np.isin(np.arange(len(among)), chosen)
+
+
+def rarest(rng: Generator, num_images: int) -> dict[str, NDArray[np.bool_]]:
+    """The four rarest attributes, bool (num_images,) each: runs of one random order that overlap by a hundredth."""
+    order, start, count, labels = rng.permutation(num_images), 0, 0, {}
+    for name, share in RAREST.items():
+        count = max(round(share * num_images), count + 1)
+        labels[name] = np.isin(np.arange(num_images), order[start : start + count])
+        start += count - num_images // 100
+    return labels
+
+
 def celeba_labels(num_images: int, seed: int) -> NDArray[np.bool_]:
     """Attributes per image, bool (num_images, 40).
 
-    The four rarest have exact shares, and may meet in one image; every other is more frequent than they are.
+    The four rarest have exact counts, each above the one before, and three images in a hundred have two of them; every
+    other attribute is in 20 % of the images or more. Sex is the person's: PHOTOS_PER_PERSON rows on end agree, but for
+    one person at most.
     """
-    names = dataset.load("celeba").attributes
-    rng = rng_of(seed, "celeba")
-    labels = dict(
-        zip(names, (rng.random((num_images, len(names))) < rng.uniform(0.23, 0.45, len(names))).T, strict=True)
-    )
-    for name, share in (RAREST | {"Blurry": BLURRY}).items():
-        labels[name] = np.isin(np.arange(num_images), rng.permutation(num_images)[: round(share * num_images)])
-    labels["Male"] = labels["Bald"] | labels["Mustache"] | (rng.random(num_images) < 0.4)
-    for name in MEN_ONLY:
-        labels[name] = labels["Male"] & (rng.random(num_images) < 0.5)
-    for name in WOMEN_ONLY:
-        labels[name] = ~labels["Male"] & (rng.random(num_images) < 0.6)
+    names, rng, everyone = dataset.load("celeba").attributes, rng_of(seed, "celeba"), np.ones(num_images, bool)
+    labels = {name: some(rng, everyone, rng.uniform(0.3, 0.5)) for name in names}
+    labels |= rarest(rng, num_images)
+    labels["Male"] = labels["Bald"] | labels["Mustache"]
+    labels["Male"] |= some(rng, ~labels["Male"], 0.28)
+    labels |= {name: some(rng, labels["Male"], 0.23) for name in MEN_ONLY}
+    labels |= {name: some(rng, ~labels["Male"], 0.3) for name in WOMEN_ONLY}
+    labels["Bangs"] = some(rng, ~labels["Bald"], 0.22)
+    labels["Wearing_Hat"] = some(rng, ~labels["Bald"] & ~labels["Gray_Hair"], 0.22)
+    labels["Blurry"] = some(rng, everyone, BLURRY)
     labels["No_Beard"] = ~(labels["Goatee"] | labels["Mustache"] | labels["Sideburns"])
-    labels["Young"] &= ~labels["Gray_Hair"]
-    labels["Bangs"] &= ~labels["Bald"]
-    labels["Wearing_Hat"] = ~(labels["Bald"] | labels["Gray_Hair"]) & (rng.random(num_images) < 0.3)
+    labels["Young"] = some(rng, ~labels["Gray_Hair"], 0.6)
+    free = ~labels["Gray_Hair"]
     for name in ("Black_Hair", "Brown_Hair", "Blond_Hair"):
-        labels[name] &= ~labels["Gray_Hair"]
-    return np.stack(list(labels.values()), axis=1)
+        labels[name] = some(rng, free, 0.22)
+        free &= ~labels[name]
+    return np.stack([labels[name] for name in names], axis=1)[people_first(rng, labels["Male"])]
+
+
+def people_first(rng: Generator, male: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """An order of rows in which people, PHOTOS_PER_PERSON rows of one sex on end, follow each other at random."""
+    rows, whole = np.argsort(male, kind="stable"), len(male) // PHOTOS_PER_PERSON * PHOTOS_PER_PERSON
+    shuffled = rng.permutation(rows[:whole].reshape(-1, PHOTOS_PER_PERSON))
+    return np.concatenate([shuffled.ravel(), rows[whole:]])
 
 
 def draw_celeba(folder: Path, num_images: int, seed: int) -> None:
@@ -151,9 +172,9 @@ def draw_celeba(folder: Path, num_images: int, seed: int) -> None:
     )
     for number, (file, row) in enumerate(zip(files, labels, strict=True)):
         traits = {name for name, value in zip(names, row, strict=True) if value}
-        hairs = [name for name in HAIR_RGB if name in traits]
         old = "Gray_Hair" in traits or "Young" not in traits
-        image_hwc = portrait(rng_of(seed, "celeba", number), traits - set(hairs[:-1]), age_years=62 if old else 28)
+        who = rng_of(seed, "celeba people", people[number])
+        image_hwc = framed(person(who, traits, age_years=62 if old else 28), rng_of(seed, "celeba", number))
         write(folder / "img_align_celeba" / file, image_hwc)
 
 
@@ -164,22 +185,16 @@ def crlf(path: Path, lines: Sequence[str]) -> None:
 # Datasets of ages
 
 
-def draw_aged(
-    path: Path, rng: Generator, *, age_years: int, male: bool, size_px: tuple[int, int], share: float = 0.28
-) -> None:
-    traits = traits_of(rng, age_years=age_years, male=male)
-    write(path, portrait(rng, traits, age_years=age_years, size_px=size_px, share=share))
-
-
 def draw_cacd(folder: Path, num_images: int, seed: int) -> None:
     for number in range(num_images):
         who, photo = divmod(number, 20)
         name = CACD_NAMES[who % len(CACD_NAMES)] + ("" if who < len(CACD_NAMES) else f"_{who:03d}")
-        first = int(rng_of(seed, "cacd", who).integers(14, 53))
-        age = first + photo // 2
+        people = rng_of(seed, "cacd people", who)
+        age = int(people.integers(14, 53)) + photo // 2
         path = folder / "CACD2000" / f"{age}_{name}_{photo + 1:04d}.jpg"
         rng = rng_of(seed, "cacd", who, photo)
-        draw_aged(path, rng, age_years=age, male=who % 2 == 0, size_px=(250, 250))
+        face = somebody(people, age_years=age, male=who % 2 == 0, smiling=rng.random() < 0.5)
+        write(path, framed(face, rng, size_px=(250, 250)))
 
 
 def draw_afad(folder: Path, num_images: int, seed: int) -> None:
@@ -188,7 +203,8 @@ def draw_afad(folder: Path, num_images: int, seed: int) -> None:
         # Neighbours share a base name, in the folders of the two sexes.
         age, male = 15 + number // 2 % 26, number % 2 == 0
         path = folder / "AFAD-Full" / str(age) / ("111" if male else "112") / f"{number // 2}-0.jpg"
-        draw_aged(path, rng, age_years=age, male=male, size_px=(120, 120), share=0.36)
+        face = somebody(rng, age_years=age, male=male, smiling=rng.random() < 0.5)
+        write(path, framed(face, rng, size_px=(120, 120), share=0.36))
 
 
 def draw_appa_real(folder: Path, num_images: int, seed: int) -> None:
@@ -201,10 +217,9 @@ def draw_appa_real(folder: Path, num_images: int, seed: int) -> None:
             age, male = int(rng.integers(1, 90)), bool(rng.integers(2))
             wide = int(rng.integers(240, 420))
             path = release / split / f"{number:06d}.jpg"
-            draw_aged(
-                path, rng, age_years=age, male=male, size_px=(wide, int(wide * rng.uniform(0.8, 1.3))), share=0.16
-            )
-            draw_aged(path.with_name(f"{path.name}_face.jpg"), rng, age_years=age, male=male, size_px=(224, 224))
+            face = somebody(rng, age_years=age, male=male, smiling=rng.random() < 0.5)
+            write(path, framed(face, rng, size_px=(wide, int(wide * rng.uniform(0.8, 1.3))), share=0.16))
+            write(path.with_name(f"{path.name}_face.jpg"), framed(face, rng, size_px=(224, 224)))
             rows.append([path.name, 38, f"{max(1.0, age + rng.normal(0, 3)):.6f}", f"{rng.uniform(1, 6):.6f}", age])
         with (release / f"gt_avg_{split}.csv").open("w", newline="") as file:
             header = ["file_name", "num_ratings", "apparent_age_avg", "apparent_age_std", "real_age"]
@@ -218,7 +233,8 @@ def draw_utkface(folder: Path, num_images: int, seed: int) -> None:
         age, male = int(rng.integers(1, 100)), bool(rng.integers(2))
         stamp = 20170109142408075 + number
         paths.append(folder / "UTKFace" / f"{age}_{int(not male)}_{rng.integers(5)}_{stamp}.jpg.chip.jpg")
-        draw_aged(paths[-1], rng, age_years=age, male=male, size_px=(200, 200), share=0.34)
+        face = somebody(rng, age_years=age, male=male, smiling=rng.random() < 0.5)
+        write(paths[-1], framed(face, rng, size_px=(200, 200), share=0.34))
     for number, path in enumerate(paths[:2]):
         shutil.copy(path, path.with_name(f"101_0_0_2017011200000000{number}.jpg.chip.jpg"))
         shutil.copy(path, path.with_name(f"61_1_2017010914240899{number}.jpg.chip.jpg"))
@@ -230,8 +246,8 @@ def draw_fairface(folder: Path, num_images: int, seed: int) -> None:
         rng = rng_of(seed, "fairface", number)
         group, male = AGE_GROUPS[number % len(AGE_GROUPS)], number // len(AGE_GROUPS) % 2 == 0
         name = f"fairface_{number + 1:04d}"
-        age = int(group.rstrip("+").split("-")[0]) + 1
-        draw_aged(folder / f"{name}.jpg", rng, age_years=age, male=male, size_px=(448, 448), share=0.22)
+        face = somebody(rng, age_years=int(group.rstrip("+").split("-")[0]) + 1, male=male, smiling=rng.random() < 0.5)
+        write(folder / f"{name}.jpg", framed(face, rng, size_px=(448, 448), share=0.22))
         rows.append({"id": name, "filename": f"{name}.jpg", "age": group, "gender": "Male" if male else "Female"})
     (folder / "ground_truth.json").write_text(json.dumps(rows, indent=2))
 
@@ -266,7 +282,8 @@ def draw_folder(folder: Path, num_images: int, seed: int) -> None:
         me = number % 2 == 0
         split = "test" if number % 10 >= 8 else "valid" if number % 10 >= 6 else "train"
         traits = {"Male", "Black_Hair", "Eyeglasses"} if me else {"Blond_Hair", "Smiling"}
-        write(folder / split / ("me" if me else "someone else") / f"photo {number}.jpg", portrait(rng, traits))
+        face = person(rng_of(seed, "folder me") if me else rng, traits)
+        write(folder / split / ("me" if me else "someone else") / f"photo {number}.jpg", framed(face, rng))
 
 
 DATASETS: dict[str, Callable[[Path, int, int], None]] = {
