@@ -1,37 +1,31 @@
-"""Building: index, label and plan a dataset, then pack its shards in parallel and write what came of it."""
+"""Building: indexes, labels and plans a dataset, has its shards packed, and writes what came of it."""
 
 import hashlib
-import logging
+import json
 import os
-import pickle
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import typer
-from rich.table import Table
 
-from facepack import dataset, manifest, terminal
-from facepack.dataset import SPLITS, Description
+from facepack import dataset, manifest, resume, terminal
+from facepack.dataset import Description
 from facepack.errors import JobError, UsageError
 from facepack.index import Index, index
 from facepack.label import label
-from facepack.lock import LOCK_FILE, held
+from facepack.lock import held
 from facepack.manifest import Build, Configuration, Moments, Status
 from facepack.plan import Plan, plan
-from facepack.shard import ShardResult, ShardTask, pack
+from facepack.shard import ShardResult, ShardTask
 from facepack.storage import Source, Store, open_source
+from facepack.summary import show_counts, show_plan
+from facepack.workers import packed
 
-RAY_PAYS_AFTER_S = 20.0
-"""Work for one process that is done sooner on two cores, although Ray takes some eight seconds to start and stop."""
-_SHARD_SUFFIXES = (".tar", ".idx", ".parquet")
-_PRIVATE = {"include_dashboard": False, "object_store_memory": 256 << 20}
+_LONGEST_NAME = 80
 
 
 @dataclass(frozen=True)
@@ -44,6 +38,10 @@ class Place:
     ray_address: str = ""
     force: bool = False
 
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 0:
+            raise UsageError(f"--workers {self.workers}: expected 0 (this process) or more")
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -54,6 +52,15 @@ class Prepared:
     index: Index
     plan: Plan
     configuration: Configuration
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the plan and of what is told of it: with the images it decides the whole build."""
+        rows = pa.BufferOutputStream()
+        with pa.ipc.new_stream(rows, self.plan.table.schema) as stream:
+            stream.write_table(self.plan.table)
+        told = json.dumps([self.plan.class_names, self.index.unparsed, self.index.left_out], sort_keys=True)
+        return hashlib.sha256(rows.getvalue().to_pybytes() + told.encode("utf-8", "replace")).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -93,27 +100,38 @@ def build(configuration: Configuration, *, place: Place) -> Outcome:
     _warn(prepared)
     _check_classes(prepared)
     store = Store(place.out)
-    _check_place(store, configuration)
+    resume.check_place(store, configuration)
     store.make()
     with held(store) as lock:
-        _check_place(store, configuration)
+        resume.check_place(store, configuration)
         store.delete_temporary()
         tasks = _tasks(prepared, store)
-        results = _finished(store, tasks, source=prepared.source, force=place.force)
+        results = resume.finished(store, tasks, source=prepared.source, force=place.force)
         todo = [task for task in tasks if task.name not in results]
-        if not todo and _is_complete(store, tasks):
+        if not todo and _is_complete(prepared, store, tasks):
             return Outcome(manifest.read_build(place.out), place.out, num_kept_shards=len(results))
         store.delete(manifest.BUILD_FILE)
         num_kept, num_images = len(results), sum(len(task.table) for task in todo)
-        with terminal.ImageProgress(num_images) as progress:
-            for result in _packed(todo, place=place, progress=progress):
-                results[result.record.name.removesuffix(".tar")] = result
-            packing_s = progress.seconds
-        lock.check()
-        store.delete_temporary()  # a worker that was killed, and replaced, left its file behind
-        _delete_strays(store, tasks)
+        try:
+            with terminal.ImageProgress(num_images) as progress:
+                for result in packed(todo, workers=place.workers, ray_address=place.ray_address, progress=progress):
+                    results[result.record.name.removesuffix(".tar")] = result
+                    lock.check()
+                packing_s = progress.seconds
+        finally:
+            store.delete_temporary()  # a worker that was killed left its file behind
+            resume.delete_unfinished(store)
+        for name in resume.strays(store, tasks):
+            store.delete(name)
         made = _finish(prepared, store, [results[task.name] for task in tasks])
     return Outcome(made, place.out, num_images, packing_s, time.time() - begun - packing_s, num_kept)
+
+
+def _is_complete(prepared: Prepared, store: Store, tasks: list[ShardTask]) -> bool:
+    """True where all that is written last is there, and of this very plan."""
+    if not {manifest.BUILD_FILE, manifest.MANIFEST_FILE} <= set(store.list()) or resume.strays(store, tasks):
+        return False
+    return manifest.read_build(store.location).plan_digest == prepared.digest
 
 
 # Before packing
@@ -123,7 +141,7 @@ def _warn(prepared: Prepared) -> None:
     """Say what is not as a user may think: rows that cannot be read, images left out, people in two splits."""
     for text in prepared.plan.notes:
         terminal.note(text)
-    for why, number in (prepared.index.left_out or {}).items():
+    for why, number in prepared.index.left_out.items():
         terminal.note(f"{number:,} images left out: {why}")
     if unparsed := prepared.index.unparsed:
         terminal.warn(f"{len(unparsed):,} rows cannot be read (all are listed in {manifest.BUILD_FILE}):")
@@ -144,47 +162,6 @@ def _check_classes(prepared: Prepared) -> None:
             )
 
 
-def _check_place(store: Store, configuration: Configuration) -> None:
-    """Refuse a place that holds another build, or something else."""
-    names = store.list()
-    recorded = _recorded(store, names)
-    if recorded is None:
-        own = (LOCK_FILE, manifest.MANIFEST_FILE, *(f"{split}-" for split in SPLITS))
-        if strangers := [name for name in names if not name.startswith(own)]:
-            raise JobError(f"{store.location}: holds other files, such as {strangers[0]}; choose another --out")
-        return
-    there, versions = recorded
-    differences = configuration.differences(there)
-    differences += [
-        f"{name} {versions.get(name)} there, {here} here"
-        for name, here in manifest.versions().items()
-        if versions.get(name) != here
-    ]
-    if differences:
-        raise JobError(f"{store.location}: holds another build ({'; '.join(differences)}); choose another --out")
-
-
-def _recorded(store: Store, names: list[str]) -> tuple[dict[str, Any], dict[str, str]] | None:
-    """Configuration and versions of what is in a place already: of the whole build, or of its first finished shard."""
-    if manifest.BUILD_FILE in names:
-        made = manifest.read_build(store.location)
-        return made.configuration, made.versions
-    for name in names:
-        if name.endswith(".parquet") and name.startswith(SPLITS):
-            kept = _kept_metadata(store, name)
-            if "configuration" in kept:
-                return kept["configuration"], kept["versions"]
-    return None
-
-
-def _kept_metadata(store: Store, name: str) -> dict[str, Any]:
-    try:
-        with store.open(name) as file:
-            return manifest.metadata_of(pq.read_schema(file))
-    except (FileNotFoundError, pa.ArrowInvalid, ValueError):
-        return {}
-
-
 def _tasks(prepared: Prepared, store: Store) -> list[ShardTask]:
     versions = manifest.versions()
     tasks = []
@@ -197,165 +174,6 @@ def _tasks(prepared: Prepared, store: Store) -> list[ShardTask]:
     return tasks
 
 
-# What is finished already
-
-
-def _finished(store: Store, tasks: list[ShardTask], *, source: Source, force: bool) -> dict[str, ShardResult]:
-    """Results of the shards that need not be made again."""
-    names = set(store.list())
-    results = {}
-    for task in tasks:
-        if f"{task.name}.parquet" not in names:
-            continue
-        try:
-            result = ShardResult.from_metadata(_kept_metadata(store, f"{task.name}.parquet"))
-        except (KeyError, TypeError):
-            continue
-        if (
-            result.digest == task.digest
-            and _is_whole(store, result, names)
-            and not _try_again(store, result, source, force)
-        ):
-            results[task.name] = result
-    return results
-
-
-def _is_whole(store: Store, result: ShardResult, names: set[str]) -> bool:
-    """The files of a shard are there in the recorded size."""
-    name = result.record.name
-    if not result.record.num_samples:
-        return name not in names
-    has_index = f"{name.removesuffix('.tar')}.idx" in names
-    return has_index and name in names and store.size(name) == result.record.num_bytes
-
-
-def _try_again(store: Store, result: ShardResult, source: Source, force: bool) -> bool:
-    """True where a shard has rejects, and trying again is asked for or the source of one has changed."""
-    if set(result.statuses) <= {Status.PACKED}:
-        return False
-    return force or any(_has_changed(row, source) for row in _rejects(store, result))
-
-
-def _rejects(store: Store, result: ShardResult) -> list[dict[str, Any]]:
-    table = manifest.read_table(store, result.record.name.replace(".tar", ".parquet"))
-    rows: list[dict[str, Any]] = table.filter(pc.field("status") != Status.PACKED).to_pylist()
-    return rows
-
-
-def _has_changed(row: dict[str, Any], source: Source) -> bool:
-    try:
-        return bool(hashlib.sha256(source.read(row["source"])).hexdigest() != row["source_sha256"])
-    except OSError:
-        return bool(row["source_sha256"])
-
-
-def _is_complete(store: Store, tasks: list[ShardTask]) -> bool:
-    names = set(store.list())
-    return {manifest.BUILD_FILE, manifest.MANIFEST_FILE} <= names and not _strays(names, tasks)
-
-
-def _strays(names: set[str], tasks: list[ShardTask]) -> list[str]:
-    """Shard files that the plan does not have, as after a change of the source."""
-    planned = {task.name + suffix for task in tasks for suffix in _SHARD_SUFFIXES}
-    return sorted(name for name in names - planned if name.startswith(SPLITS) and name.endswith(_SHARD_SUFFIXES))
-
-
-def _delete_strays(store: Store, tasks: list[ShardTask]) -> None:
-    for name in _strays(set(store.list()), tasks):
-        store.delete(name)
-
-
-# Packing
-
-
-def _packed(tasks: list[ShardTask], *, place: Place, progress: terminal.ImageProgress) -> Iterator[ShardResult]:
-    """Pack shards, in this process or on Ray; results come in no particular order.
-
-    Where the number of workers is left to us, the first shard is packed here and shows whether starting Ray pays.
-    """
-    if not tasks:
-        return
-    with terminal.silenced_libraries():
-        workers = place.workers
-        if workers is None and not place.ray_address:
-            begun = time.time()
-            yield pack(tasks[0], progress=progress.advance)
-            tasks = tasks[1:]
-            workers = 0 if (time.time() - begun) * len(tasks) < RAY_PAYS_AFTER_S else num_cores()
-        if workers == 0:
-            for task in tasks:
-                yield pack(task, progress=progress.advance)
-        elif tasks:
-            yield from _packed_on_ray(tasks, workers=workers, address=place.ray_address, progress=progress)
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class Packer:
-    """A Ray actor that packs shards, one a call."""
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
-        """Take one pickled task, give its pickled result, or the error that ends the build."""
-        begun = time.time()
-        task = pickle.loads(batch["task"][0])  # noqa: S301 - made by this build
-        try:
-            outcome: Any = pack(task)
-        except (OSError, JobError) as error:
-            outcome = error
-        return {"outcome": [pickle.dumps((begun, outcome))]}
-
-
-def _packed_on_ray(
-    tasks: list[ShardTask], *, workers: int | None, address: str, progress: terminal.ImageProgress
-) -> Iterator[ShardResult]:
-    """One row per shard through a pool of actors."""
-    with _ray(workers, address) as ray:
-        # Long shards first, so that no worker is left with one at the end.
-        ordered = sorted(tasks, key=lambda task: -len(task.table))
-        rows = [{"task": pickle.dumps(task)} for task in ordered]
-        size = min(workers or max(int(ray.cluster_resources().get("CPU", 1)), 1), len(tasks))
-        outcomes = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            Packer,
-            batch_size=1,
-            num_cpus=1,
-            # Enough in hand that no worker waits for the driver, which looks up only ten times a second.
-            compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=4),
-        )
-        for batch in outcomes.iter_batches(batch_size=None, prefetch_batches=0):
-            for pickled in batch["outcome"]:
-                begun, outcome = pickle.loads(pickled)  # noqa: S301 - made by our own workers
-                progress.begin(begun)
-                if isinstance(outcome, Exception):
-                    raise outcome
-                num_images = sum(outcome.statuses.values())
-                progress.advance(num_images, num_images - outcome.statuses.get(Status.PACKED, 0))
-                yield outcome
-
-
-@contextmanager
-def _ray(workers: int | None, address: str) -> Iterator[Any]:
-    """A private Ray on this machine, the cluster at an address, or the Ray that this process has; quiet."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
-    import ray.data
-
-    ours = not ray.is_initialized()
-    if ours:
-        where = {"address": address} if address else {"address": "local", "num_cpus": workers, **_PRIVATE}
-        ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
-    try:
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-        yield ray
-    finally:
-        if ours:
-            ray.shutdown()
-
-
 # After packing
 
 
@@ -365,10 +183,9 @@ def _finish(prepared: Prepared, store: Store, results: list[ShardResult]) -> Bui
     table = _whole_table(prepared, store, results)
     counts = manifest.count(table)
     for name in planned.class_names:
-        of_class = {split: {name: classes.get(name, {})} for split, classes in counts.items()}
-        if not manifest.total(of_class, [Status.PACKED]):
+        if not manifest.total(counts, class_name=name, statuses=[Status.PACKED]):
             raise JobError(f"class {name}: none of its images can be packed; leave it out of --classes")
-    if not manifest.total(counts, [Status.PACKED]):
+    if not manifest.total(counts, statuses=[Status.PACKED]):
         raise JobError(f"{prepared.source.store.location}: none of {len(table):,} images can be packed")
     metadata = {
         "dataset": configuration.dataset,
@@ -381,7 +198,7 @@ def _finish(prepared: Prepared, store: Store, results: list[ShardResult]) -> Bui
     mean_std = sum(train, Moments()).mean_std()
     made = Build(
         dataset=configuration.dataset,
-        configuration=asdict(configuration),
+        configuration=configuration,
         digest=configuration.digest,
         versions=manifest.versions(),
         class_names=list(planned.class_names),
@@ -390,7 +207,8 @@ def _finish(prepared: Prepared, store: Store, results: list[ShardResult]) -> Bui
         std=mean_std and mean_std[1],
         shards=[result.record for result in results if result.record.num_samples],
         unparsed=list(prepared.index.unparsed),
-        left_out=prepared.index.left_out or {},
+        left_out=prepared.index.left_out,
+        plan_digest=prepared.digest,
     )
     store.write(manifest.BUILD_FILE, made.to_json())
     return made
@@ -420,66 +238,25 @@ def default_source(name: str) -> str:
 
 def default_out(configuration: Configuration) -> str:
     """Where a build goes: builds/<dataset>[-<classes>]."""
-    chosen = (configuration.classes or configuration.age_bins).replace(",", "-").replace(":", "-")
+    chosen = (configuration.classes or configuration.age_bins).replace(",", "-").replace(":", "-").replace("/", "-")
+    if len(chosen) > _LONGEST_NAME:  # many names: the first of them, and a digest of all
+        chosen = f"{chosen[:_LONGEST_NAME]}-{hashlib.sha256(chosen.encode()).hexdigest()[:8]}"
     return f"builds/{configuration.dataset}" + (f"-{chosen}" if chosen else "")
 
 
 def summary(outcome: Outcome) -> None:
-    """Print what a build holds: packed images per class and split, rejects by reason, bytes, images/s."""
-    counts = outcome.build.counts
-    splits = [split for split in SPLITS if split in counts]
-    table = Table("class", *splits, "packed", "rejected", box=None, header_style="bold")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    names = outcome.build.class_names or [""]
-    for name in names:
-        of_class = {str(split): {name: counts[split].get(name, {})} for split in splits}
-        packed = [manifest.total({split: of_class[split]}, [Status.PACKED]) for split in splits]
-        rejected = manifest.total(of_class) - sum(packed)
-        table.add_row(
-            name or "(no classes)", *(f"{number:,}" for number in packed), f"{sum(packed):,}", f"{rejected:,}"
-        )
-    if len(names) > 1:
-        packed = [manifest.total({split: counts[split]}, [Status.PACKED]) for split in splits]
-        whole = manifest.total(counts)
-        table.add_row(
-            "all", *(f"{number:,}" for number in packed), f"{sum(packed):,}", f"{whole - sum(packed):,}", style="bold"
-        )
-    terminal.out.print(table)
-    by_status = {status: manifest.total(counts, [status]) for status in Status}
-    rejects = [f"{number:,} {status}" for status, number in by_status.items() if number and status != Status.PACKED]
-    terminal.out.print(f"rejected: {', '.join(rejects) or 'none'}")
+    """Print what a build holds, its bytes, and how fast it was made."""
+    show_counts(outcome.build.counts, outcome.build.class_names)
     num_bytes = sum(shard.num_bytes for shard in outcome.build.shards)
-    terminal.out.print(
-        f"{len(outcome.build.shards):,} shards, {num_bytes / 1e6:,.1f} MB in {outcome.location}", soft_wrap=True
-    )
-    if outcome.num_images:
-        kept = f"; shards finished before: {outcome.num_kept_shards:,}" if outcome.num_kept_shards else ""
-        rate = outcome.num_images / max(outcome.packing_s, 1e-9)
-        terminal.out.print(
-            f"{outcome.num_images:,} images in {outcome.packing_s:,.1f} s, {rate:,.0f} images/s, "
-            f"and {outcome.other_s:,.1f} s for all else{kept}",
-            soft_wrap=True,
-        )
-    else:
+    shards = f"{len(outcome.build.shards):,} shards, {num_bytes / 1e6:,.1f} MB in {outcome.location}"
+    terminal.out.print(shards, soft_wrap=True)
+    if not outcome.other_s:
         terminal.out.print("complete already, nothing to do")
-
-
-def plan_summary(prepared: Prepared) -> None:
-    """Print what a build would hold: rows per class and split, and how many of their images are there."""
-    table = prepared.plan.table
-    there = pc.if_else(pc.is_null(table["status"]), "there", table["status"])
-    counts = manifest.count(table.set_column(table.column_names.index("status"), "status", there))
-    shown = Table("class", *(split for split in SPLITS if split in counts), "rows", "images there", box=None)
-    for column in shown.columns[1:]:
-        column.justify = "right"
-    for name in prepared.plan.class_names or ("",):
-        of_class = {split: {name: classes.get(name, {})} for split, classes in counts.items()}
-        rows = [manifest.total({split: of_class[split]}) for split in of_class]
-        numbers = (*rows, sum(rows), manifest.total(of_class, ["there"]))
-        shown.add_row(name or "(no classes)", *(f"{number:,}" for number in numbers))
-    terminal.out.print(shown)
-    terminal.out.print(f"{len(table):,} rows in {len(prepared.plan.shards):,} shards, split: {prepared.plan.split}")
+        return
+    kept = f"; shards finished before: {outcome.num_kept_shards:,}" if outcome.num_kept_shards else ""
+    rate = outcome.num_images / max(outcome.packing_s, 1e-9)
+    packing = f"{outcome.num_images:,} images in {outcome.packing_s:,.1f} s, {rate:,.0f} images/s"
+    terminal.out.print(f"{packing}, and {outcome.other_s:,.1f} s for all else{kept}", soft_wrap=True)
 
 
 def command(
@@ -498,7 +275,9 @@ def command(
     age_bins: Annotated[str, typer.Option(help="Classes by age in years, such as 1-4,5-27,28-.")] = "",
     limit_per_class: Annotated[int | None, typer.Option(help="At most so many rows per class.")] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many rows.")] = None,
-    split: Annotated[str, typer.Option(help="official, identity or TRAIN/VALID/TEST. [official if there is one]")] = "",
+    split: Annotated[
+        str, typer.Option(help="official, identity, TRAIN/VALID/TEST, or identity:TRAIN/VALID/TEST. [official if any]")
+    ] = "",
     seed: Annotated[int, typer.Option(help="Decides split, order and random classes.")] = 0,
     size: Annotated[str, typer.Option(help="N, WxH in pixels, or keep.")] = "keep",
     align: Annotated[str, typer.Option(help="none (crop and chip are yet to come).")] = "none",
@@ -538,7 +317,7 @@ def command(
         if dry_run:
             prepared = prepare(configuration, src=src)
             _warn(prepared)
-            plan_summary(prepared)
+            show_plan(prepared.plan)
             return
         place = Place(src, out or default_out(configuration), workers, ray_address, force)
         summary(build(configuration, place=place))

@@ -211,18 +211,20 @@ def load(name: str) -> Description:
 
 def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the descriptions as JSON.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """List the known datasets: images, labels, terms, how to get them.
 
     Example: facepack datasets
     """
-    descriptions = [load(name) for name in names()]
-    if as_json:
-        terminal.out.print_json(TypeAdapter(list[Description]).dump_json(descriptions).decode())
-        return
-    table = Table("name", "images", "labels", "terms", "how to get it", header_style="bold")
-    for one in descriptions:
-        attributes = [f"{len(one.attributes)} attributes"] if one.attributes else []
-        labels = ", ".join([*attributes, *one.labels])
-        table.add_row(one.name, f"{one.num_images:,}" if one.num_images else "", labels, one.terms, one.obtain)
-    terminal.out.print(table)
+    with terminal.errors_as_lines(debug=debug):
+        descriptions = [load(name) for name in names()]
+        if as_json:
+            terminal.out.print_json(TypeAdapter(list[Description]).dump_json(descriptions).decode())
+            return
+        table = Table("name", "images", "labels", "terms", "how to get it", header_style="bold")
+        for one in descriptions:
+            attributes = [f"{len(one.attributes)} attributes"] if one.attributes else []
+            labels = ", ".join([*attributes, *one.labels])
+            table.add_row(one.name, f"{one.num_images:,}" if one.num_images else "", labels, one.terms, one.obtain)
+        terminal.out.print(table)

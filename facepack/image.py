@@ -19,6 +19,8 @@ MIN_SIDE_PX = 8
 _SEGMENT = struct.Struct(">BBH")
 _PNG_SIZE = struct.Struct(">II")
 _FRAME_SIZE = struct.Struct(">HH")
+_BROKEN_HEADER = (OSError, ValueError, SyntaxError, EOFError, RuntimeError, TypeError, struct.error)
+"""What Pillow raises for broken headers, by format."""
 _EXIF_ORIENTATION = 0x0112
 _JPEG_END = b"\xff\xd9"
 _PNG_END = b"IEND\xaeB`\x82"
@@ -94,8 +96,11 @@ def is_plain_jpeg(content: bytes) -> bool:
     """True for a JPEG that every reader shows alike, so that its bytes can be kept: grey or YCbCr, stored upright."""
     if _kind(content) != "jpeg":
         return False
-    with Image.open(io.BytesIO(content)) as image:
-        return image.mode in ("L", "RGB") and image.getexif().get(_EXIF_ORIENTATION, 1) == 1
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return image.mode in ("L", "RGB") and image.getexif().get(_EXIF_ORIENTATION, 1) == 1
+    except _BROKEN_HEADER:
+        return False
 
 
 class MomentsCounter:
@@ -128,7 +133,7 @@ def _kind(content: bytes) -> str | None:
         return "jpeg"
     if content[:8] == b"\x89PNG\r\n\x1a\n":
         return "png"
-    if content[:4] in (b"GIF8", b"II*\0", b"MM\0*") or content[:2] == b"BM":
+    if content[:4] in (b"GIF8", b"II*\0", b"MM\0*") or (content[:2] == b"BM" and content[6:10] == bytes(4)):
         return "other"
     if (content[:4], content[8:12]) == (b"RIFF", b"WEBP") or content[4:12] == b"ftypavif":
         return "other"
@@ -168,7 +173,7 @@ def _size(content: bytes) -> tuple[int, int] | None:
                 return image.size
     except Image.DecompressionBombError:
         raise BadImageError(Status.TOO_LARGE) from None
-    except (OSError, ValueError, SyntaxError, EOFError):  # what Pillow raises for broken headers
+    except _BROKEN_HEADER:
         return None
 
 

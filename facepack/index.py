@@ -4,7 +4,7 @@ import json
 import re
 import string
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,11 @@ from facepack.dataset import Description, Label, PathIndex, SplitRule, TableFile
 from facepack.errors import JobError, UsageError
 from facepack.storage import Source
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
+IMAGE_SUFFIXES = tuple(
+    f".{kind}"
+    for kind in "jpg jpeg jfif png webp bmp gif tif tiff avif heic heif jp2 jxl".split(" ")  # noqa: SIM905
+)
+"""Files that are meant as images; those that cannot be decoded get a status that says so."""
 MAX_AGE_YEARS = 130.0
 TYPES = {
     "attribute": pa.int8(),
@@ -38,7 +42,7 @@ class Index:
 
     table: pa.Table
     unparsed: tuple[str, ...] = ()
-    left_out: dict[str, int] | None = None
+    left_out: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -341,6 +345,7 @@ def _filled(prefix: str, template: str, columns: dict[str, pa.ChunkedArray]) -> 
 
 
 def _non_empty(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Text with null for empty."""
     text = _text(column)
     return pc.if_else(pc.equal(text, ""), None, text)
 
@@ -409,10 +414,12 @@ def _typed(name: str, label: Label, column: pa.ChunkedArray, *, reasons: dict[in
     """One label column in its type; rows whose text does not fit are noted."""
     if label.kind == "identity":
         return _identities(name, column, reasons)
+    if label.kind == "category":  # an empty cell says no more than that nobody knows
+        column = _non_empty(column)
     values = label.values
     converters: dict[str, Callable[[str], object]] = {
         "attribute": lambda text: int(values[text]) if text in values else None,
-        "category": lambda text: values.get(text) if values else text or None,
+        "category": lambda text: values.get(text) if values else text,
         "age": lambda text: _number(text, largest=MAX_AGE_YEARS),
         "number": _number,
     }
@@ -432,7 +439,7 @@ def _identities(name: str, column: pa.ChunkedArray, reasons: dict[int, str]) -> 
     texts = sorted(text for text in pc.unique(_text(column)).to_pylist() if text)
     numbers = {text: int(text) for text in texts if text.isascii() and text.isdigit() and int(text) < 2**31}
     ranks = {text: rank for rank, text in enumerate(texts)}
-    return _mapped(column, (numbers or ranks).get, pa.int32(), name, reasons)
+    return _mapped(column, (numbers if len(numbers) == len(texts) else ranks).get, pa.int32(), name, reasons)
 
 
 def _mapped(
@@ -450,9 +457,8 @@ def _mapped(
         texts = encoded.dictionary.to_pylist()
         converted = [convert(text) for text in texts]
         if None in converted:
-            bad = pc.is_in(
-                encoded.indices, value_set=pa.array(np.flatnonzero([c is None for c in converted]), pa.int32())
-            )
+            unknown = pa.array(np.flatnonzero([value is None for value in converted]), pa.int32())
+            bad = pc.is_in(encoded.indices, value_set=unknown)
             for row in np.flatnonzero(bad.to_numpy(zero_copy_only=False)):
                 text = texts[encoded.indices[int(row)].as_py()]
                 reasons.setdefault(start + int(row), f"{name} is {text!r}")

@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ class _Holder:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.token = uuid.uuid4().hex
-        self.lost = False
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="build.lock", daemon=True)
 
@@ -40,21 +39,20 @@ class _Holder:
     def stop(self) -> None:
         self._done.set()
         self._thread.join()
-        if _read(self.store).get("token") == self.token:
-            self.store.delete(LOCK_FILE)
+        with suppress(OSError, JobError):  # whoever comes next sees that this process is gone
+            if _read(self.store).get("token") == self.token:
+                self.store.delete(LOCK_FILE)
 
     def check(self) -> None:
         """Raise `JobError` if somebody else took the place over."""
-        if self.lost or _read(self.store).get("token") != self.token:
+        if _read(self.store).get("token") != self.token:
             raise JobError(f"{self.store.location}: another build took this place over")
 
     def _beat(self) -> None:
         while not self._done.wait(BEAT_S):
             try:
-                self.lost = _read(self.store).get("token") != self.token
-                if self.lost:
-                    return
-                self.store.write(LOCK_FILE, self.content())
+                if _read(self.store).get("token") == self.token:
+                    self.store.write(LOCK_FILE, self.content())
             except (OSError, JobError):
                 continue  # a full disk or a lost connection stops the build where it writes, not here
 
@@ -70,15 +68,12 @@ def held(store: Store) -> Iterator[_Holder]:
     try:
         store.create(LOCK_FILE, holder.content())
     except FileExistsError:
-        if _is_alive(_read(store)):
+        found = _read(store)
+        if _is_alive(found):
             raise JobError(
                 f"{store.location}: another build is at work here; wait for it, or choose another --out"
             ) from None
-        store.delete(LOCK_FILE)
-        try:
-            store.create(LOCK_FILE, holder.content())
-        except FileExistsError:
-            raise JobError(f"{store.location}: another build has just begun here") from None
+        _take_over(store, found, holder)
     holder.check()
     holder.start()
     try:
@@ -87,18 +82,38 @@ def held(store: Store) -> Iterator[_Holder]:
         holder.stop()
 
 
-def _read(store: Store) -> dict[str, Any]:
+def _take_over(store: Store, found: dict[str, Any], holder: _Holder) -> None:
+    """Replace the lock of a build that is gone; of several that try, the one that can name its successor does."""
+    heir = f"{LOCK_FILE}.after-{hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]}"
     try:
-        content: dict[str, Any] = json.loads(store.read(LOCK_FILE))
-    except (FileNotFoundError, ValueError):
+        store.create(heir, holder.content())
+    except FileExistsError:
+        if time.time() - _read(store, heir).get("beat", 0.0) < STALE_AFTER_S:
+            raise JobError(f"{store.location}: another build has just begun here") from None
+        store.delete(heir)  # that one was killed in the very moment of taking over
+        return _take_over(store, found, holder)
+    try:
+        if _read(store) != found:
+            raise JobError(f"{store.location}: another build has just begun here")
+        store.write(LOCK_FILE, holder.content())
+    finally:
+        store.delete(heir)
+
+
+def _read(store: Store, name: str = LOCK_FILE) -> dict[str, Any]:
+    """The content of a lock; nothing for one that is gone or was never a lock."""
+    try:
+        content = json.loads(store.read(name))
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
         return {}
-    return content
+    return content if isinstance(content, dict) else {}
 
 
 def _is_alive(content: dict[str, Any]) -> bool:
     if content.get("machine") == _machine() and "pid" in content:
         return _process_started(content["pid"]) == content.get("started") is not None
-    return bool(time.time() - content.get("beat", 0.0) < STALE_AFTER_S)
+    beat = content.get("beat")
+    return isinstance(beat, float) and time.time() - beat < STALE_AFTER_S
 
 
 def _machine() -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from importlib.metadata import version
@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter, ValidationError
 
 from facepack.dataset import SPLITS
 from facepack.errors import JobError, UsageError
@@ -19,7 +20,10 @@ from facepack.storage import Store
 BUILD_FILE = "build.json"
 MANIFEST_FILE = "manifest.parquet"
 METADATA_KEY = b"facepack"
-DECIDES_BYTES = ("facepack", "numpy", "opencv-python-headless", "pyarrow")
+DECIDES_BYTES = ("facepack", "numpy", "opencv-python-headless", "pillow", "pyarrow")
+
+Counts = dict[str, dict[str, dict[str, int]]]
+"""Rows per split, class ("" without classes) and status."""
 
 _REPEATING = ("split", "status", "shard", "class")
 
@@ -79,7 +83,9 @@ class Configuration:
     samples_per_shard: int = 1000
 
     def __post_init__(self) -> None:
-        _ = self.size_px
+        if self.size_px is not None:  # one way to write one size, for it is part of the digest
+            width_px, height_px = self.size_px
+            object.__setattr__(self, "size", f"{width_px}" if width_px == height_px else f"{width_px}x{height_px}")
         if self.classes and self.age_bins:
             raise UsageError("--classes and --age-bins both name the classes: give one of them")
         if not 1 <= self.quality <= 100:
@@ -94,9 +100,9 @@ class Configuration:
         """Width and height of the packed images in pixels, None where they keep their own."""
         if self.size == "keep":
             return None
-        width, _, height = self.size.partition("x")
+        width, x, height = self.size.partition("x")
         try:
-            size = int(width), int(height or width)
+            size = int(width), int(height if x else width)
         except ValueError:
             size = (0, 0)
         if not all(8 <= side <= 4096 for side in size):
@@ -108,13 +114,10 @@ class Configuration:
         """sha256 of the configuration in canonical JSON."""
         return digest_of(asdict(self))
 
-    def differences(self, other: dict[str, Any]) -> list[str]:
-        """The fields in which a recorded configuration differs, as 'size: 64 there, 128 here'."""
-        mine = asdict(self)
-        names = [field.name for field in fields(self)]
-        return [
-            f"{name}: {other.get(name)} there, {mine[name]} here" for name in names if other.get(name) != mine[name]
-        ]
+    def differences(self, other: "Configuration") -> list[str]:
+        """The fields in which another one differs, as 'size: 64 there, 128 here'."""
+        mine, theirs = asdict(self), asdict(other)
+        return [f"{name}: {theirs[name]} there, {mine[name]} here" for name in mine if theirs[name] != mine[name]]
 
 
 def digest_of(content: dict[str, Any]) -> str:
@@ -155,9 +158,10 @@ def write_table(store: Store, name: str, table: pa.Table) -> None:
 
 def read_table(store: Store, name: str) -> pa.Table:
     """Read a Parquet file with its metadata; a damaged one is a `JobError`."""
+    content = store.read(name)
     try:
-        return pq.read_table(pa.BufferReader(store.read(name)))
-    except pa.ArrowInvalid as error:
+        return pq.read_table(pa.BufferReader(content))
+    except (pa.ArrowInvalid, OSError) as error:
         raise JobError(f"{store.location}/{name}: damaged: {error}") from error
 
 
@@ -198,12 +202,14 @@ class Build:
     """build.json: what was built, from what, and what came of it."""
 
     dataset: str
-    configuration: dict[str, Any]
+    configuration: Configuration
     digest: str
+    """sha256 of the configuration."""
+    plan_digest: str
+    """sha256 of the chosen rows with their labels, splits and order."""
     versions: dict[str, str]
     class_names: list[str]
-    counts: dict[str, dict[str, dict[str, int]]]
-    """Rows per split, class ("" without classes) and status."""
+    counts: Counts
     mean: list[float] | None
     std: list[float] | None
     shards: list[ShardRecord]
@@ -216,37 +222,54 @@ class Build:
 
 
 def read_build(location: str) -> Build:
-    """Read build.json; `JobError` where there is no complete build."""
-    store = Store(location)
+    """Read build.json; `JobError` where there is no complete build, or which field is wrong."""
     try:
-        content = json.loads(store.read(BUILD_FILE))
+        content = Store(location).read(BUILD_FILE)
     except FileNotFoundError as error:
         raise JobError(f"{location}: no {BUILD_FILE}, so no complete build: run facepack build (again)") from error
-    except ValueError as error:
-        raise JobError(f"{location}/{BUILD_FILE}: not valid JSON: {error}") from error
     try:
-        shards = [ShardRecord(**record) for record in content.pop("shards")]
-        return Build(**content, shards=shards)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise JobError(f"{location}/{BUILD_FILE}: not what facepack writes: {error}") from error
+        return TypeAdapter(Build).validate_json(content, strict=True)
+    except ValidationError as error:
+        raise JobError(f"{location}/{BUILD_FILE}: {_first_fault(error)}") from error
 
 
-def count(table: pa.Table) -> dict[str, dict[str, dict[str, int]]]:
+def configuration_of(content: dict[str, Any], *, where: str) -> Configuration:
+    """A recorded configuration; `JobError` names the field that is wrong."""
+    try:
+        return TypeAdapter(Configuration).validate_json(json.dumps(content), strict=True)
+    except ValidationError as error:
+        raise JobError(f"{where}: {_first_fault(error)}") from error
+
+
+def _first_fault(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    return f"field {'.'.join(map(str, first['loc']))}: {first['msg']}" if first["loc"] else f"not valid: {first['msg']}"
+
+
+def count(table: pa.Table) -> Counts:
     """Rows per split, class and status, in the order of the splits, classes and statuses by name."""
     grouped = table.group_by(["split", "class", "status"]).aggregate([([], "count_all")]).to_pylist()
-    counts: dict[str, dict[str, dict[str, int]]] = {}
+    counts: Counts = {}
     for row in sorted(grouped, key=lambda row: (SPLITS.index(row["split"]), row["class"] or "", row["status"])):
         counts.setdefault(row["split"], {}).setdefault(row["class"] or "", {})[row["status"]] = row["count_all"]
     return counts
 
 
-def total(counts: dict[str, dict[str, dict[str, int]]], statuses: Iterable[str] | None = None) -> int:
-    """Sum of such counts, over all statuses or over some."""
+def total(
+    counts: Counts,
+    *,
+    split: str | None = None,
+    class_name: str | None = None,
+    statuses: Iterable[str] | None = None,
+) -> int:
+    """Sum of counts: of one split or all, of one class or all, of some statuses or all."""
     chosen = None if statuses is None else set(statuses)
     return sum(
         number
-        for classes in counts.values()
-        for by_status in classes.values()
+        for of_split, classes in counts.items()
+        if split in (None, of_split)
+        for of_class, by_status in classes.items()
+        if class_name in (None, of_class)
         for status, number in by_status.items()
         if chosen is None or status in chosen
     )

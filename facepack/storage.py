@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import posixpath
 import tarfile
 import tempfile
 import uuid
@@ -22,6 +23,7 @@ from facepack.errors import JobError
 TEMPORARY_SUFFIX = ".partial"
 _ZIP_LOCAL_HEADER_BYTES = 30
 _WRITE_BUFFER_BYTES = 1 << 20
+_READ_BUFFER_BYTES = 1 << 20
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -40,7 +42,8 @@ class Store:
 
     def __init__(self, location: str) -> None:
         self.location = location
-        self._folder = None if is_url(location) else Path(location)
+        # Absolute, for a Ray worker has another working directory.
+        self._folder = None if is_url(location) else Path(location).absolute()
         self._remote: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -90,8 +93,7 @@ class Store:
         """A seekable file to read from."""
         if self._folder is not None:
             return (self._folder / name).open("rb")
-        with _translated(f"{self.location}/{name}"):
-            return obstore.open_reader(self._objects, name)  # type: ignore[return-value]
+        return io.BufferedReader(_Ranges(self, name), buffer_size=_READ_BUFFER_BYTES)
 
     @contextmanager
     def writer(self, name: str) -> Iterator[IO[bytes]]:
@@ -140,11 +142,42 @@ class Store:
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
 
+    def temporary_files(self) -> tuple[str, ...]:
+        """What killed writers left behind."""
+        return () if self._folder is None else tuple(path.name for path in self._folder.glob(f".*{TEMPORARY_SUFFIX}"))
+
     def delete_temporary(self) -> None:
         """Remove what killed writers left behind."""
-        if self._folder is not None:
-            for path in self._folder.glob(f".*{TEMPORARY_SUFFIX}"):
-                path.unlink(missing_ok=True)
+        for name in self.temporary_files():
+            self.delete(name)
+
+
+class _Ranges(io.RawIOBase):
+    """A remote file read piece by piece, for readers that seek."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store, self._name = store, name
+        self._size, self._at = store.size(name), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        length = max(0, min(len(buffer), self._size - self._at))
+        if length:
+            buffer[:length] = self._store.read_range(self._name, start=self._at, length=length)
+            self._at += length
+        return length
 
 
 @contextmanager
@@ -165,19 +198,22 @@ def _is_hidden(name: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
-def _walk(folder: str, prefix: str) -> Iterator[str]:
-    """Relative names of the files below a folder; links to folders are followed only one level, never in a circle."""
+def _walk(folder: str, prefix: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Relative names of the files below a folder; links are followed, but not in a circle."""
     try:
         entries = list(os.scandir(folder))
     except FileNotFoundError:
         return
+    here: tuple[str, ...] = ()
     for entry in entries:
         if _is_hidden(entry.name):
             continue
-        if entry.is_dir(follow_symlinks=prefix == ""):
-            yield from _walk(entry.path, f"{prefix}{entry.name}/")
-        else:
+        if not entry.is_dir():
             yield prefix + entry.name
+            continue
+        here = here or (*above, os.path.realpath(folder))
+        if not entry.is_symlink() or os.path.realpath(entry.path) not in here:
+            yield from _walk(entry.path, f"{prefix}{entry.name}/", here)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,9 +288,10 @@ def open_source(location: str, *, archives: Mapping[str, str] | None = None) -> 
     `archives` are files inside a folder to be read in place, each with the folder that its content seems to lie in.
     Raises `JobError` where there is nothing, or where an archive is damaged or compressed as a whole.
     """
-    location = str(location).rstrip("/")
+    location = str(location).rstrip("/") or "/"
     parent, _, name = location.rpartition("/")
-    if name.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz")):
+    is_folder = not is_url(location) and Path(location).is_dir()
+    if name.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz")) and not is_folder:
         store = Store(parent or ("." if not location.startswith("/") else "/"))
         return Source(store, frozenset(), _members(store, name))
     if not is_url(location) and Path(location).is_file():
@@ -286,7 +323,12 @@ def _members(store: Store, archive: str, *, into: str = "") -> dict[str, Member]
         raise JobError(f"{where}: a damaged archive ({error}); fetch it again") from error
     except NotImplementedError as error:
         raise JobError(f"{where}: {error}; unpack it and give the folder as --src") from error
-    return {prefix + path: member for path, member in found.items() if not _is_hidden(path)}
+    named = {posixpath.normpath(path): member for path, member in found.items()}
+    return {
+        prefix + path: member
+        for path, member in named.items()
+        if not path.startswith(("/", "../")) and not _is_hidden(path)
+    }
 
 
 def _zip_members(store: Store, archive: str) -> dict[str, Member]:
@@ -312,7 +354,7 @@ def _tar_members(store: Store, archive: str) -> dict[str, Member]:
         file.seek(0)
         with tarfile.open(fileobj=file, mode="r:") as opened:
             members = {
-                info.name.removeprefix("./"): Member(archive, info.offset_data, info.size, info.size)
+                info.name: Member(archive, info.offset_data, info.size, info.size)
                 for info in opened
                 if info.isreg() and not info.issparse()
             }

@@ -9,25 +9,31 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from facepack.errors import JobError, UsageError
 
 _LINE_EVERY_S = 10.0
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# Names and paths are printed as they are: "[bold]" in one is no markup, ":x:" no picture.
+out = Console(highlight=False, markup=False, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def warn(message: str) -> None:
     """One yellow line."""
-    err.print(f"[yellow]warning:[/] {escape(message)}")
+    err.print(Text.assemble(("warning: ", "yellow"), message))
 
 
 def note(message: str) -> None:
     """One plain line on what is going on."""
-    err.print(escape(message))
+    err.print(message)
+
+
+def wrong(message: str) -> None:
+    """One line on what is not as it should be."""
+    err.print(Text.assemble(("wrong: ", "red"), message))
 
 
 @contextmanager
@@ -50,7 +56,7 @@ def errors_as_lines(*, debug: bool) -> Iterator[None]:
 def _fail(error: Exception, *, code: int, debug: bool, cause: Exception | None = None) -> None:
     if debug:
         raise cause or error
-    err.print(f"[red]error:[/] {escape(str(error))}")
+    err.print(Text.assemble(("error: ", "red"), str(error)))
     raise typer.Exit(code)
 
 

@@ -7,7 +7,7 @@ import os
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -16,19 +16,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import typer
-from rich.markup import escape
 
 from facepack import dataset, image, manifest, terminal
 from facepack.dataset import SPLITS
-from facepack.errors import JobError, UsageError
-from facepack.manifest import Build, Configuration, Moments, ShardRecord, Status
+from facepack.errors import JobError
+from facepack.lock import LOCK_FILE
+from facepack.manifest import Build, Moments, ShardRecord, Status
 from facepack.plan import stored_order
-from facepack.shard import label_texts
-from facepack.storage import TEMPORARY_SUFFIX, Store
+from facepack.resume import SHARD_FILE
+from facepack.shard import ShardResult, label_texts
+from facepack.storage import Store
 
 JPEG_TOLERANCE = 0.05
 """The statistics are those of the pixels before encoding; even coarse JPEG of noise moves them by less than this."""
 
+_MAX_THREADS = 4  # each holds a shard in memory
+_NEVER_NULL = ("key", "source", "split", "status")
 _PACKED_COLUMNS = ("shard", "position", "offset", "size", "width", "height", "sha256", "source_sha256")
 
 
@@ -53,30 +56,31 @@ def verify(location: str, *, deep: bool = False) -> Report:
         table = manifest.read_table(store, manifest.MANIFEST_FILE)
     except FileNotFoundError as error:
         raise JobError(f"{location}: {manifest.BUILD_FILE} is there, but no {manifest.MANIFEST_FILE}") from error
-    problems = list(_check_columns(table))
-    if problems:
+    problems = [*_check_columns(table), *_check_configuration(build, table), *_check_shard_list(build)]
+    problems += problems or _check_rows(build, table)
+    if problems:  # what the shards are checked against is not sound itself
         return Report(len(build.shards), 0, 0, tuple(problems))
-    problems += _check_configuration(build, table)
-    problems += _check_rows(build, table)
     problems += _check_people(build, table)
     problems += _check_files(build, store)
     by_shard = _rows_by_shard(table)
-    totals = Moments()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        checks = [
-            pool.submit(_Shard(store, record, build, by_shard.get(record.name, table.slice(0, 0)), deep).check)
+    kept, decoded = Moments(), Moments()
+    whole = True
+    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
+        shards = [
+            _Shard(store, record, build, by_shard.pop(record.name, table.slice(0, 0)), table, deep)
             for record in build.shards
         ]
-        for record, check in zip(build.shards, checks, strict=True):
-            found, moments = check.result()
+        for record, (found, of_table, of_pixels) in zip(build.shards, pool.map(_Shard.check, shards), strict=True):
             problems += found
-            totals += moments if record.name.startswith("train") else Moments()
-    named = {record.name for record in build.shards}
-    problems += [
-        f"manifest: rows in {name}, which build.json does not name" for name in sorted(by_shard.keys() - named)
-    ]
-    if deep:
-        problems += _check_statistics(build, totals)
+            whole = whole and not found
+            if record.name.startswith("train"):
+                kept, decoded = kept + of_table, decoded + of_pixels
+    problems += [f"manifest: rows in {name}, which build.json does not name" for name in sorted(by_shard)]
+    if whole:  # otherwise what is amiss is named already
+        problems += _check_statistics(build, kept, of="the shards' tables", tolerance=0)
+    if whole and deep:
+        tolerance = 0 if build.configuration.encoding == "raw" else JPEG_TOLERANCE
+        problems += _check_statistics(build, decoded, of="the images", tolerance=tolerance)
     num_bytes = sum(record.num_bytes for record in build.shards)
     return Report(len(build.shards), sum(record.num_samples for record in build.shards), num_bytes, tuple(problems))
 
@@ -91,22 +95,34 @@ def _check_columns(table: pa.Table) -> Iterator[str]:
             yield f"manifest: no column {field.name}"
         elif table.schema.field(field.name).type != field.type:
             yield f"manifest: column {field.name} is {table.schema.field(field.name).type}, expected {field.type}"
+    for name in _NEVER_NULL:
+        if name in table.column_names and table[name].null_count:
+            yield f"manifest: {table[name].null_count:,} rows without {name}"
 
 
 def _check_configuration(build: Build, table: pa.Table) -> Iterator[str]:
     """The configuration, its digest and what the manifest repeats of them."""
-    try:
-        configuration = Configuration(**build.configuration)
-    except (TypeError, UsageError) as error:
-        yield f"build.json: configuration: {error}"
-        return
-    if configuration.digest != build.digest:
-        yield f"build.json: digest is {build.digest}, the configuration's is {configuration.digest}"
+    if build.configuration.digest != build.digest:
+        yield f"build.json: digest is {build.digest}, the configuration's is {build.configuration.digest}"
+    if build.dataset not in dataset.names():
+        yield f"build.json: dataset {build.dataset!r} is not known"
+    if build.versions.keys() != set(manifest.DECIDES_BYTES):
+        yield f"build.json: versions of {', '.join(build.versions) or 'nothing'}"
     kept = manifest.metadata_of(table)
-    own = {"dataset": build.dataset, "configuration": build.configuration, "class_names": build.class_names}
+    own = {"dataset": build.dataset, "configuration": asdict(build.configuration), "class_names": build.class_names}
     for name, value in own.items():
         if kept.get(name) != value:
             yield f"manifest: metadata {name} is {kept.get(name)!r}, build.json says {value!r}"
+
+
+def _check_shard_list(build: Build) -> Iterator[str]:
+    """Every shard once, in order."""
+    names = [record.name for record in build.shards]
+    ordered = sorted(set(names), key=lambda name: (SPLITS.index(name.split("-")[0]) if "-" in name else 0, name))
+    if not all(SHARD_FILE.fullmatch(name) and name.endswith(".tar") for name in names):
+        yield "build.json: a shard with a strange name"
+    elif names != ordered:
+        yield "build.json: the shards are not there once each, in order"
 
 
 def _check_rows(build: Build, table: pa.Table) -> Iterator[str]:
@@ -146,7 +162,7 @@ def _first_difference(stated: Any, found: Any, where: str = "") -> str:
 
 def _check_people(build: Build, table: pa.Table) -> Iterator[str]:
     """With --split identity, nobody is in two splits."""
-    if not str(build.configuration.get("split", "")).startswith("identity"):
+    if not build.configuration.split.startswith("identity"):
         return
     for name in dataset.load(build.dataset).labels_of("identity"):
         pairs = table.select([name, "split"]).filter(pc.is_valid(table[name]))
@@ -156,27 +172,35 @@ def _check_people(build: Build, table: pa.Table) -> Iterator[str]:
 
 
 def _check_files(build: Build, store: Store) -> Iterator[str]:
-    """No shard that build.json does not name, and nothing half made."""
+    """No file that does not belong to the build, and nothing half made."""
     stems = {record.name.removesuffix(".tar") for record in build.shards}
     for name in store.list():
         stem, _, suffix = name.rpartition(".")
-        if name.startswith(SPLITS) and suffix in ("tar", "idx") and stem not in stems:
+        if name in (manifest.BUILD_FILE, manifest.MANIFEST_FILE, LOCK_FILE) or stem in stems:
+            continue
+        if not (SHARD_FILE.fullmatch(name) and suffix == "parquet" and _is_all_rejected(store, name)):
             yield f"{name}: not in build.json"
-        if name.endswith(TEMPORARY_SUFFIX):
-            yield f"{name}: a half-made file"
+    yield from (f"{name}: a half-made file" for name in store.temporary_files())
 
 
-def _check_statistics(build: Build, totals: Moments) -> Iterator[str]:
+def _is_all_rejected(store: Store, name: str) -> bool:
+    """True for the table of a shard that has no tar because none of its images could be packed."""
+    try:
+        return pc.all(pc.not_equal(manifest.read_table(store, name)["status"], Status.PACKED)).as_py() is True
+    except (JobError, KeyError):
+        return False
+
+
+def _check_statistics(build: Build, totals: Moments, *, of: str, tolerance: float) -> Iterator[str]:
     found = totals.mean_std()
     stated = (build.mean, build.std) if build.mean and build.std else None
     if found is None or stated is None:
         if (found is None) != (stated is None):
-            yield f"build.json: mean and std are {stated}, the images give {found}"
+            yield f"build.json: mean and std are {stated}, {of} give {found}"
         return
-    tolerance = 1e-6 if build.configuration["encoding"] == "raw" else JPEG_TOLERANCE
     for name, ours, theirs in (("mean", found[0], stated[0]), ("std", found[1], stated[1])):
-        if not np.allclose(ours, theirs, atol=tolerance, rtol=0):
-            yield f"build.json: {name} is {theirs}, the images give {ours}"
+        if len(theirs) != len(ours) or not np.allclose(ours, theirs, atol=tolerance, rtol=0):
+            yield f"build.json: {name} is {theirs}, {of} give {ours}"
 
 
 # Shards
@@ -194,7 +218,7 @@ def _rows_by_shard(table: pa.Table) -> dict[str, pa.Table]:
     }
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Shard:
     """One shard and what build.json and the manifest say of it."""
 
@@ -202,30 +226,31 @@ class _Shard:
     record: ShardRecord
     build: Build
     rows: pa.Table
+    manifest_: pa.Table
     deep: bool
 
-    def check(self) -> tuple[list[str], Moments]:
-        """Every disagreement in this shard, and with `deep` the statistics of its pixels."""
+    def check(self) -> tuple[list[str], Moments, Moments]:
+        """Every disagreement in this shard; the sums over its pixels that its table keeps, and (`deep`) those found."""
         name = self.record.name
+        problems, kept = self._check_table()
         try:
             content = self.store.read(name)
         except OSError as error:
-            return [f"{name}: cannot be read: {error}"], Moments()
-        problems = list(self._check_whole(content))
+            return [*problems, f"{name}: cannot be read: {error}"], kept, Moments()
+        problems += self._check_whole(content)
         try:
             members = _members(content)
         except (tarfile.TarError, EOFError) as error:
-            return [*problems, f"{name}: not a sound tar: {error}"], Moments()
+            return [*problems, f"{name}: not a sound tar: {error}"], kept, Moments()
         problems += self._check_members(members)
         problems += self._check_index(members)
-        problems += self._check_table()
         counter = image.MomentsCounter()
+        by_name = {member.name: member for member in members}
         texts = label_texts(self.rows, tuple(self.build.class_names))
         for row, text in zip(self.rows.select(manifest.OWN_COLUMNS.names).to_pylist(), texts, strict=True):
-            problems += [
-                f"{name}: {row['key']}: {problem}" for problem in self._check_sample(content, row, text, counter)
-            ]
-        return problems, counter.total()
+            found = self._check_sample(content, row=row, text=text, members=by_name, counter=counter)
+            problems += [f"{name}: {row['key']}: {problem}" for problem in found]
+        return problems, kept, counter.total()
 
     def _check_whole(self, content: bytes) -> Iterator[str]:
         name, record = self.record.name, self.record
@@ -238,30 +263,26 @@ class _Shard:
 
     def _check_members(self, members: list[tarfile.TarInfo]) -> Iterator[str]:
         """Two members per row, adjacent and in order, in plain USTAR that names nobody."""
-        suffix = self._suffix
-        expected = [f"{key}.{kind}" for key in self.rows["key"].to_pylist() for kind in (suffix, "json")]
+        expected = [f"{key}.{kind}" for key in self.rows["key"].to_pylist() for kind in (self._suffix, "json")]
         found = [member.name for member in members]
-        if found != expected:
-            at = next((i for i, pair in enumerate(zip(found, expected, strict=False)) if pair[0] != pair[1]), None)
-            what = (
-                f"{len(found):,} members, expected {len(expected):,}"
-                if at is None
-                else f"{found[at]}, expected {expected[at]}"
-            )
-            yield f"{self.record.name}: member {at if at is not None else 'count'}: {what}"
+        pairs = enumerate(zip(found, expected, strict=False))
+        if (at := next((at for at, (one, other) in pairs if one != other), None)) is not None:
+            yield f"{self.record.name}: member {at} is {found[at]}, expected {expected[at]}"
+        elif len(found) != len(expected):
+            yield f"{self.record.name}: {len(found):,} members, expected {len(expected):,}"
         for member in members:
             if member.mtime or member.uid or member.gid or member.uname or member.gname or member.pax_headers:
                 yield f"{self.record.name}: {member.name}: carries a time, an owner or PAX headers"
         positions = self.rows["position"].to_pylist()
         if positions != list(range(len(positions))):
             yield f"{self.record.name}: positions in the manifest are not 0, 1, 2, ..."
-        order = stored_order(self.rows["key"].to_pylist(), seed=self.build.configuration["seed"])
+        order = stored_order(self.rows["key"].to_pylist(), seed=self.build.configuration.seed)
         if any(first > second for first, second in pairwise(order)):
             yield f"{self.record.name}: the samples are not in their shuffled order"
 
     @property
     def _suffix(self) -> str:
-        return "npy" if self.build.configuration["encoding"] == "raw" else "jpg"
+        return "npy" if self.build.configuration.encoding == "raw" else "jpg"
 
     def _check_index(self, members: list[tarfile.TarInfo]) -> Iterator[str]:
         """The DALI index, line by line against the tar."""
@@ -284,38 +305,54 @@ class _Shard:
         if len(lines) != len(expected):
             yield f"{name}: {len(lines):,} lines, expected {len(expected):,}"
 
-    def _check_table(self) -> Iterator[str]:
-        """The shard's own table against the manifest."""
+    def _check_table(self) -> tuple[list[str], Moments]:
+        """The shard's own table against manifest and build.json; and the sums over its pixels that it keeps."""
         name = self.record.name.replace(".tar", ".parquet")
         try:
             own = manifest.read_table(self.store, name)
+            metadata = manifest.metadata_of(own)
+            result = ShardResult.from_metadata(metadata)
         except (OSError, JobError) as error:
-            yield f"{name}: cannot be read: {error}"
-            return
-        if (
-            not own.filter(pc.is_valid(own["shard"]))
-            .replace_schema_metadata()
-            .equals(self.rows.replace_schema_metadata())
-        ):
-            yield f"{name}: its rows are not those of the manifest"
+            return [f"{name}: cannot be read: {error}"], Moments()
+        except (KeyError, TypeError):
+            return [f"{name}: it does not say how its shard was made"], Moments()
+        problems = []
+        same = self.manifest_.filter(pc.is_in(self.manifest_["key"], value_set=own["key"].combine_chunks()))
+        if not own.replace_schema_metadata().equals(same.replace_schema_metadata()):
+            problems.append(f"{name}: its rows are not those of the manifest")
+        if result.record != self.record:
+            problems.append(f"{name}: speaks of {result.record}, build.json of {self.record}")
+        if metadata["versions"] != self.build.versions or metadata["configuration"] != asdict(self.build.configuration):
+            problems.append(f"{name}: made with another configuration or other versions than build.json says")
+        return problems, result.moments
 
     def _check_sample(
-        self, content: bytes, row: dict[str, Any], text: bytes, counter: image.MomentsCounter
+        self,
+        content: bytes,
+        *,
+        row: dict[str, Any],
+        text: bytes,
+        members: dict[str, tarfile.TarInfo],
+        counter: image.MomentsCounter,
     ) -> Iterator[str]:
         """Image and labels of one row, where the manifest says they are."""
-        at, size = row["offset"], row["size"]
-        if at is None or size is None:
+        packed, labels = (members.get(f"{row['key']}.{suffix}") for suffix in (self._suffix, "json"))
+        if packed is None or labels is None:
+            yield "not in the tar"
             return
-        encoded = content[at : at + size]
+        stated = row["offset"], row["size"]
+        if stated != (packed.offset_data, packed.size):
+            yield f"offset and size are {stated} in the manifest, {(packed.offset_data, packed.size)} in the tar"
+        encoded = content[packed.offset_data : packed.offset_data + packed.size]
         if hashlib.sha256(encoded).hexdigest() != row["sha256"]:
             yield "the image's sha256 is not that of the manifest"
-        yield from _check_labels(content, at + size + -size % tarfile.BLOCKSIZE, text)
+        yield from _check_labels(content[labels.offset_data : labels.offset_data + labels.size], text)
         if self.deep:
             yield from self._check_pixels(encoded, row, counter)
 
     def _check_pixels(self, encoded: bytes, row: dict[str, Any], counter: image.MomentsCounter) -> Iterator[str]:
         try:
-            raw = self.build.configuration["encoding"] == "raw"
+            raw = self.build.configuration.encoding == "raw"
             image_hwc = image.decode_raw(encoded)[:, :, ::-1] if raw else image.decode(encoded)
         except (image.BadImageError, ValueError) as error:
             yield f"the image cannot be decoded: {error}"
@@ -323,7 +360,7 @@ class _Shard:
         height_px, width_px = image_hwc.shape[:2]
         if (width_px, height_px) != (row["width"], row["height"]):
             yield f"the image is {width_px}x{height_px}, the manifest says {row['width']}x{row['height']}"
-        size_px = Configuration(**self.build.configuration).size_px
+        size_px = self.build.configuration.size_px
         if size_px is not None and size_px != (width_px, height_px):
             yield f"the image is {width_px}x{height_px}, the configuration says {size_px[0]}x{size_px[1]}"
         counter.add(np.ascontiguousarray(image_hwc))
@@ -337,14 +374,15 @@ def _members(content: bytes) -> list[tarfile.TarInfo]:
     return members
 
 
-def _check_labels(content: bytes, header_at: int, text: bytes) -> Iterator[str]:
-    """The JSON member that follows the image, against the labels of the manifest."""
-    start = header_at + tarfile.BLOCKSIZE
+def _check_labels(member: bytes, text: bytes) -> Iterator[str]:
+    """The JSON of the tar against the labels of the manifest; the first that differs is named."""
     try:
-        size = int(content[header_at + 124 : header_at + 135], 8)
-        labels = json.loads(content[start : start + size])
+        labels = json.loads(member)
     except ValueError as error:
         yield f"the labels in the tar are not JSON: {error}"
+        return
+    if not isinstance(labels, dict):
+        yield f"the labels in the tar are no object: {member[:40]!r}"
         return
     expected = json.loads(text)
     for name in [*expected, *labels]:
@@ -375,7 +413,7 @@ def show(location: str, *, deep: bool) -> None:
     with terminal.silenced_libraries():
         report = verify(location, deep=deep)
     for problem in report.problems:
-        terminal.err.print(f"[red]wrong:[/] {escape(problem)}")
+        terminal.wrong(problem)
     checked = f"{report.num_samples:,} samples in {report.num_shards:,} shards, {report.num_bytes / 1e6:,.1f} MB"
     if report.problems:
         raise JobError(f"{location}: {len(report.problems):,} disagreements in {checked}")

@@ -96,12 +96,23 @@ def test_dry_run_shows_the_plan_and_writes_nothing(celeba: Path, tmp_path: Path)
         (("build", "celeba", "--encoding", "png"), ("--encoding png", "jpeg or raw")),
         (("build", "celeba", "--multiple", "all"), ("--multiple all", "first or drop")),
         (("build", "celeba", "--align", "chip"), ("--align chip", "not there yet")),
+        (("build", "celeba", "--workers", "-1"), ("--workers -1",)),
+        (("build", "celeba", "--size", "64x"), ("--size 64x",)),
         (("build", "celeba", "--images", "huge"), ("--images huge", "aligned, wild")),
     ],
 )
 def test_wrong_usage_exits_2(celeba: Path, tmp_path: Path, words: tuple[str, ...], texts: tuple[str, ...]) -> None:
     check_refused(facepack(*words, "--src", celeba, "--out", tmp_path / "build"), 2, *texts)
     assert not (tmp_path / "build").exists()
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(celeba: Path, tmp_path: Path) -> None:
+    for name in ("[bold]out", "a[", "[", ":x:", "b[[/c]"):
+        words = ("build", "celeba", "--src", celeba, "--limit", "9", "--size", "32", "--workers", "0")
+        ended = facepack(*words, "--out", tmp_path / name)
+        assert ended.returncode == 0, ended.stderr
+        assert f"MB in {tmp_path / name}\n" in ended.stdout
+    assert ":x:" in facepack("build", ":x:").stderr
 
 
 def test_missing_source_exits_1_and_names_it(tmp_path: Path) -> None:

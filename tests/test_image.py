@@ -12,6 +12,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from facepack import image
@@ -139,6 +141,20 @@ def test_too_large_is_known_from_the_header(content: bytes) -> None:
 def test_tiny_image_is_too_small(size: tuple[int, int]) -> None:
     assert status_of(encoded(photo(*size), "PNG")) == Status.TOO_SMALL
     assert status_of(encoded(photo(*size), "JPEG")) == Status.TOO_SMALL
+
+
+@given(st.sampled_from(["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF"]), st.data())
+@settings(max_examples=300, deadline=None)
+def test_damaged_image_of_any_kind_is_decoded_or_rejected_and_stops_nothing(form: str, data: st.DataObject) -> None:
+    content = bytearray(encoded(photo(), form))
+    places = st.integers(0, min(len(content), 200) - 1)
+    for at, value in data.draw(st.lists(st.tuples(places, st.integers(0, 255)), min_size=1, max_size=6)):
+        content[at] = value
+    try:
+        assert image.decode(bytes(content)).dtype == np.uint8
+    except image.BadImageError as error:
+        assert error.status in Status
+    assert image.is_plain_jpeg(bytes(content)) in (True, False)
 
 
 def test_resize_gives_exactly_the_size() -> None:

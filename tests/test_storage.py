@@ -116,9 +116,21 @@ def test_missing_or_empty_source_is_one_clear_error(tmp_path: Path) -> None:
         open_source(str(tmp_path / "absent.zip"))
 
 
-def test_link_in_a_circle_ends(folder: Path) -> None:
+def test_links_are_followed_but_not_in_a_circle(folder: Path, tmp_path: Path) -> None:
     (folder / "a" / "again").symlink_to(folder)
-    assert "a/1.jpg" in open_source(str(folder))
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "deep" / "9.jpg").write_bytes(b"nine")
+    (folder / "b" / "me").symlink_to(tmp_path / "elsewhere")
+    source = open_source(str(folder))
+    assert source.paths == sorted([*FILES, "b/me/deep/9.jpg"])
+    assert source.read("b/me/deep/9.jpg") == b"nine"
+
+
+def test_zip_entries_are_named_as_they_would_be_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name in ("./train/me/1.jpg", "train/../other/2.jpg", "../outside.jpg", "/absolute.jpg"):
+            archive.writestr(name, b"x")
+    assert open_source(str(tmp_path / "x.zip")).paths == ["other/2.jpg", "train/me/1.jpg"]
 
 
 def test_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """Whatever is changed in a build, verify names it."""
 
+import dataclasses
+import hashlib
 import json
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import make
 
-from facepack import image, manifest
+from facepack import manifest
 from facepack.errors import JobError
 from facepack.storage import Store
 from facepack.verify import verify
@@ -74,7 +77,7 @@ def test_sound_build_has_no_problem(celeba: Path, tmp_path: Path, choices: dict[
     made = make(celeba, tmp_path / "build", **choices).build
     report = verify(str(tmp_path / "build"), deep=True)
     assert report.problems == ()
-    assert report.num_samples == manifest.total(made.counts, ["packed"]) > 0
+    assert report.num_samples == manifest.total(made.counts, statuses=["packed"]) > 0
     assert report.num_shards == len(made.shards)
 
 
@@ -85,10 +88,10 @@ def test_no_complete_build_is_one_clear_error(copy: Path, tmp_path: Path) -> Non
     with pytest.raises(JobError, match=r"no manifest\.parquet"):
         verify(str(copy))
     (copy / "build.json").write_text("{")
-    with pytest.raises(JobError, match="not valid JSON"):
+    with pytest.raises(JobError, match="not valid: Invalid JSON"):
         verify(str(copy))
     (copy / "build.json").write_text("{}")
-    with pytest.raises(JobError, match="not what facepack writes"):
+    with pytest.raises(JobError, match="field dataset: Field required"):
         verify(str(copy))
 
 
@@ -150,10 +153,12 @@ def test_changed_shard_table(copy: Path) -> None:
         ("key", "0123456789abcdef", "key 0123456789abcdef is not that of the source"),
         ("source", "elsewhere.jpg", "is not that of the source"),
         ("status", "lost", "unknown status 'lost'"),
+        ("status", None, "1 rows without status"),
+        ("key", None, "1 rows without key"),
         ("split", "extra", "unknown split extra"),
         ("class", "Wearing_Hat", "classes that build.json does not name: Wearing_Hat"),
-        ("offset", 1024, "the image's sha256 is not that of the manifest"),
-        ("size", 17, "the image's sha256 is not that of the manifest"),
+        ("offset", 1024, "offset and size are (1024, "),
+        ("size", 17, "offset and size are (512, 17) in the manifest, (512, "),
         ("sha256", "0" * 64, "the image's sha256 is not that of the manifest"),
         ("width", 33, "the image is 32x32, the manifest says 33x32"),
         ("height", 33, "the image is 32x32, the manifest says 32x33"),
@@ -190,9 +195,14 @@ def test_person_in_two_splits_in_spite_of_the_promise(copy: Path) -> None:
     assert f"manifest: identity {person} is in more than one split" in problems
 
 
-def test_samples_not_in_shuffled_order(copy: Path) -> None:
-    edit_json(copy, configuration=json.loads((copy / "build.json").read_text())["configuration"] | {"seed": 5})
-    assert any("not in their shuffled order" in problem for problem in verify(str(copy)).problems)
+def test_samples_not_in_shuffled_order(celeba: Path, copy: Path, tmp_path: Path) -> None:
+    other = make(celeba, tmp_path / "other", split="identity", seed=5).build
+    edit_json(copy, configuration=dataclasses.asdict(other.configuration), digest=other.digest)
+    table, metadata = pq.read_table(copy / "manifest.parquet"), pq.read_schema(tmp_path / "other" / "manifest.parquet")
+    pq.write_table(table.replace_schema_metadata(metadata.metadata), copy / "manifest.parquet")
+    problems = verify(str(copy)).problems
+    assert any("train-00000.tar: the samples are not in their shuffled order" in problem for problem in problems)
+    assert any("train-00000.parquet: made with another configuration" in problem for problem in problems)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +213,9 @@ def test_samples_not_in_shuffled_order(copy: Path) -> None:
         ({"counts": {}}, "counts disagree with the manifest: train is None"),
         ({"mean": [0.1, 0.2, 0.3]}, "build.json: mean is [0.1, 0.2, 0.3]"),
         ({"mean": None}, "build.json: mean and std are None"),
-        ({"class_names": ["Mustache", "Bald", "Gray_Hair", "Pale_Skin"]}, "label class_index is"),
+        ({"class_names": ["Mustache", "Bald", "Gray_Hair", "Pale_Skin"]}, "metadata class_names is ['Bald', "),
+        ({"versions": {}}, "build.json: versions of nothing"),
+        ({"versions": dict.fromkeys(manifest.DECIDES_BYTES, "0")}, "made with another configuration or other versions"),
     ],
 )
 def test_changed_build_json(copy: Path, fields: dict[str, object], expected: str) -> None:
@@ -212,19 +224,59 @@ def test_changed_build_json(copy: Path, fields: dict[str, object], expected: str
     assert any(expected in problem for problem in problems), problems
 
 
-def test_image_that_cannot_be_decoded_is_found_only_when_decoding(celeba: Path, tmp_path: Path) -> None:
-    """Check that --deep sees what checksums cannot: bytes that were bad when they were packed."""
-    out = tmp_path / "build"
-    make(celeba, out, encoding="raw", limit=20)
-    row = row_of(out)
-    assert image.decode_raw(Store(str(out)).read(str(row["shard"]))[512 : 512 + int(str(row["size"]))]).shape == (
-        32,
-        32,
-        3,
-    )
-    edit_json(out, configuration=json.loads((out / "build.json").read_text())["configuration"] | {"encoding": "jpeg"})
-    problems = verify(str(out), deep=True).problems
-    assert sum("the image cannot be decoded: not_an_image" in problem for problem in problems) == 20
+def test_image_that_cannot_be_decoded_is_found_by_decoding(copy: Path) -> None:
+    row = row_of(copy)
+    path, at, size = copy / str(row["shard"]), int(str(row["offset"])), int(str(row["size"]))
+    content = bytearray(path.read_bytes())
+    content[at : at + size] = bytes(size)
+    path.write_bytes(content)
+    digest = hashlib.sha256(bytes(size)).hexdigest()
+    rewrite(copy, lambda table: replaced(table, "sha256", 0, digest))
+    expected = f"{row['shard']}: {row['key']}: the image cannot be decoded: not_an_image"
+    assert expected not in verify(str(copy)).problems
+    assert expected in verify(str(copy), deep=True).problems
+
+
+@pytest.mark.parametrize("member", [b"[]", b"null", b"3", b'"text"', b"{", b"\xff\xfe"])
+def test_labels_in_the_tar_that_are_no_object(copy: Path, member: bytes) -> None:
+    row = row_of(copy)
+    path = copy / str(row["shard"])
+    content = path.read_bytes()
+    with tarfile.open(path) as tar:
+        info = tar.getmember(f"{row['key']}.json")
+    whole = member + b" " * (info.size - len(member))
+    path.write_bytes(content[: info.offset_data] + whole + content[info.offset_data + info.size :])
+    assert any("the labels in the tar are" in problem for problem in verify(str(copy)).problems)
+
+
+def test_shards_of_build_json_once_each_and_in_order(copy: Path) -> None:
+    shards = json.loads((copy / "build.json").read_text())["shards"]
+    for wrong in ([*shards, shards[0]], shards[::-1]):
+        edit_json(copy, shards=wrong)
+        check_names(copy, "build.json: the shards are not there once each, in order")
+
+
+@pytest.mark.parametrize(
+    "name", ["hello.txt", "train-09999.parquet", "train-09999.idx", ".train-00000.tar.1234abcd.partial"]
+)
+def test_file_that_does_not_belong_there(copy: Path, name: str) -> None:
+    (copy / name).write_bytes(b"")
+    check_names(copy, f"{name}: ")
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"class_names": None}, "field class_names"),
+        ({"shards": [{"name": "train-00000.tar", "num_samples": 1, "num_bytes": "12", "sha256": ""}]}, "num_bytes"),
+        ({"mean": "x"}, "field mean"),
+        ({"configuration": {"dataset": "celeba", "size": "foo"}}, "field configuration"),
+    ],
+)
+def test_build_json_of_another_form_is_one_clear_error(copy: Path, fields: dict[str, Any], expected: str) -> None:
+    edit_json(copy, **fields)
+    with pytest.raises(JobError, match=expected):
+        verify(str(copy))
 
 
 def test_rejected_row_that_names_a_shard(celeba: Path, tmp_path: Path) -> None:

@@ -1,0 +1,110 @@
+"""Workers: packs shards one after another in this process, or in parallel on Ray Data."""
+
+import logging
+import os
+import pickle
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from facepack import terminal
+from facepack.errors import JobError
+from facepack.manifest import Status
+from facepack.shard import ShardResult, ShardTask, pack
+
+RAY_PAYS_AFTER_S = 20.0
+"""Work for one process that is done sooner on two cores, although Ray takes some eight seconds to start and stop."""
+_LOCAL_RAY = {"include_dashboard": False, "object_store_memory": 256 << 20}
+
+
+def packed(
+    tasks: list[ShardTask], *, workers: int | None, ray_address: str, progress: terminal.ImageProgress
+) -> Iterator[ShardResult]:
+    """Pack shards, in this process (no workers) or on Ray; results come in no particular order.
+
+    Where the number of workers is left to us, the first shard is packed here and shows whether starting Ray pays.
+    """
+    if not tasks:
+        return
+    with terminal.silenced_libraries():
+        begun = time.time()
+        if workers is None and not ray_address:
+            progress.begin(begun)
+            yield pack(tasks[0], progress=progress.advance)
+            tasks = tasks[1:]
+            workers = 0 if (time.time() - begun) * len(tasks) < RAY_PAYS_AFTER_S else num_cores()
+        if workers == 0:
+            for task in tasks:
+                yield pack(task, progress=progress.advance)
+        elif tasks:
+            yield from _packed_on_ray(tasks, workers=workers, address=ray_address, progress=progress)
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Packer:
+    """A Ray actor that packs shards, one a call."""
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
+        """Take one pickled task, give its pickled result, or the error that ends the build."""
+        begun = time.time()
+        task = pickle.loads(batch["task"][0])  # noqa: S301 - made by this build
+        try:
+            outcome: Any = pack(task)
+        except (OSError, JobError) as error:
+            outcome = error
+        return {"outcome": [pickle.dumps((begun, outcome))]}
+
+
+def _packed_on_ray(
+    tasks: list[ShardTask], *, workers: int | None, address: str, progress: terminal.ImageProgress
+) -> Iterator[ShardResult]:
+    """One row per shard through a pool of actors."""
+    with _ray(workers, address) as ray:
+        # Long shards first, so that no worker is left with one at the end.
+        ordered = sorted(tasks, key=lambda task: -len(task.table))
+        rows = [{"task": pickle.dumps(task)} for task in ordered]
+        size = min(workers or max(int(ray.cluster_resources().get("CPU", 1)), 1), len(tasks))
+        outcomes = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            Packer,
+            batch_size=1,
+            num_cpus=1,
+            # Enough in hand that no worker waits for the driver, which looks up only ten times a second.
+            compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=4),
+        )
+        for batch in outcomes.iter_batches(batch_size=None, prefetch_batches=0):
+            for pickled in batch["outcome"]:
+                begun, outcome = pickle.loads(pickled)  # noqa: S301 - made by our own workers
+                progress.begin(begun)
+                if isinstance(outcome, Exception):
+                    raise outcome
+                num_images = sum(outcome.statuses.values())
+                progress.advance(num_images, num_images - outcome.statuses.get(Status.PACKED, 0))
+                yield outcome
+
+
+@contextmanager
+def _ray(workers: int | None, address: str) -> Iterator[Any]:
+    """A private Ray on this machine, the cluster at an address, or the Ray that this process has; quiet."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+    import ray.data
+
+    ours = not ray.is_initialized()
+    if ours:
+        where = {"address": address} if address else {"address": "local", "num_cpus": workers, **_LOCAL_RAY}
+        ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        yield ray
+    except ray.exceptions.RayError as error:
+        raise JobError(f"Ray: {str(error).strip().splitlines()[0]}; what is finished is kept") from error
+    finally:
+        if ours:
+            ray.shutdown()
