@@ -102,7 +102,10 @@ class Store:
             with tempfile.TemporaryFile() as file, _translated(f"{self.location}/{name}"):
                 yield file
                 file.seek(0)
-                obstore.put(self._objects, name, file)
+                try:
+                    obstore.put(self._objects, name, file)
+                except FileNotFoundError as error:
+                    raise JobError(f"{self.location}: no such bucket or container") from error
             return
         temporary = self._folder / f".{name}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}"
         try:
@@ -187,7 +190,7 @@ def _translated(where: str) -> Iterator[None]:
         yield
     except obstore.exceptions.AlreadyExistsError as error:
         raise FileExistsError(f"{where}: exists") from error
-    except obstore.exceptions.NotFoundError as error:
+    except (FileNotFoundError, obstore.exceptions.NotFoundError) as error:
         raise FileNotFoundError(f"{where}: not found") from error
     except obstore.exceptions.BaseError as error:
         cause = str(error).strip().splitlines()[0]

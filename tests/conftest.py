@@ -29,7 +29,7 @@ def celeba(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def make(source: Path, out: Path, *, workers: int = 0, force: bool = False, **choices: Any) -> Outcome:
+def make(source: Path | str, out: Path | str, *, workers: int = 0, force: bool = False, **choices: Any) -> Outcome:
     """Build in this process (or on Ray, with workers), by default CelebA's rarest four classes at 32 pixels."""
     choices = {"dataset": "celeba", "classes": "rarest4", "size": "32", "samples_per_shard": 40, **choices}
     configuration = Configuration(**choices)
