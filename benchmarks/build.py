@@ -486,6 +486,8 @@ def about(settings: Settings) -> Raw:
 
 # Figures
 
+_MEMORY = "peak memory of the whole process tree (PSS)"
+
 
 def figures(results: Raw) -> list[Figure]:
     """All lines of the table."""
@@ -595,16 +597,20 @@ def _prepared(results: Raw) -> list[Figure]:
 
 
 def _memory(results: Raw) -> list[Figure]:
-    """Peak of the whole process tree by number of images."""
+    """Peak of the whole process tree by number of images, and what every further image adds."""
     found = []
-    for run in results["memory"]:
-        label = "facepack on Ray" if run["workers"] else "facepack --workers 0"
-        peak = run["pss_bytes"] / 1e6
-        text = (
-            f"{run['num_processes']} processes; {run['rss_bytes'] / 1e6:,.0f} MB if shared pages counted in each (RSS)"
-        )
-        label = f"{label}, {run['num_images']:,} images"
-        found.append(Figure("peak memory (PSS)", label, "MB", (peak,), text, "below 2,500 MB", peak < 2500))
+    for kind, chosen in (("facepack on Ray", True), ("facepack --workers 0", False)):
+        runs = [run for run in results["memory"] if bool(run["workers"]) == chosen]
+        for run in runs:
+            peak = run["pss_bytes"] / 1e6
+            rss = run["rss_bytes"] / 1e6
+            text = f"processes: {run['num_processes']}; as RSS, which counts shared pages in each, {rss:,.0f} MB"
+            label = f"{kind}, {run['num_images']:,} images"
+            found.append(Figure(_MEMORY, label, "MB", (peak,), text, "below 2,500 MB", peak < 2500))
+        first, last = runs[0], runs[-1]
+        added = (last["pss_bytes"] - first["pss_bytes"]) / (last["num_images"] - first["num_images"])
+        text = "their rows of the plan and of the manifest; pixels are held one image at a time"
+        found.append(Figure(_MEMORY, f"{kind}, added by each further image", "bytes", (added,), text))
     return found
 
 
@@ -619,7 +625,7 @@ def markdown(results: Raw) -> str:
         "",
         f"Made by `python benchmarks/build.py` on {results['date']}: {hardware['cpu']}, {hardware['cores']} cores, "
         f"{hardware['memory_bytes'] / 2**30:.0f} GiB, {hardware['os']}. "
-        f"Load average before it began {results['load_average_before'][0]:.1f}.",
+        f"Load average of the minute before it began: {results['load_average_before'][0]:.1f}.",
         "",
         *(
             f"- versions: {', '.join(f'{name} {number}' for name, number in found.items())}"
@@ -671,7 +677,7 @@ def plot(results: Raw, file: Path) -> None:
         for group in dict.fromkeys(figure.group for figure in every if figure.unit == "images/s")
     ]
     panels.append(("s", [figure for figure in every if figure.group == "fixed cost"]))
-    panels.append(("MB", [figure for figure in every if figure.group.startswith("peak")]))
+    panels.append(("MB", [figure for figure in every if figure.group == _MEMORY and figure.unit == "MB"]))
     shape, axes = plt.subplots(
         len(panels),
         1,
@@ -698,20 +704,20 @@ def _panel(axis: Any, chosen: list[Figure], *, unit: str) -> None:
     below = [figure.median - min(figure.values) for figure in chosen]
     above = [max(figure.values) - figure.median for figure in chosen]
     colours = ["tab:blue" if figure.label.startswith("facepack") else "lightgrey" for figure in chosen]
-    labels = [figure.label for figure in chosen]
-    axis.barh(labels, medians, xerr=(below, above), color=colours, error_kw={"elinewidth": 1.5, "capsize": 3})
+    if unit == "images/s":
+        colours[1] = "darkgrey"
+        axis.axvline(0.8 * medians[1], color="tab:red", linestyle="--", linewidth=1, zorder=0)
+        axis.set_title("dashed: 0.8 of the limit", loc="right", color="tab:red", fontsize=9)
+    spread = {"elinewidth": 1.5, "capsize": 3} if any(above) else {"elinewidth": 0}
+    axis.barh([figure.label for figure in chosen], medians, xerr=(below, above), color=colours, error_kw=spread)
     axis.invert_yaxis()
     right = max(m + a for m, a in zip(medians, above, strict=True))
     for row, figure in enumerate(chosen):
-        goal = f"  ({figure.goal})" if figure.goal else ""
-        axis.text(
-            figure.median + above[row] + right * 0.01, row, f"{_text(figure.median, unit)}{goal}", va="center", size=9
-        )
-    if unit == "images/s":
-        limit = medians[1]
-        axis.axvline(0.8 * limit, color="tab:red", linestyle="--", linewidth=1)
-        axis.text(0.8 * limit, -0.6, "0.8 of the limit", color="tab:red", size=9, ha="center", va="bottom")
-    axis.set_xlim(0, right * 1.25)
+        text = _text(figure.median, unit) + (f" ({figure.goal})" if figure.goal else "")
+        end = figure.median + above[row] + right * 0.01
+        axis.text(end, row, text, va="center", size=9, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
+    axis.set_xlim(0, right * 1.3)
+    axis.xaxis.set_major_formatter("{x:,g}")
     axis.set_title(chosen[0].group, loc="left", weight="bold", fontsize=10)
     axis.set_xlabel(unit)
     axis.spines[["top", "right"]].set_visible(False)

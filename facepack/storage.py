@@ -310,6 +310,10 @@ def open_source(location: str, *, archives: Mapping[str, str] | None = None) -> 
     return Source(store, files, {path: member for path, member in members.items() if path not in files})
 
 
+class _NotInPlaceError(Exception):
+    """An archive whose files cannot be read one by one where they are."""
+
+
 def _nothing_there(location: str) -> str:
     return "an empty folder" if is_url(location) or Path(location).is_dir() else "no such folder"
 
@@ -324,7 +328,7 @@ def _members(store: Store, archive: str, *, into: str = "") -> dict[str, Member]
         raise JobError(f"{where}: no such file; give the folder, .zip or .tar of the dataset as --src") from error
     except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
         raise JobError(f"{where}: a damaged archive ({error}); fetch it again") from error
-    except NotImplementedError as error:
+    except _NotInPlaceError as error:
         raise JobError(f"{where}: {error}; unpack it and give the folder as --src") from error
     named = {posixpath.normpath(path): member for path, member in found.items()}
     return {
@@ -341,9 +345,9 @@ def _zip_members(store: Store, archive: str) -> dict[str, Member]:
             if info.is_dir():
                 continue
             if info.flag_bits & 1:
-                raise NotImplementedError("the archive is encrypted")
+                raise _NotInPlaceError("the archive is encrypted")
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise NotImplementedError(f"compression method {info.compress_type} is not read in place")
+                raise _NotInPlaceError(f"compression method {info.compress_type} is not read in place")
             members[info.filename] = Member(
                 archive, info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC
             )
@@ -353,7 +357,7 @@ def _zip_members(store: Store, archive: str) -> dict[str, Member]:
 def _tar_members(store: Store, archive: str) -> dict[str, Member]:
     with store.open(archive) as file:
         if file.read(2) in (b"\x1f\x8b", b"\xfd7", b"BZ"):
-            raise NotImplementedError("a compressed tar cannot be read in place")
+            raise _NotInPlaceError("a compressed tar cannot be read in place")
         file.seek(0)
         with tarfile.open(fileobj=file, mode="r:") as opened:
             members = {
