@@ -329,8 +329,7 @@ def _image_paths(
         raise JobError(f"{where}: no column {', '.join(sorted(unknown))}; it has {', '.join(list(columns)[:6])}")
     candidates = [_filled(prefix, template, columns) for template in templates]
     if len(candidates) > 1:
-        files = pa.array([path for path in source.paths if _is_text(path)], pa.string())
-        candidates.sort(key=lambda paths: not pc.any(pc.is_in(paths, value_set=files)).as_py())
+        candidates.sort(key=lambda paths: not any(path in source for path in paths.to_pylist()))
     return candidates[0]
 
 

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -239,7 +240,7 @@ class Source:
     files: frozenset[str]
     members: dict[str, Member] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def paths(self) -> list[str]:
         """All paths, sorted."""
         return sorted(self.files | self.members.keys())
