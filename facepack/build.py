@@ -154,6 +154,9 @@ def _warn(prepared: Prepared) -> None:
 def _check_classes(prepared: Prepared) -> None:
     """A class of which no image is there can never be learnt: say so before the work."""
     table = prepared.plan.table
+    if not prepared.plan.shards:
+        where, first = prepared.source.store.location, table["source"][0]
+        raise JobError(f"{where}: none of the {len(table):,} images is there, such as {first}")
     present = set(table["class"].filter(pc.is_null(table["status"])).unique().to_pylist())
     for name in prepared.plan.class_names:
         if name not in present:

@@ -52,7 +52,7 @@ class Plan:
 def plan(description: Description, labelled: Labelled, *, source: Source, configuration: Configuration) -> Plan:
     """Give every chosen row key, split and shard.
 
-    Raises `UsageError` for a split the dataset cannot have, `JobError` where two keys collide or nothing can be packed.
+    Raises `UsageError` for a split the dataset cannot have, `JobError` where two keys collide.
     """
     table = labelled.table
     keys = _keys(description.name, table["source"])
@@ -65,10 +65,6 @@ def plan(description: Description, labelled: Labelled, *, source: Source, config
     rule, splits = _splits(description, table, keys=keys, configuration=configuration)
     status = _known_status(description, table["source"].to_pylist(), source)
     known = np.array([name is not None for name in status])
-    if known.all():
-        raise JobError(
-            f"{source.store.location}: none of the {len(table):,} images is there, such as {table['source'][0]}"
-        )
     order = np.lexsort((_shuffled(keys, configuration.seed, "order"), splits, known))
     columns = {
         "key": pa.array([f"{key:016x}" for key in keys.tolist()]),

@@ -141,6 +141,9 @@ def test_no_image_at_all_exits_1(celeba: Path, tmp_path: Path) -> None:
     for path in celeba.glob("*.txt"):
         shutil.copy(path, tmp_path)
     check_refused(facepack("build", "celeba", "--src", tmp_path), 1, "none of the 300 images is there")
+    planned = facepack("build", "celeba", "--src", tmp_path, "--dry-run")
+    assert planned.returncode == 0
+    assert "300 rows in 0 shards" in planned.stdout
 
 
 def test_no_row_of_a_class_exits_1(tmp_path: Path) -> None:

@@ -425,9 +425,10 @@ def test_missing_files_keep_their_row_behind_those_of_the_shards() -> None:
     assert counts_of(found, "split") == {"train": 24, "valid": 8, "test": 8}
 
 
-def test_source_with_none_of_the_images_ends_the_job() -> None:
-    with pytest.raises(JobError, match=r"^nowhere: none of the 3 images is there, such as 0000\.jpg"):
-        planned(sample_table(files(3)), present=["other.jpg"])
+def test_source_with_none_of_the_images_is_planned_without_a_shard() -> None:
+    found = planned(sample_table(files(3)), present=["other.jpg"])
+    assert column(found, "status") == ["missing"] * 3
+    assert found.shards == ()
 
 
 def write(folder: Path, contents: dict[str, bytes]) -> Path:
