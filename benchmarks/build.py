@@ -142,6 +142,7 @@ def child_crew(job: Raw) -> Raw:
 
 def child_img2dataset(job: Raw) -> Raw:
     """The whole of img2dataset on file:// addresses: from its first shard's begin to its last shard's end."""
+    tempfile.tempdir = job["out"]  # what it imports leaves folders behind
     from img2dataset import download
 
     urls = Path(job["out"]) / "urls.txt"
@@ -351,7 +352,8 @@ def take_turns(tree: Tree, settings: Settings, *, names: Iterable[str]) -> list[
     for number in range(settings.repeats):
         repeat: dict[str, Raw] = {}
         for name in names:
-            raw = repeat[name] = MEASURES[name].run(tree, settings)
+            busy = others_at_work()
+            raw = repeat[name] = MEASURES[name].run(tree, settings) | {"others_cores": busy}
             raw["images_per_s"] = raw["num_images"] / raw["seconds"]
             print(
                 f"{tree.num_images:,} images, repeat {number + 1}: {name} {raw['images_per_s']:,.0f} images/s",
@@ -359,6 +361,13 @@ def take_turns(tree: Tree, settings: Settings, *, names: Iterable[str]) -> list[
             )
         repeats.append(repeat)
     return repeats
+
+
+def others_at_work() -> float:
+    """How many cores are busy while we rest for half a second: what disturbs the next measurement."""
+    import psutil
+
+    return float(psutil.cpu_percent(interval=0.5)) / 100 * NUM_CORES
 
 
 def memory(tree: Tree, settings: Settings, *, workers: int) -> Raw:
@@ -625,7 +634,7 @@ def markdown(results: Raw) -> str:
         "",
         f"Made by `python benchmarks/build.py` on {results['date']}: {hardware['cpu']}, {hardware['cores']} cores, "
         f"{hardware['memory_bytes'] / 2**30:.0f} GiB, {hardware['os']}. "
-        f"Load average of the minute before it began: {results['load_average_before'][0]:.1f}.",
+        f"{_disturbance(results)}",
         "",
         *(
             f"- versions: {', '.join(f'{name} {number}' for name, number in found.items())}"
@@ -651,6 +660,15 @@ def markdown(results: Raw) -> str:
             ]
         lines.append(_row(figure))
     return "\n".join(lines) + "\n"
+
+
+def _disturbance(results: Raw) -> str:
+    """What else the machine did: measured while the benchmark rested before each measurement."""
+    repeats = results["short"]["repeats"] + results["long"]["repeats"]
+    busy = [raw["others_cores"] for repeat in repeats for raw in repeat.values() if "others_cores" in raw]
+    if not busy:
+        return "What else the machine did was not recorded."
+    return f"Cores busy with other work just before: median {statistics.median(busy):.2f}, most {max(busy):.2f}."
 
 
 def _row(figure: Figure) -> str:
