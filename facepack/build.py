@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import typer
 
-from facepack import dataset, manifest, resume, terminal
+from facepack import align, dataset, manifest, resume, terminal
+from facepack.align import Aligner
 from facepack.dataset import Description
 from facepack.errors import JobError, UsageError
 from facepack.index import Index, index
@@ -37,6 +38,8 @@ class Place:
     workers: int | None = None
     ray_address: str = ""
     force: bool = False
+    landmarks: str = ""
+    """File of the landmark model for chips; looked for where it is not given. Its checksum decides bytes."""
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 0:
@@ -77,10 +80,6 @@ class Outcome:
 
 def prepare(configuration: Configuration, *, src: str) -> Prepared:
     """Index, label and plan; raises `UsageError` or `JobError` before anything is written."""
-    if configuration.align != "none":
-        raise UsageError(
-            f"--align {configuration.align}: not there yet; this version packs whole images (--align none)"
-        )
     description = dataset.load(configuration.dataset)
     source = open_source(src, archives=description.archives)
     indexed = index(description, source, images=configuration.images)
@@ -96,6 +95,7 @@ def build(configuration: Configuration, *, place: Place) -> Outcome:
     class has no image that can be packed, or something cannot be written.
     """
     begun = time.time()
+    configuration, aligner = _with_aligner(configuration, place)
     prepared = prepare(configuration, src=place.src)
     _warn(prepared)
     _check_classes(prepared)
@@ -114,7 +114,8 @@ def build(configuration: Configuration, *, place: Place) -> Outcome:
         num_kept, num_images = len(results), sum(len(task.table) for task in todo)
         try:
             with terminal.ImageProgress(num_images) as progress:
-                for result in packed(todo, workers=place.workers, ray_address=place.ray_address, progress=progress):
+                workers, address = place.workers, place.ray_address
+                for result in packed(todo, aligner=aligner, workers=workers, ray_address=address, progress=progress):
                     results[result.record.name.removesuffix(".tar")] = result
                     lock.check()
                 packing_s = progress.seconds
@@ -135,6 +136,19 @@ def _is_complete(prepared: Prepared, store: Store, tasks: list[ShardTask]) -> bo
 
 
 # Before packing
+
+
+def _with_aligner(configuration: Configuration, place: Place) -> tuple[Configuration, Aligner | None]:
+    """What cuts out the faces, and the configuration with the checksum of the landmark model that it uses."""
+    if configuration.align != "chip":
+        if place.landmarks:
+            raise UsageError(f"--landmarks {place.landmarks}: only --align chip goes by landmarks")
+        return configuration, Aligner.of(configuration)
+    file = align.landmarks_file(place.landmarks)
+    digest = align.digest_of(file)
+    if configuration.landmarks not in ("", digest):
+        raise UsageError(f"{file}: another landmark model (sha256 {digest}) than the configuration names")
+    return replace(configuration, landmarks=digest), Aligner.of(configuration, landmarks=file)
 
 
 def _warn(prepared: Prepared) -> None:
@@ -212,6 +226,7 @@ def _finish(prepared: Prepared, store: Store, results: list[ShardResult]) -> Bui
         unparsed=list(prepared.index.unparsed),
         left_out=prepared.index.left_out,
         plan_digest=prepared.digest,
+        num_padded=sum(result.num_padded for result in results),
     )
     store.write(manifest.BUILD_FILE, made.to_json())
     return made
@@ -253,6 +268,8 @@ def summary(outcome: Outcome) -> None:
     num_bytes = sum(shard.num_bytes for shard in outcome.build.shards)
     shards = f"{len(outcome.build.shards):,} shards, {num_bytes / 1e6:,.1f} MB in {outcome.location}"
     terminal.out.print(shards, soft_wrap=True)
+    if number := outcome.build.num_padded:
+        terminal.out.print(f"{number:,} crops reach over the border of their photo and were padded", soft_wrap=True)
     if not outcome.other_s:
         terminal.out.print("complete already, nothing to do")
         return
@@ -282,8 +299,25 @@ def command(
         str, typer.Option(help="official, identity, TRAIN/VALID/TEST, or identity:TRAIN/VALID/TEST. [official if any]")
     ] = "",
     seed: Annotated[int, typer.Option(help="Decides split, order and random classes.")] = 0,
-    size: Annotated[str, typer.Option(help="N, WxH in pixels, or keep.")] = "keep",
-    align: Annotated[str, typer.Option(help="none (crop and chip are yet to come).")] = "none",
+    size: Annotated[
+        str, typer.Option(help="N, WxH in pixels, or keep. [keep; 120 with --align crop, 112 with chip]")
+    ] = "",
+    align_: Annotated[
+        str,
+        typer.Option(
+            "--align",
+            help="none; crop: the published square around the one face; chip: turned and scaled, the eyes in place.",
+        ),
+    ] = "none",
+    margin: Annotated[
+        str, typer.Option(help="Around the face: pixels of the photo, or N%. [15 with --align crop, 25% with chip]")
+    ] = "",
+    on_several: Annotated[
+        str, typer.Option(help="A photo of several faces: reject it, or take the largest.")
+    ] = "reject",
+    landmarks: Annotated[
+        str, typer.Option(help="dlib's five-point landmark model, for chips. [looked for among the data]")
+    ] = "",
     encoding: Annotated[str, typer.Option(help="jpeg, or raw (uint8 RGB in .npy).")] = "jpeg",
     quality: Annotated[int, typer.Option(help="JPEG quality, 1 to 100.")] = 95,
     samples_per_shard: Annotated[int, typer.Option(help="At most so many samples in one tar.")] = 1000,
@@ -311,7 +345,9 @@ def command(
             split=split,
             seed=seed,
             size=size,
-            align=_one_of("align", align, ("none", "crop", "chip")),
+            align=_one_of("align", align_, ("none", "crop", "chip")),
+            margin=margin,
+            on_several=_one_of("on-several", on_several, ("reject", "largest")),
             encoding=_one_of("encoding", encoding, ("jpeg", "raw")),
             quality=quality,
             samples_per_shard=samples_per_shard,
@@ -322,11 +358,11 @@ def command(
             _warn(prepared)
             show_plan(prepared.plan)
             return
-        place = Place(src, out or default_out(configuration), workers, ray_address, force)
+        place = Place(src, out or default_out(configuration), workers, ray_address, force, landmarks)
         summary(build(configuration, place=place))
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> Any:
     if value not in choices:
-        raise UsageError(f"--{name} {value}: expected {' or '.join(choices)}")
+        raise UsageError(f"--{name} {value}: expected {', '.join(choices[:-1])} or {choices[-1]}")
     return value

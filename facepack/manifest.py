@@ -20,11 +20,13 @@ from facepack.storage import Store
 BUILD_FILE = "build.json"
 MANIFEST_FILE = "manifest.parquet"
 METADATA_KEY = b"facepack"
-DECIDES_BYTES = ("facepack", "numpy", "opencv-python-headless", "pillow", "pyarrow")
+DECIDES_BYTES = ("dlib-bin", "facepack", "numpy", "opencv-python-headless", "pillow", "pyarrow")
 
 Counts = dict[str, dict[str, dict[str, int]]]
 """Rows per split, class ("" without classes) and status."""
 
+_DEFAULT_SIZE = {"none": "keep", "crop": "120", "chip": "112"}
+_DEFAULT_MARGIN = {"none": "", "crop": "15", "chip": "25%"}
 _REPEATING = ("split", "status", "shard", "class")
 
 OWN_COLUMNS = pa.schema(
@@ -76,13 +78,22 @@ class Configuration:
     limit: int | None = None
     split: str = ""
     seed: int = 0
-    size: str = "keep"
+    size: str = ""
+    """N, WxH or keep; where it is not given, keep for whole photos, the published 120 for crops, 112 for chips."""
     align: Literal["none", "crop", "chip"] = "none"
+    margin: str = ""
+    """Around the face: of a crop in pixels of the photo, as published 15, or in percent of the face; of a chip 25%."""
+    on_several: Literal["reject", "largest"] = "reject"
+    landmarks: str = ""
+    """sha256 of the landmark model that places the eyes of a chip."""
     encoding: Literal["jpeg", "raw"] = "jpeg"
     quality: int = 95
     samples_per_shard: int = 1000
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "size", self.size or _DEFAULT_SIZE[self.align])
+        object.__setattr__(self, "margin", self.margin or _DEFAULT_MARGIN[self.align])
+        self._check_alignment()
         if self.size_px is not None:  # one way to write one size, for it is part of the digest
             width_px, height_px = self.size_px
             object.__setattr__(self, "size", f"{width_px}" if width_px == height_px else f"{width_px}x{height_px}")
@@ -108,6 +119,33 @@ class Configuration:
         if not all(8 <= side <= 4096 for side in size):
             raise UsageError(f"--size {self.size}: expected N, WxH (8 to 4096 pixels) or keep")
         return size
+
+    @property
+    def margin_value(self) -> tuple[float, Literal["px", "share"]]:
+        """The margin around a face: pixels of the photo, or a share of the face's side (of a chip: dlib's padding)."""
+        number, percent, rest = self.margin.partition("%")
+        try:
+            value = float(number)
+        except ValueError:
+            value = -1.0
+        if not 0 <= value <= (200 if percent else 1000) or rest:
+            raise UsageError(f"--margin {self.margin}: expected pixels, such as 15, or a part of the face, such as 25%")
+        return (value / 100, "share") if percent else (value, "px")
+
+    def _check_alignment(self) -> None:
+        """Refuse what does not go together."""
+        if self.align == "none":
+            for name, unused in (("margin", self.margin), ("on-several", self.on_several != "reject")):
+                if unused:
+                    raise UsageError(f"--{name}: needs --align crop or chip, as whole photos have no face to go by")
+            return
+        _, unit = self.margin_value
+        if self.align == "chip" and unit == "px":
+            raise UsageError(f"--margin {self.margin}: the margin of a chip is a part of the face, such as 25%")
+        if self.size_px is None and self.align == "chip":
+            raise UsageError("--size keep: a chip has a size of its own, such as --size 112")
+        if self.size_px is not None and self.size_px[0] != self.size_px[1]:
+            raise UsageError(f"--size {self.size}: faces are cut out as squares, such as --size {self.size_px[0]}")
 
     @property
     def digest(self) -> str:
@@ -215,6 +253,8 @@ class Build:
     shards: list[ShardRecord]
     unparsed: list[str] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
+    num_padded: int = 0
+    """Crops that reach over the border of their photo, where the published script failed."""
 
     def to_json(self) -> bytes:
         """Readable and canonical: the same build gives the same bytes."""

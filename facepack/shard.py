@@ -1,19 +1,21 @@
-"""Packing one shard: read, decode, resize, encode and write the tar, its index and its table."""
+"""Packing one shard: read, decode, align, resize, encode and write the tar, its index and its table."""
 
 import gc
 import hashlib
 import json
 import tarfile
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import cv2
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from facepack import image
+from facepack.align import Aligner, Box
 from facepack.manifest import (
     METADATA_KEY,
     Configuration,
@@ -27,6 +29,7 @@ from facepack.manifest import (
 from facepack.storage import Source, Store
 
 _PROGRESS_EVERY = 64
+_REMOTE_READERS, _LOCAL_READERS = 16, 1
 _NAME_BYTES, _SIZE_AT, _CHECKSUM_AT = 100, 124, 148
 
 Progress = Callable[[int, int], None]
@@ -65,6 +68,8 @@ class ShardResult:
     record: ShardRecord
     moments: Moments
     statuses: dict[str, int]
+    num_padded: int = 0
+    """Crops that reach over the border of their photo."""
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, Any]) -> "ShardResult":
@@ -73,7 +78,7 @@ class ShardResult:
         moments = Moments(
             kept["moments"]["num_pixels"], tuple(kept["moments"]["sums"]), tuple(kept["moments"]["squares"])
         )
-        return cls(kept["digest"], ShardRecord(**kept["record"]), moments, kept["statuses"])
+        return cls(kept["digest"], ShardRecord(**kept["record"]), moments, kept["statuses"], kept["num_padded"])
 
 
 class _Empty(Exception):  # noqa: N818
@@ -83,15 +88,19 @@ class _Empty(Exception):  # noqa: N818
 class _Rows:
     """What packing finds out about each source, and the lines of the index."""
 
-    NAMES = ("status", "shard", "position", "offset", "size", "width", "height", "sha256", "source_sha256")
+    NAMES = (
+        *("status", "source_sha256"),
+        *("shard", "position", "offset", "size", "width", "height", "sha256", "box", "landmarks"),
+    )
 
     def __init__(self) -> None:
         self.rows: list[tuple[Any, ...]] = []
         self.index: list[str] = []
+        self.num_padded = 0
 
-    def add(self, *values: object) -> None:
-        """Add a row; the values are in the order of `NAMES`."""
-        self.rows.append(values)
+    def add(self, status: Status, source_sha256: str | None, *packed: object) -> None:
+        """Add a row; what is packed is in the order of `NAMES`, and for a reject not there."""
+        self.rows.append((status, source_sha256, *packed) if packed else (status, source_sha256, *_NOT_PACKED))
 
     @property
     def columns(self) -> dict[str, tuple[Any, ...]]:
@@ -104,7 +113,10 @@ class _Rows:
         return dict(sorted(Counter(row[0] for row in self.rows).items()))
 
 
-def pack(task: ShardTask, *, progress: Progress | None = None) -> ShardResult:
+_NOT_PACKED = (None,) * (len(_Rows.NAMES) - 2)
+
+
+def pack(task: ShardTask, *, aligner: Aligner | None = None, progress: Progress | None = None) -> ShardResult:
     """Make one shard; its table, written last, says that it is whole.
 
     A bad image becomes a row with its status. `OSError` while writing ends the shard and leaves nothing half made.
@@ -118,7 +130,7 @@ def pack(task: ShardTask, *, progress: Progress | None = None) -> ShardResult:
     try:
         with store.writer(f"{task.name}.tar") as file:
             writer = TarWriter(file)
-            moments = _pack_rows(task, writer, rows=rows, progress=progress)
+            moments = _pack_rows(task, writer, rows=rows, aligner=aligner, progress=progress)
             if not rows.index:
                 raise _Empty  # noqa: TRY301 - the one way to leave a writer without its file
             num_bytes, sha256 = writer.close()
@@ -131,38 +143,43 @@ def pack(task: ShardTask, *, progress: Progress | None = None) -> ShardResult:
         if collects:
             gc.enable()
     record = ShardRecord(f"{task.name}.tar", len(rows.index), num_bytes, sha256)
-    result = ShardResult(task.digest, record, moments, rows.statuses)
+    result = ShardResult(task.digest, record, moments, rows.statuses, rows.num_padded)
     write_table(store, f"{task.name}.parquet", _table(task, rows, result))
     return result
 
 
-def _pack_rows(task: ShardTask, writer: "TarWriter", *, rows: _Rows, progress: Progress | None) -> Moments:
+def _pack_rows(
+    task: ShardTask, writer: "TarWriter", *, rows: _Rows, aligner: Aligner | None, progress: Progress | None
+) -> Moments:
     """Write the samples that can be packed, and note what became of every source."""
     suffix = "jpg" if task.configuration.encoding == "jpeg" else "npy"
     counter = image.MomentsCounter()
     shard = f"{task.name}.tar"
     since = rejects = 0
     keys, sources = (task.table[name].to_pylist() for name in ("key", "source"))
-    for key, source, text in zip(keys, sources, label_texts(task.table, task.class_names), strict=True):
-        content, status = _read(task.source, source)
+    contents = _read_all(task.source, sources, ahead=aligner is not None)
+    texts = label_texts(task.table, task.class_names)
+    for key, text, (content, status) in zip(keys, texts, contents, strict=True):
         source_sha256 = None if content is None else hashlib.sha256(content).hexdigest()
-        packed = None
+        sample = None
         if content is not None:
             try:
-                packed, image_hwc = transform(content, task.configuration)
+                sample = transform(content, task.configuration, aligner=aligner)
             except image.BadImageError as error:
                 status = error.status
-        if packed is None:
-            rows.add(status, None, None, None, None, None, None, None, source_sha256)
+        if sample is None:
+            rows.add(status, source_sha256)
             rejects += 1
         else:
+            packed, image_hwc, box, landmarks, is_padded = sample
             size = len(packed)
             image_at, json_at = writer.add_pair((f"{key}.{suffix}", packed), (f"{key}.json", text))
             sha256 = hashlib.sha256(packed).hexdigest()
             height_px, width_px = image_hwc.shape[:2]
-            position = len(rows.index)
-            rows.add(status, shard, position, image_at, size, width_px, height_px, sha256, source_sha256)
+            where = shard, len(rows.index), image_at, size
+            rows.add(status, source_sha256, *where, width_px, height_px, sha256, box, landmarks)
             rows.index.append(f"{suffix} {image_at} {size} {key}.{suffix} json {json_at} {len(text)} {key}.json\n")
+            rows.num_padded += is_padded
             counter.add(image_hwc)
         since += 1
         if progress is not None and since == _PROGRESS_EVERY:
@@ -171,6 +188,33 @@ def _pack_rows(task: ShardTask, writer: "TarWriter", *, rows: _Rows, progress: P
     if progress is not None:
         progress(since, rejects)
     return counter.total()
+
+
+def _read_all(source: Source, paths: list[str], *, ahead: bool) -> Iterable[tuple[bytes | None, Status]]:
+    """The bytes of each image, or None and the reason; remote ones, and where asked, read ahead of their need.
+
+    A small file on a disk is read in less time than it takes to hand it from one thread to another.
+    """
+    num_readers = _REMOTE_READERS if source.store.is_remote else _LOCAL_READERS if ahead else 0
+    if not num_readers:
+        return (_read(source, path) for path in paths)
+    return _read_ahead(source, paths, num_readers=num_readers)
+
+
+def _read_ahead(source: Source, paths: list[str], *, num_readers: int) -> Iterator[tuple[bytes | None, Status]]:
+    """Read in threads, in order, at most two files per thread ahead."""
+    with ThreadPoolExecutor(num_readers) as pool:
+        coming: deque[Future[tuple[bytes | None, Status]]] = deque()
+        try:
+            for path in paths:
+                coming.append(pool.submit(_read, source, path))
+                if len(coming) > 2 * num_readers:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            for future in coming:
+                future.cancel()
 
 
 def _read(source: Source, path: str) -> tuple[bytes | None, Status]:
@@ -183,20 +227,33 @@ def _read(source: Source, path: str) -> tuple[bytes | None, Status]:
         return None, Status.UNREADABLE
 
 
-def transform(content: bytes, configuration: Configuration) -> tuple[bytes, image.Pixels]:
-    """Decode, resize and encode one image: its bytes for the tar, and its pixels (uint8 BGR HWC) before encoding.
+class Sample(NamedTuple):
+    """One image as it is packed: its bytes, and its pixels (uint8 BGR HWC) before encoding."""
+
+    content: bytes
+    image_hwc: image.Pixels
+    box: Box | None = None
+    landmarks: tuple[float, ...] | None = None
+    is_padded: bool = False
+
+
+def transform(content: bytes, configuration: Configuration, *, aligner: Aligner | None = None) -> Sample:
+    """Decode, align, resize and encode one image.
 
     A sound JPEG in which nothing is to change keeps its bytes. Raises `BadImageError`.
     """
     image_hwc = image.decode(content)
+    face = None if aligner is None else aligner(image_hwc)
+    if face is not None:
+        image_hwc = face.image_hwc
     size_px = configuration.size_px
     if size_px is not None:
         image_hwc = image.resize(image_hwc, width_px=size_px[0], height_px=size_px[1])
     if configuration.encoding == "raw":
         content = image.encode_raw(image_hwc)
-    elif size_px is not None or not image.is_plain_jpeg(content):
+    elif face is not None or size_px is not None or not image.is_plain_jpeg(content):
         content = image.encode_jpeg(image_hwc, quality=configuration.quality)
-    return content, image_hwc
+    return Sample(content, image_hwc) if face is None else Sample(content, image_hwc, *face[1:])
 
 
 # Labels

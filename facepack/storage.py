@@ -47,6 +47,11 @@ class Store:
         self._folder = None if is_url(location) else Path(location).absolute()
         self._remote: Any = None
 
+    @property
+    def is_remote(self) -> bool:
+        """True for a URL prefix, where every request has to wait for its answer."""
+        return self._folder is None
+
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_remote": None}
 

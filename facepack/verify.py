@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import typer
 
 from facepack import dataset, image, manifest, terminal
+from facepack.align import NUM_LANDMARKS
 from facepack.dataset import SPLITS
 from facepack.errors import JobError
 from facepack.lock import LOCK_FILE
@@ -33,6 +34,7 @@ JPEG_TOLERANCE = 0.05
 _MAX_THREADS = 4  # each holds a shard in memory
 _NEVER_NULL = ("key", "source", "split", "status")
 _PACKED_COLUMNS = ("shard", "position", "offset", "size", "width", "height", "sha256", "source_sha256")
+_FACE_COLUMNS = {"none": (), "crop": ("box",), "chip": ("box", "landmarks")}
 
 
 @dataclass(frozen=True)
@@ -145,11 +147,14 @@ def _check_rows(build: Build, table: pa.Table) -> Iterator[str]:
     if (counts := manifest.count(table)) != build.counts:
         yield f"build.json: counts disagree with the manifest: {_first_difference(build.counts, counts)}"
     packed = pc.equal(table["status"], Status.PACKED)
-    for name in _PACKED_COLUMNS:
+    for name in (*_PACKED_COLUMNS, *_FACE_COLUMNS[build.configuration.align]):
         if table[name].filter(packed).null_count:
             yield f"manifest: {table[name].filter(packed).null_count:,} packed rows without {name}"
     if number := len(table.filter(pc.invert(packed))["shard"].drop_null()):
         yield f"manifest: {number:,} rejected rows name a shard"
+    lengths = pc.list_value_length(table["landmarks"].drop_null())
+    if set(lengths.unique().to_pylist()) - {2 * NUM_LANDMARKS}:
+        yield f"manifest: landmarks that are not {NUM_LANDMARKS} points"
 
 
 def _first_difference(stated: Any, found: Any, where: str = "") -> str:

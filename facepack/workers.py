@@ -6,20 +6,30 @@ import pickle
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from facepack import terminal
+from facepack.align import Aligner
 from facepack.errors import JobError
 from facepack.manifest import Status
 from facepack.shard import ShardResult, ShardTask, pack
 
 RAY_PAYS_AFTER_S = 20.0
 """Work for one process that is done sooner on two cores, although Ray takes some eight seconds to start and stop."""
+ALIGNING_S = 0.005
+"""About the least that finding a face takes in one photo."""
+
 _LOCAL_RAY = {"include_dashboard": False, "object_store_memory": 256 << 20}
 
 
 def packed(
-    tasks: list[ShardTask], *, workers: int | None, ray_address: str, progress: terminal.ImageProgress
+    tasks: list[ShardTask],
+    *,
+    aligner: Aligner | None,
+    workers: int | None,
+    ray_address: str,
+    progress: terminal.ImageProgress,
 ) -> Iterator[ShardResult]:
     """Pack shards, in this process (no workers) or on Ray; results come in no particular order.
 
@@ -30,15 +40,19 @@ def packed(
     with terminal.silenced_libraries():
         begun = time.time()
         if workers is None and not ray_address:
-            progress.begin(begun)
-            yield pack(tasks[0], progress=progress.advance)
-            tasks = tasks[1:]
-            workers = 0 if (time.time() - begun) * len(tasks) < RAY_PAYS_AFTER_S else num_cores()
+            if aligner is not None and sum(len(task.table) for task in tasks) * ALIGNING_S > RAY_PAYS_AFTER_S:
+                workers = num_cores()  # the first shard alone would take as long as starting Ray
+            else:
+                progress.begin(begun)
+                yield pack(tasks[0], aligner=aligner, progress=progress.advance)
+                tasks = tasks[1:]
+                workers = 0 if (time.time() - begun) * len(tasks) < RAY_PAYS_AFTER_S else num_cores()
         if workers == 0:
             for task in tasks:
-                yield pack(task, progress=progress.advance)
+                yield pack(task, aligner=aligner, progress=progress.advance)
         elif tasks:
-            yield from _packed_on_ray(tasks, workers=workers, address=ray_address, progress=progress)
+            pool = _Pool(workers, ray_address)
+            yield from _packed_on_ray(tasks, aligner=aligner, pool=pool, progress=progress)
 
 
 def num_cores() -> int:
@@ -47,30 +61,42 @@ def num_cores() -> int:
 
 
 class Packer:
-    """A Ray actor that packs shards, one a call."""
+    """A Ray actor that packs shards, one a call; it holds the detector."""
+
+    def __init__(self, aligner: Aligner | None) -> None:
+        self._aligner = aligner
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
         """Take one pickled task, give its pickled result, or the error that ends the build."""
         begun = time.time()
         task = pickle.loads(batch["task"][0])  # noqa: S301 - made by this build
         try:
-            outcome: Any = pack(task)
+            outcome: Any = pack(task, aligner=self._aligner)
         except (OSError, JobError) as error:
             outcome = error
         return {"outcome": [pickle.dumps((begun, outcome))]}
 
 
+@dataclass(frozen=True)
+class _Pool:
+    """How many workers (None: as many as there are cores), on this machine or on the cluster at an address."""
+
+    size: int | None
+    address: str
+
+
 def _packed_on_ray(
-    tasks: list[ShardTask], *, workers: int | None, address: str, progress: terminal.ImageProgress
+    tasks: list[ShardTask], *, aligner: Aligner | None, pool: _Pool, progress: terminal.ImageProgress
 ) -> Iterator[ShardResult]:
     """One row per shard through a pool of actors."""
-    with _ray(workers, address) as ray:
+    with _ray(pool) as ray:
         # Long shards first, so that no worker is left with one at the end.
         ordered = sorted(tasks, key=lambda task: -len(task.table))
         rows = [{"task": pickle.dumps(task)} for task in ordered]
-        size = min(workers or max(int(ray.cluster_resources().get("CPU", 1)), 1), len(tasks))
+        size = min(pool.size or max(int(ray.cluster_resources().get("CPU", 1)), 1), len(tasks))
         outcomes = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             Packer,
+            fn_constructor_kwargs={"aligner": aligner},
             batch_size=1,
             num_cpus=1,
             # Enough in hand that no worker waits for the driver, which looks up only ten times a second.
@@ -88,7 +114,7 @@ def _packed_on_ray(
 
 
 @contextmanager
-def _ray(workers: int | None, address: str) -> Iterator[Any]:
+def _ray(pool: _Pool) -> Iterator[Any]:
     """A private Ray on this machine, the cluster at an address, or the Ray that this process has; quiet."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -97,7 +123,8 @@ def _ray(workers: int | None, address: str) -> Iterator[Any]:
 
     ours = not ray.is_initialized()
     if ours:
-        where = {"address": address} if address else {"address": "local", "num_cpus": workers, **_LOCAL_RAY}
+        here = {"address": "local", "num_cpus": pool.size, **_LOCAL_RAY}
+        where = {"address": pool.address} if pool.address else here
         ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False

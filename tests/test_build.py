@@ -17,7 +17,7 @@ import pytest
 from conftest import digests, make
 
 from facepack import image, manifest, synthetic
-from facepack.errors import JobError, UsageError
+from facepack.errors import JobError
 from facepack.manifest import Status
 from facepack.storage import Store
 
@@ -425,13 +425,6 @@ def test_shard_of_rejects_alone_leaves_no_tar(celeba: Path, tmp_path: Path) -> N
     assert "train-00000.tar" not in [shard.name for shard in made.shards]
     assert statuses(out)[Status.NOT_AN_IMAGE] == len(bad)
     assert make(source, out).num_images == 0
-
-
-@pytest.mark.parametrize("align", ["crop", "chip"])
-def test_alignment_says_that_it_is_not_there_yet(celeba: Path, tmp_path: Path, align: str) -> None:
-    with pytest.raises(UsageError, match=f"--align {align}: not there yet"):
-        make(celeba, tmp_path / "build", align=align)
-    assert not (tmp_path / "build").exists()
 
 
 def test_json_in_the_tar_is_for_people_too(reference: Path) -> None:

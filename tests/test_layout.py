@@ -16,6 +16,7 @@ ORDER = [
     ["manifest", "index", "lock"],
     ["label"],
     ["plan", "image"],
+    ["align"],
     ["shard", "summary"],
     ["workers", "resume"],
     ["build", "verify", "synthetic"],

@@ -1,0 +1,227 @@
+"""Align: finds the face of a photo and cuts it out, as a square crop or as a chip with the eyes in place."""
+
+import hashlib
+import importlib.util
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import cv2
+import dlib
+import numpy as np
+import numpy.typing as npt
+
+from facepack.errors import UsageError
+from facepack.image import BadImageError, Pixels
+from facepack.manifest import Configuration, Status
+
+FIRST_LOOK_PX = 640
+"""The longer side of a photo, in pixels, when faces are first looked for; larger ones are reduced to it."""
+
+NOTHING_FOUND = 2.0
+"""How much larger the second look is where the first found nothing: what the published scripts do always."""
+
+LONE_FACE_PX, LONE_FACE = 95, 1.5
+"""A face so small that its neighbours may be below the smallest the detector knows, and how much larger to look."""
+
+LANDMARKS_FILE = "shape_predictor_5_face_landmarks.dat"
+NUM_LANDMARKS = 5
+_LANDMARKS_URL = f"http://dlib.net/files/{LANDMARKS_FILE}.bz2"
+_UP = 1 / 3  # of the margin: the published crop of 15 px on every side lies 5 px higher than the face
+
+
+class Box(NamedTuple):
+    """A rectangle in pixels of the upright photo, right and bottom exclusive; it may reach over the border."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    @property
+    def width(self) -> float:
+        """Width in pixels."""
+        return self.x1 - self.x0
+
+    @property
+    def height(self) -> float:
+        """Height in pixels."""
+        return self.y1 - self.y0
+
+
+class Face(NamedTuple):
+    """A face cut out: image_hwc (uint8 BGR); box and landmarks (x0, y0, x1, y1, ...) in pixels of the upright photo."""
+
+    image_hwc: Pixels
+    box: Box
+    landmarks: tuple[float, ...] | None
+    is_padded: bool
+    """True for a crop that reaches over the border of its photo."""
+
+
+# Detecting
+
+
+@cache
+def _detector() -> Any:
+    """dlib's frontal HOG detector (Dalal and Triggs 2005; King 2015), one per process."""
+    return dlib.get_frontal_face_detector()
+
+
+def find(grey_hw: npt.NDArray[np.uint8]) -> list[Box]:
+    """Find the frontal faces of a photo (uint8 HW): their boxes, the surest first.
+
+    The detector knows faces from 80 px up, and its time grows with the number of pixels. So it looks at a photo of
+    bounded size first, and at a larger one only where it found nothing, or one face that is hardly larger than 80 px.
+    """
+    scale = min(1.0, FIRST_LOOK_PX / max(grey_hw.shape))
+    boxes = _look(grey_hw, scale)
+    if not boxes:
+        return _look(grey_hw, scale * NOTHING_FOUND)
+    if len(boxes) == 1 and boxes[0].width * scale < LONE_FACE_PX:
+        closer = _look(grey_hw, scale * LONE_FACE)
+        return closer if len(closer) > 1 else boxes
+    return boxes
+
+
+def _look(grey_hw: npt.NDArray[np.uint8], scale: float) -> list[Box]:
+    """The boxes found at this scale, in pixels of the photo itself."""
+    height, width = grey_hw.shape
+    scaled_height, scaled_width = max(1, round(height * scale)), max(1, round(width * scale))
+    if (scaled_width, scaled_height) != (width, height):
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        grey_hw = cv2.resize(grey_hw, (scaled_width, scaled_height), interpolation=method)  # type: ignore[assignment]
+    across, down = width / scaled_width, height / scaled_height
+    return [
+        Box(found.left() * across, found.top() * down, (found.right() + 1) * across, (found.bottom() + 1) * down)
+        for found in _detector()(grey_hw, 0)
+    ]
+
+
+# Cutting out
+
+
+@dataclass(frozen=True)
+class Aligner:
+    """Cuts the face out of a photo as a configuration says; one is sent to every worker."""
+
+    kind: Literal["crop", "chip"]
+    size_px: int | None
+    """Side of the square; None keeps a crop at the size it has in the photo."""
+    margin: float
+    margin_unit: Literal["px", "share"]
+    takes_largest: bool = False
+    predictor: Any = None
+    """dlib's five-point shape predictor (Kazemi and Sullivan 2014); for chips only."""
+
+    @classmethod
+    def of(cls, configuration: Configuration, *, landmarks: Path | None = None) -> "Aligner | None":
+        """The aligner of a configuration, None where photos stay whole; chips need the file of the landmark model."""
+        if configuration.align == "none":
+            return None
+        value, unit = configuration.margin_value
+        size_px = None if configuration.size_px is None else configuration.size_px[0]
+        predictor = None if landmarks is None else _predictor(landmarks)
+        largest = configuration.on_several == "largest"
+        return cls(configuration.align, size_px, value, unit, largest, predictor)
+
+    def __call__(self, image_hwc: Pixels) -> Face:
+        """Cut out the one face of a photo (uint8 BGR HWC); `BadImageError` says that there is none, or several."""
+        grey_hw: Any = cv2.cvtColor(image_hwc, cv2.COLOR_BGR2GRAY)
+        boxes = find(grey_hw)
+        if not boxes:
+            raise BadImageError(Status.NO_FACE)
+        if len(boxes) > 1 and not self.takes_largest:
+            raise BadImageError(Status.SEVERAL_FACES)
+        box = max(boxes, key=lambda box: box.width * box.height)
+        if self.kind == "chip":
+            return self._chip(image_hwc, grey_hw, box)
+        margin_px = self.margin if self.margin_unit == "px" else self.margin * max(box.width, box.height)
+        cropped_hwc, is_padded = crop(image_hwc, box=box, margin_px=margin_px)
+        return Face(cropped_hwc, box, None, is_padded)
+
+    def _chip(self, image_hwc: Pixels, grey_hw: npt.NDArray[np.uint8], box: Box) -> Face:
+        assert self.size_px is not None
+        x0, y0, x1, y1 = (round(side) for side in box)
+        shape = self.predictor(grey_hw, dlib.rectangle(x0, y0, x1 - 1, y1 - 1))
+        chip_hwc = dlib.get_face_chip(image_hwc, shape, size=self.size_px, padding=self.margin)
+        points = tuple(float(side) for point in shape.parts() for side in (point.x, point.y))
+        return Face(chip_hwc, box, points, False)
+
+
+def crop(image_hwc: Pixels, *, box: Box, margin_px: float) -> tuple[Pixels, bool]:
+    """The published square crop of CACD, at the pixels of the photo: uint8 BGR HWC, and whether it had to be padded.
+
+    The shorter side of the box is widened to the longer one, the margin is added on every side, and the square moves up
+    by a third of it. Where it reaches over the border, the pixels of the border are repeated, so that scale and
+    place of the face are those of every other crop; the published script failed on these photos.
+    """
+    height, width = image_hwc.shape[:2]
+    side = max(box.width, box.height) + 2 * margin_px
+    left = round((box.x0 + box.x1 - side) / 2)
+    top = round((box.y0 + box.y1 - side) / 2 - margin_px * _UP)
+    right, bottom = left + max(1, round(side)), top + max(1, round(side))
+    inner_hwc = image_hwc[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
+    if not inner_hwc.size:  # a box wholly outside
+        raise BadImageError(Status.NO_FACE)
+    outside = [max(0, over) for over in (-top, bottom - height, -left, right - width)]
+    if not any(outside):
+        return np.ascontiguousarray(inner_hwc), False
+    above, below, before, behind = outside
+    padded_hwc: Any = cv2.copyMakeBorder(inner_hwc, above, below, before, behind, cv2.BORDER_REPLICATE)
+    return padded_hwc, True
+
+
+# The landmark model
+
+
+def landmarks_file(given: str = "") -> Path:
+    """Find the file of the landmark model: the given one, one among the data, or that of face_recognition_models.
+
+    Raises `UsageError` that says where to get it.
+    """
+    if given:
+        if not Path(given).is_file():
+            raise UsageError(f"--landmarks {given}: no such file; {_how_to_get()}")
+        return Path(given)
+    among_data = _models_folder() / LANDMARKS_FILE
+    if among_data.is_file():
+        return among_data
+    # Found, not imported: its own Python needs a pkg_resources that setuptools no longer has.
+    package = importlib.util.find_spec("face_recognition_models")
+    if package is not None and package.origin is not None:
+        packaged = Path(package.origin).parent / "models" / LANDMARKS_FILE
+        if packaged.is_file():
+            return packaged
+    raise UsageError(f"--align chip needs dlib's landmark model: {_how_to_get()}")
+
+
+def digest_of(landmarks: Path) -> str:
+    """sha256 of the landmark model, which decides the bytes of every chip."""
+    with landmarks.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _models_folder() -> Path:
+    return Path(os.environ.get("FACEPACK_DATA", "data")) / "models"
+
+
+def _how_to_get() -> str:
+    return (
+        f"unpack {_LANDMARKS_URL} into {_models_folder()}, "
+        "or pip install 'facepack[landmarks]', or give the file with --landmarks"
+    )
+
+
+def _predictor(landmarks: Path) -> Any:
+    """Load the model; `UsageError` where it is another file."""
+    try:
+        predictor = dlib.shape_predictor(str(landmarks))
+        num_points = predictor(np.zeros((100, 100), np.uint8), dlib.rectangle(10, 10, 90, 90)).num_parts
+    except RuntimeError as error:
+        raise UsageError(f"{landmarks}: not a landmark model of dlib; {_how_to_get()}") from error
+    if num_points != NUM_LANDMARKS:
+        raise UsageError(f"{landmarks}: a model of {num_points} landmarks, expected {NUM_LANDMARKS}; {_how_to_get()}")
+    return predictor
