@@ -23,9 +23,10 @@ check: .venv/.tests  ## lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/.tests  ## measure builds: make bench SRC=folder-of-celeba
+bench: .venv/.tests  ## measure builds and faces: make bench SRC=folder-of-celeba DETECT=photos-with-counted-faces
 	@test -n "$(SRC)" || (echo "make bench: say where CelebA lies: make bench SRC=data/celeba" >&2; exit 2)
 	$(BIN)/python benchmarks/build.py --src $(SRC)
+	@test -z "$(DETECT)" || $(BIN)/python benchmarks/align.py --celeba $(SRC) --detect $(DETECT)
 
 clean:  ## remove what the other targets made, but no data and no build
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist demo

@@ -24,10 +24,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-# Only the standard library up here: img2dataset's Python, which has no facepack, runs this file too.
+import figures
+from figures import Figure, Raw
 
-Raw = dict[str, Any]
-"""What one measurement gave, and what is written to the JSON."""
+# Only the standard library up here: img2dataset's Python, which has no facepack, runs this file too.
 
 NUM_CORES = len(os.sched_getaffinity(0))
 QUALITY = 95
@@ -66,24 +66,6 @@ class Measure:
     about: str
     run: Callable[[Tree, Settings], Raw]
     long_too: bool = True
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One line of the table: the median of the repeats and their extremes."""
-
-    group: str
-    label: str
-    unit: str
-    values: tuple[float, ...]
-    about: str
-    goal: str = ""
-    met: bool | None = None
-
-    @property
-    def median(self) -> float:
-        """The median of the repeats."""
-        return statistics.median(self.values)
 
 
 # In a process of its own: every function takes one JSON object and gives one
@@ -352,7 +334,7 @@ def take_turns(tree: Tree, settings: Settings, *, names: Iterable[str]) -> list[
     for number in range(settings.repeats):
         repeat: dict[str, Raw] = {}
         for name in names:
-            busy = others_at_work()
+            busy = figures.others_at_work(num_cores=NUM_CORES)
             raw = repeat[name] = MEASURES[name].run(tree, settings) | {"others_cores": busy}
             raw["images_per_s"] = raw["num_images"] / raw["seconds"]
             print(
@@ -361,13 +343,6 @@ def take_turns(tree: Tree, settings: Settings, *, names: Iterable[str]) -> list[
             )
         repeats.append(repeat)
     return repeats
-
-
-def others_at_work() -> float:
-    """How many cores are busy while we rest for half a second: what disturbs the next measurement."""
-    import psutil
-
-    return float(psutil.cpu_percent(interval=0.5)) / 100 * NUM_CORES
 
 
 def memory(tree: Tree, settings: Settings, *, workers: int) -> Raw:
@@ -476,21 +451,14 @@ def _prepare(tree: Tree, settings: Settings) -> Raw:
 
 def about(settings: Settings) -> Raw:
     """Date, hardware, versions and settings."""
-    cpu_info = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.partition(": ")[2] for line in cpu_info if line.startswith("model name")), platform.processor())
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     versions = {"facepack": child("versions", {"libraries": LIBRARIES})}
     if settings.img2dataset_python:
         job = {"libraries": RIVAL_LIBRARIES}
         versions["img2dataset"] = child("versions", job, python=settings.img2dataset_python)
     for found in versions.values():
         del found["wall_s"]
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "hardware": {"cpu": model, "cores": NUM_CORES, "memory_bytes": memory_bytes, "os": platform.platform()},
-        "versions": versions,
-        "settings": {name: value for name, value in asdict(settings).items() if name in ("size", "repeats")},
-    }
+    chosen = {name: value for name, value in asdict(settings).items() if name in ("size", "repeats")}
+    return figures.about(num_cores=NUM_CORES) | {"versions": versions, "settings": chosen}
 
 
 # Figures
@@ -498,7 +466,7 @@ def about(settings: Settings) -> Raw:
 _MEMORY = "peak memory of the whole process tree (PSS)"
 
 
-def figures(results: Raw) -> list[Figure]:
+def all_figures(results: Raw) -> list[Figure]:
     """All lines of the table."""
     found: list[Figure] = []
     for length in ("short", "long"):
@@ -628,13 +596,13 @@ def _memory(results: Raw) -> list[Figure]:
 
 def markdown(results: Raw) -> str:
     """The table with what was measured on what."""
-    hardware, versions = results["hardware"], results["versions"]
+    versions = results["versions"]
+    repeats = results["short"]["repeats"] + results["long"]["repeats"]
+    busy = [raw["others_cores"] for repeat in repeats for raw in repeat.values()]
     lines = [
         "# Build",
         "",
-        f"Made by `python benchmarks/build.py` on {results['date']}: {hardware['cpu']}, {hardware['cores']} cores, "
-        f"{hardware['memory_bytes'] / 2**30:.0f} GiB, {hardware['os']}. "
-        f"{_disturbance(results)}",
+        figures.headline(results, command="python benchmarks/build.py", others_cores=busy),
         "",
         *(
             f"- versions: {', '.join(f'{name} {number}' for name, number in found.items())}"
@@ -647,39 +615,8 @@ def markdown(results: Raw) -> str:
     ]
     if "img2dataset" not in versions:
         lines.append("- img2dataset was not measured: no --img2dataset-python was given.")
-    group = ""
-    for figure in figures(results):
-        if figure.group != group:
-            group = figure.group
-            lines += [
-                "",
-                f"## {group}",
-                "",
-                "| what | median | spread | goal | why |",
-                "| --- | ---: | ---: | --- | --- |",
-            ]
-        lines.append(_row(figure))
+    lines += figures.tables(all_figures(results))
     return "\n".join(lines) + "\n"
-
-
-def _disturbance(results: Raw) -> str:
-    """What else the machine did: measured while the benchmark rested before each measurement."""
-    repeats = results["short"]["repeats"] + results["long"]["repeats"]
-    busy = [raw["others_cores"] for repeat in repeats for raw in repeat.values() if "others_cores" in raw]
-    if not busy:
-        return "What else the machine did was not recorded."
-    return f"Cores busy with other work just before: median {statistics.median(busy):.2f}, most {max(busy):.2f}."
-
-
-def _row(figure: Figure) -> str:
-    verdict = {True: f"{figure.goal}: yes", False: f"{figure.goal}: **no**", None: ""}[figure.met]
-    spread = f"{_text(min(figure.values), '')} to {_text(max(figure.values), '')}" if len(figure.values) > 1 else ""
-    return f"| {figure.label} | {_text(figure.median, figure.unit)} | {spread} | {verdict} | {figure.about} |"
-
-
-def _text(value: float, unit: str) -> str:
-    number = f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
-    return f"{number} {unit}".strip()
 
 
 def plot(results: Raw, file: Path) -> None:
@@ -689,7 +626,7 @@ def plot(results: Raw, file: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    every = figures(results)
+    every = all_figures(results)
     panels = [
         ("images/s", [figure for figure in every if figure.unit == "images/s" and figure.group == group])
         for group in dict.fromkeys(figure.group for figure in every if figure.unit == "images/s")
@@ -704,7 +641,11 @@ def plot(results: Raw, file: Path) -> None:
         layout="constrained",
     )
     for axis, (unit, chosen) in zip(axes, panels, strict=True):
-        _panel(axis, chosen, unit=unit)
+        if unit == "images/s":
+            limit = 0.8 * chosen[1].median
+            axis.axvline(limit, color="tab:red", linestyle="--", linewidth=1, zorder=0)
+            axis.set_title("dashed: 0.8 of the limit", loc="right", color="tab:red", fontsize=9)
+        figures.bars(axis, chosen, unit=unit, limits=("one thread x",))
     hardware = results["hardware"]
     shape.suptitle(
         f"facepack build, CelebA to {results['settings']['size']} px without alignment\n"
@@ -714,31 +655,6 @@ def plot(results: Raw, file: Path) -> None:
     )
     shape.savefig(file, dpi=110)
     plt.close(shape)
-
-
-def _panel(axis: Any, chosen: list[Figure], *, unit: str) -> None:
-    """Horizontal bars with their spread and their value, facepack's own in colour."""
-    medians = [figure.median for figure in chosen]
-    below = [figure.median - min(figure.values) for figure in chosen]
-    above = [max(figure.values) - figure.median for figure in chosen]
-    colours = ["tab:blue" if figure.label.startswith("facepack") else "lightgrey" for figure in chosen]
-    if unit == "images/s":
-        colours[1] = "darkgrey"
-        axis.axvline(0.8 * medians[1], color="tab:red", linestyle="--", linewidth=1, zorder=0)
-        axis.set_title("dashed: 0.8 of the limit", loc="right", color="tab:red", fontsize=9)
-    spread = {"elinewidth": 1.5, "capsize": 3} if any(above) else {"elinewidth": 0}
-    axis.barh([figure.label for figure in chosen], medians, xerr=(below, above), color=colours, error_kw=spread)
-    axis.invert_yaxis()
-    right = max(m + a for m, a in zip(medians, above, strict=True))
-    for row, figure in enumerate(chosen):
-        text = _text(figure.median, unit) + (f" ({figure.goal})" if figure.goal else "")
-        end = figure.median + above[row] + right * 0.01
-        axis.text(end, row, text, va="center", size=9, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
-    axis.set_xlim(0, right * 1.3)
-    axis.xaxis.set_major_formatter("{x:,g}")
-    axis.set_title(chosen[0].group, loc="left", weight="bold", fontsize=10)
-    axis.set_xlabel(unit)
-    axis.spines[["top", "right"]].set_visible(False)
 
 
 def report(results: Raw, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import typer
 
-from facepack import build, dataset, demo, verify
+from facepack import build, dataset, demo, preview, verify
 
 app = typer.Typer(
     name="facepack",
@@ -15,6 +15,7 @@ app = typer.Typer(
 app.command("datasets")(dataset.command)
 app.command("build")(build.command)
 app.command("verify")(verify.command)
+app.command("preview")(preview.command)
 app.command("demo")(demo.command)
 
 
