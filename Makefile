@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
-demo: .venv/.runs  ## draw a small CelebA, build it, verify it, read a batch back
+demo: .venv/.runs  ## draw a small CelebA, build it, verify it, show it
 	@$(BIN)/facepack demo
 
 test: check  ## everything: lint, types and all tests

@@ -1,44 +1,12 @@
-"""The demo: draw a small CelebA, build it, verify it, and read a batch back from the shards."""
+"""The demo: draws a small CelebA, builds it, verifies it, and shows what was read back from the shards."""
 
 from pathlib import Path
 from typing import Annotated
 
-import cv2
-import numpy as np
-import pyarrow.compute as pc
 import typer
 
-from facepack import build, image, manifest, synthetic, terminal, verify
-from facepack.manifest import Configuration, Status
-from facepack.storage import Store
-
-_TILE_PX, _CAPTION_PX, _COLUMNS = 96, 26, 12
-
-
-def read_batch(location: str, *, split: str, per_class: int) -> dict[str, list[image.Pixels]]:
-    """Read images of each class straight from the shards, by the offsets of the manifest: uint8 BGR HWC."""
-    store = Store(location)
-    made = manifest.read_build(location)
-    table = manifest.read_table(store, manifest.MANIFEST_FILE)
-    packed = table.filter((pc.field("status") == Status.PACKED) & (pc.field("split") == split))
-    batch = {}
-    for name in made.class_names:
-        rows = packed.filter(pc.field("class") == name).slice(0, per_class).to_pylist()
-        contents = [store.read_range(row["shard"], start=row["offset"], length=row["size"]) for row in rows]
-        batch[name] = [image.decode(content) for content in contents]
-    return batch
-
-
-def contact_sheet(batch: dict[str, list[image.Pixels]]) -> image.Pixels:
-    """One row of tiles per class below its name: uint8 BGR HWC."""
-    rows = []
-    for name, images in batch.items():
-        caption = np.full((_CAPTION_PX, _TILE_PX * _COLUMNS, 3), 255, np.uint8)
-        cv2.putText(caption, name, (6, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (40, 40, 40), 1, cv2.LINE_AA)
-        tiles = [image.resize(one, width_px=_TILE_PX, height_px=_TILE_PX) for one in images[:_COLUMNS]]
-        tiles += [np.full((_TILE_PX, _TILE_PX, 3), 255, np.uint8)] * (_COLUMNS - len(tiles))
-        rows += [caption, np.hstack(tiles)]
-    return np.vstack(rows)
+from facepack import build, preview, synthetic, terminal, verify
+from facepack.manifest import Configuration
 
 
 def command(
@@ -49,7 +17,7 @@ def command(
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
-    """Draw a small CelebA, build it, verify it and read a batch back.
+    """Draw a small CelebA, build it, verify it and show it.
 
     Example: facepack demo
     """
@@ -63,8 +31,6 @@ def command(
         build.summary(build.build(configuration, place=build.Place(str(source), str(made), workers)))
         terminal.note(f"facepack verify {made} --deep")
         verify.show(str(made), deep=True)
-        sheet = out / "batch.png"
-        batch = read_batch(str(made), split="train", per_class=_COLUMNS)
-        sheet.write_bytes(cv2.imencode(".png", contact_sheet(batch))[1].tobytes())
-        num_read = sum(len(images) for images in batch.values())
-        terminal.out.print(f"read a batch of {num_read} images back from the shards: look at {sheet}", soft_wrap=True)
+        page = out / "preview.html"
+        terminal.note(f"facepack preview {made} --src {source} --out {page}")
+        preview.write(str(made), src=str(source), out=page, png=True)

@@ -27,7 +27,7 @@ THERE = "there"
 """The status of a row whose image is there, in a dataset that is not built yet."""
 
 _THUMB_PX, _SOURCE_PX, _MEAN_PX = 112, 200, 200
-_NUM_PICTURES, _MIN_PER_CLASS, _MAX_PER_CLASS, _NUM_PER_REASON = 240, 6, 24, 8
+_NUM_PICTURES, _MIN_PER_CLASS, _MAX_PER_CLASS, _NUM_PER_REASON = 240, 6, 24, 14
 _MEAN_OF, _FEWEST_FOR_MEAN = 200, 12
 _MAX_CLASSES, _MAX_BARS, _MAX_LEAKING = 60, 80, 8
 _MAX_SHARDS, _MAX_PIXELS = 6, 300_000_000
@@ -52,11 +52,11 @@ MEANING = {
 
 @dataclass(frozen=True)
 class Bar:
-    """One line of a bar chart: how many images, and how many more are not packed or not there."""
+    """One line of a bar chart: how many images, and what else there is to say of them."""
 
     name: str
     number: int
-    lost: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Chart:
     @property
     def largest(self) -> int:
         """The length of the longest bar."""
-        return max((bar.number + bar.lost for bar in self.bars), default=0) or 1
+        return max((bar.number for bar in self.bars), default=0) or 1
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,8 @@ class Reject:
     number: int
     meaning: str
     pictures: list[Picture]
+    paths: list[str] = field(default_factory=list)
+    """Some of them by name, where there is no photo to show."""
 
 
 @dataclass(frozen=True)
@@ -224,17 +226,15 @@ def _facts(build: Build) -> list[tuple[str, str]]:
         ("packed", f"{num_packed:,} of {manifest.total(build.counts):,} images"),
         ("shards", f"{len(build.shards):,}, {num_bytes / 1e6:,.1f} MB"),
         ("pixels", f"{configuration.size}, {configuration.encoding}, align {configuration.align}"),
-        ("split", configuration.split or "default"),
-        ("seed", f"{configuration.seed}"),
-        ("made by", ", ".join(f"{name} {number}" for name, number in build.versions.items())),
-        ("digest", build.digest[:16]),
+        ("split and seed", f"{configuration.split or 'by default'}, {configuration.seed}"),
     ]
     if build.mean and build.std:
         pairs = zip(build.mean, build.std, strict=True)
         facts.append(("mean and std of train, RGB", ", ".join(f"{mean:.3f} ± {std:.3f}" for mean, std in pairs)))
     if build.num_padded:
         facts.append(("padded", f"{build.num_padded:,} crops reach over the border of their photo"))
-    return facts
+    facts.append(("digest", build.digest[:16]))
+    return [*facts, ("made by", ", ".join(f"{name} {number}" for name, number in build.versions.items()))]
 
 
 # Pictures
@@ -372,37 +372,42 @@ def _splits(kept: pa.Table, class_names: list[str]) -> dict[str, dict[str, int]]
 
 
 def _charts(subject: Subject, good: Any) -> Iterator[Chart]:
-    """Classes, attributes and categories, the rarest first."""
+    """Classes, attributes, categories, the rarest first: of a build what is packed, of a dataset what is labelled."""
     table, description = subject.table, subject.description
     if subject.class_names:
-        yield Chart("Images per class", "Classes", _counted(table["class"], good))
+        yield Chart("Images per class", "Classes", _counted(table["class"], good, subject.good))
     names = [name for name in description.labels_of("attribute") if name in table.column_names]
     bars = []
     for name in names:
         positive = pc.equal(table[name], 1)
-        number = pc.sum(pc.and_(positive, good)).as_py() or 0
-        bars.append(Bar(name, number, (pc.sum(positive).as_py() or 0) - number))
+        kept = pc.sum(pc.and_(positive, good)).as_py() or 0
+        bars.append(_bar(name, pc.sum(positive).as_py() or 0, kept, subject.good))
     if bars:
         yield Chart("Images per attribute", "Attributes", _ascending(bars))
     for name in description.labels_of("category"):
         if name in table.column_names:
-            yield Chart(f"Images per {name}", name.capitalize(), _counted(table[name], good))
+            yield Chart(f"Images per {name}", name.capitalize(), _counted(table[name], good, subject.good))
 
 
-def _counted(column: pa.ChunkedArray, good: Any) -> list[Bar]:
+def _bar(name: str, every: int, kept: int, status: str) -> Bar:
+    if status == THERE:
+        return Bar(name, every, f"{kept:,} there" if kept < every else "")
+    return Bar(name, kept, f"of {every:,}" if kept < every else "")
+
+
+def _counted(column: pa.ChunkedArray, good: Any, status: str) -> list[Bar]:
     every, kept = Counter(column.to_pylist()), Counter(column.filter(good).to_pylist())
-    return _ascending([Bar(str(name), kept[name], every[name] - kept[name]) for name in every if name is not None])
+    return _ascending([_bar(str(name), every[name], kept[name], status) for name in every if name is not None])
 
 
 def _ascending(bars: list[Bar]) -> list[Bar]:
     """The rarest first; of very many, both ends."""
-    ordered = sorted(bars, key=lambda bar: (bar.number, bar.number + bar.lost, bar.name))
+    ordered = sorted(bars, key=lambda bar: (bar.number, bar.name))
     if len(ordered) <= _MAX_BARS:
         return ordered
     half = _MAX_BARS // 2
-    between = ordered[half:-half]
-    numbers = [bar.number for bar in between]
-    return [*ordered[:half], Bar(f"... {len(between):,} more", round(sum(numbers) / len(numbers))), *ordered[-half:]]
+    between = [bar.number for bar in ordered[half:-half]]
+    return [*ordered[:half], Bar("...", between[len(between) // 2], f"and {len(between):,} more"), *ordered[-half:]]
 
 
 def _ages(name: str, column: pa.ChunkedArray) -> Chart:
@@ -477,7 +482,7 @@ def _with_boxes(
         x0, y0, x1, y1 = (round(side * scale) for side in box)
         cv2.rectangle(small_hwc, (x0, y0), (x1, y1), (60, 200, 40), 3, cv2.LINE_AA)
     for x, y in zip(landmarks[::2], landmarks[1::2], strict=True):
-        cv2.circle(small_hwc, (round(x * scale), round(y * scale)), 4, (40, 140, 255), -1, cv2.LINE_AA)
+        cv2.circle(small_hwc, (round(x * scale), round(y * scale)), 3, (40, 140, 255), -1, cv2.LINE_AA)
     return small_hwc
 
 
@@ -490,16 +495,17 @@ def _rejects(subject: Subject) -> list[Reject]:
         if not numbers[reason]:
             continue
         paths = lost.filter(pc.field("status") == reason).slice(0, _NUM_PER_REASON)["source"].to_pylist()
-        pictures = [_rejected(path, reason, subject.source) for path in paths]
-        rejects.append(Reject(str(reason), numbers[reason], meaning, pictures))
+        if reason == Status.MISSING or subject.source is None:
+            rejects.append(Reject(str(reason), numbers[reason], meaning, [], [_printable(path) for path in paths]))
+        else:
+            pictures = [_rejected(path, reason, subject.source) for path in paths]
+            rejects.append(Reject(str(reason), numbers[reason], meaning, pictures))
     return sorted(rejects, key=lambda reject: -reject.number)
 
 
-def _rejected(path: str, reason: Status, source: Source | None) -> Picture:
+def _rejected(path: str, reason: Status, source: Source) -> Picture:
     """A rejected photo, or what can be said of it."""
     caption = _printable(path)
-    if source is None or reason == Status.MISSING:
-        return Picture("", caption, "not there" if reason == Status.MISSING else "not at hand")
     try:
         content = source.read(path)
         photo_hwc = image.decode(content)
@@ -562,11 +568,7 @@ def chart_png(chart: Chart, path: Path) -> None:
 
     shape, axis = plt.subplots(figsize=(max(6.0, 0.3 * len(chart.bars) + 2), 5.0), layout="constrained")
     names, numbers = [bar.name for bar in chart.bars], [bar.number for bar in chart.bars]
-    lost = [bar.lost for bar in chart.bars]
-    axis.bar(names, numbers, color="#2f6fde", label="packed")
-    if any(lost):
-        axis.bar(names, lost, bottom=numbers, color="#c9d5ea", label="not packed")
-        axis.legend(frameon=False)
+    axis.bar(names, numbers, color="#2f6fde")
     axis.set(xlabel=chart.name, ylabel="N. of images")
     axis.tick_params(axis="x", rotation=90 if len(names) > 6 else 0)
     axis.yaxis.set_major_formatter("{x:,.0f}")

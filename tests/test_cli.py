@@ -182,11 +182,22 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in ended.stderr
 
 
+def test_preview_writes_a_page_and_says_where(celeba: Path, tmp_path: Path) -> None:
+    ended = facepack("preview", "celeba", "--src", celeba, "--classes", "rarest4", "--png", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("celeba-preview.html: ")
+    assert (tmp_path / "celeba-preview.html").exists()
+    assert (tmp_path / "celeba-preview.png").exists()
+    check_refused(facepack("preview", "celebs"), 2, "unknown dataset 'celebs'", "celeba")
+    check_refused(facepack("preview", "builds/none", cwd=tmp_path), 1, "builds/none: no build.json")
+
+
 @pytest.mark.slow
-def test_demo_draws_builds_verifies_and_reads_back(tmp_path: Path) -> None:
+def test_demo_draws_builds_verifies_and_shows(tmp_path: Path) -> None:
     ended = facepack("demo", "--images", "400", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert "verified and decoded" in ended.stdout
-    assert "read a batch of" in ended.stdout
-    assert (tmp_path / "demo" / "batch.png").read_bytes().startswith(b"\x89PNG")
+    assert "preview.html: " in ended.stdout
+    assert (tmp_path / "demo" / "preview.html").read_text().count("data:image/jpeg") > 50
+    assert (tmp_path / "demo" / "preview.png").read_bytes().startswith(b"\x89PNG")
     assert facepack("demo", "--images", "400", cwd=tmp_path).returncode == 0

@@ -20,6 +20,7 @@ ORDER = [
     ["shard", "summary"],
     ["workers", "resume"],
     ["build", "verify", "synthetic"],
+    ["preview"],
     ["demo"],
     ["cli"],
     ["__main__"],

@@ -5,13 +5,14 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
 from conftest import digests, make
 from moto.server import ThreadedMotoServer
 
-from facepack import manifest
+from facepack import manifest, preview
 from facepack.errors import JobError
 from facepack.lock import held
 from facepack.storage import Store, open_source
@@ -146,3 +147,18 @@ def test_store_creates_only_what_is_not_there(bucket: str) -> None:
     assert store.read("lock") == b"one"
     with store.open("lock") as file:
         assert (file.seek(-2, 2), file.read(), file.read(), file.seek(0), file.read(1)) == (1, b"ne", b"", 0, b"o")
+
+
+def test_preview_of_a_build_on_an_object_store(celeba: Path, bucket: str) -> None:
+    make(celeba, f"{bucket}/build")
+    page = preview.of_build(f"{bucket}/build", src=str(celeba))
+    assert page.title == "build"
+    assert sum(sheet.number for sheet in page.sheets) == sum(page.splits[""].values()) > 0
+    assert all(sheet.pictures for sheet in page.sheets)
+
+
+def test_photos_on_an_object_store_are_aligned_to_the_same_bytes(celeba: Path, bucket: str, tmp_path: Path) -> None:
+    choices: dict[str, Any] = {"classes": "", "align": "crop", "limit": 40}
+    make(celeba, tmp_path / "build", **choices)
+    make(put(celeba, f"{bucket}/source"), tmp_path / "remote", **choices)
+    assert digests(tmp_path / "remote") == digests(tmp_path / "build")

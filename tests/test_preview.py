@@ -1,0 +1,225 @@
+"""The page shows what is in a build or a dataset: true numbers, real pictures, and nothing from elsewhere."""
+
+import base64
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+from conftest import make
+from PIL import Image
+
+from facepack import dataset, image, manifest, preview, synthetic
+from facepack.errors import JobError, UsageError
+from facepack.manifest import Status
+from facepack.storage import Store
+
+
+class Reader(HTMLParser):
+    """Collects the text of a page, its pictures, and everything that it would load."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.text = ""
+        self.pictures: list[bytes] = []
+        self.loaded: list[str] = []
+        self._hidden = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._hidden = tag in ("style", "script")
+        self.loaded += [tag] if tag in ("script", "link", "iframe") else []
+        for name, value in attrs:
+            if name in ("src", "href"):
+                head, _, content = (value or "").partition(",")
+                if head == "data:image/jpeg;base64":
+                    self.pictures.append(base64.b64decode(content))
+                else:
+                    self.loaded.append(value or "")
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden:
+            self.text += f" {data.strip()}"
+
+
+def read(page: preview.Page) -> Reader:
+    return Reader(preview.html(page))
+
+
+@pytest.fixture(scope="module")
+def build(celeba: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("preview") / "build"
+    make(celeba, out, split="80/10/10")
+    return out
+
+
+def test_page_is_whole_in_itself(celeba: Path, build: Path) -> None:
+    reader = read(preview.of_build(str(build), src=str(celeba)))
+    assert reader.loaded == []
+    assert "url(" not in preview.html(preview.of_build(str(build), src=str(celeba)))
+    assert len(reader.pictures) > 50
+    for content in reader.pictures:
+        assert image.decode(content).size
+
+
+def test_numbers_of_a_build_are_those_of_its_manifest(celeba: Path, build: Path) -> None:
+    page = preview.of_build(str(build), src=str(celeba))
+    made = manifest.read_build(str(build))
+    for name in made.class_names:
+        for split in ("train", "valid", "test"):
+            number = manifest.total(made.counts, split=split, class_name=name, statuses=[Status.PACKED])
+            assert page.splits[name][split] == number
+    assert sum(page.splits[""].values()) == manifest.total(made.counts, statuses=[Status.PACKED])
+    table = manifest.read_table(Store(str(build)), manifest.MANIFEST_FILE)
+    classes, attributes = page.charts
+    assert [bar.number for bar in classes.bars] == sorted(bar.number for bar in classes.bars)
+    assert {bar.name: bar.number for bar in classes.bars} == {
+        row["values"]: row["counts"] for row in table["class"].value_counts().to_pylist()
+    }
+    assert len(attributes.bars) == 40
+    assert {bar.name: bar.number for bar in attributes.bars}["Smiling"] == pc.sum(table["Smiling"]).as_py()
+    facts = dict(page.facts)
+    assert facts["packed"] == f"{len(table):,} of {len(table):,} images"
+    assert facts["digest"] == made.digest[:16]
+    assert page.rejects == []
+
+
+def test_mean_face_is_the_mean_of_the_packed_pixels(celeba: Path, tmp_path: Path) -> None:
+    make(celeba, tmp_path / "build", classes="", limit=60, encoding="raw", split="100/0/0")
+    page = preview.of_build(str(tmp_path / "build"), src=str(celeba))
+    (sheet,) = page.sheets
+    assert sheet.mean_of == sheet.number == 60
+    shown = image.decode(base64.b64decode(sheet.mean.partition(",")[2]))
+    made = manifest.read_build(str(tmp_path / "build"))
+    assert made.mean is not None
+    assert np.allclose(shown[:, :, ::-1].mean(axis=(0, 1)) / 255, made.mean, atol=0.01)
+    assert {sheet.name for sheet in page.means} <= set(dataset.load("celeba").attributes)
+    assert len(page.means) > 5
+
+
+def test_people_in_two_splits_are_counted_and_named(celeba: Path, build: Path, tmp_path: Path) -> None:
+    page = preview.of_build(str(build), src=str(celeba))
+    rows = manifest.read_table(Store(str(build)), manifest.MANIFEST_FILE).select(["identity", "split"]).to_pylist()
+    splits: dict[int, set[str]] = {}
+    for row in rows:
+        splits.setdefault(row["identity"], set()).add(row["split"])
+    assert page.leaks is not None
+    assert page.leaks.number == sum(len(found) > 1 for found in splits.values()) > 0
+    assert dict(page.leaks.pairs)["train and test"] == sum({"train", "test"} <= found for found in splits.values())
+    assert f"{page.leaks.number:,} of {page.leaks.num_people:,} people" in re.sub(r"\s+", " ", read(page).text)
+    make(celeba, tmp_path / "clean", split="identity")
+    clean = preview.of_build(str(tmp_path / "clean"), src=str(celeba))
+    assert clean.leaks is not None
+    assert clean.leaks.number == 0
+    assert "in one split only" in read(clean).text
+
+
+def test_rejects_are_shown_by_reason_with_what_was_seen(celeba: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(celeba, source)
+    paths = sorted((source / "img_align_celeba").iterdir())
+    paths[0].unlink()
+    paths[1].write_text("version https://example.org/<pointer>")
+    paths[2].write_bytes(paths[3].read_bytes()[:900])
+    paths[4].write_bytes(image.encode_jpeg(np.full((200, 200, 3), 90, np.uint8), quality=90))
+    pair = np.hstack([image.decode(path.read_bytes()) for path in paths[5:7]])
+    paths[7].write_bytes(image.encode_jpeg(pair, quality=95))
+    make(source, tmp_path / "build", classes="", align="crop")
+    page = preview.of_build(str(tmp_path / "build"), src=str(source))
+    found = {reject.reason: reject for reject in page.rejects}
+    assert {"missing", "not_an_image", "truncated", "no_face", "several_faces"} <= set(found)
+    assert found["missing"].paths == [f"img_align_celeba/{paths[0].name}"]
+    texts = {picture.caption: picture.text for picture in found["not_an_image"].pictures}
+    assert texts == {f"img_align_celeba/{paths[1].name}": "37 bytes: version https://example.org/<pointer>"}
+    assert "<pointer>" not in preview.html(page)  # escaped
+    several = next(one for one in found["several_faces"].pictures if one.caption.endswith(paths[7].name))
+    shown = image.decode(base64.b64decode(several.uri.partition(",")[2])).astype(int)
+    green = (shown[:, :, 1] - shown[:, :, 2] > 60) & (shown[:, :, 1] - shown[:, :, 0] > 60)
+    assert green[:, : shown.shape[1] // 2].sum() > 50 < green[:, shown.shape[1] // 2 :].sum()  # a box around each
+    assert len(page.found) > 5
+
+
+def test_without_its_source_a_build_is_shown_without_photos(build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACEPACK_DATA", "/nowhere")
+    page = preview.of_build(str(build))
+    assert any("not at hand" in note for note in page.notes)
+    assert len(page.sheets) == 4
+    with pytest.raises(JobError, match="no such folder"):
+        preview.of_build(str(build), src="/nowhere/else")
+
+
+def test_dataset_before_it_is_built(tmp_path: Path) -> None:
+    synthetic.draw("cacd", tmp_path, num_images=120)
+    page = preview.of_dataset("cacd", src=str(tmp_path))
+    assert dict(page.facts)["images"] == "120 of 120 there"
+    (ages,) = page.ages
+    assert sum(bar.number for bar in ages.bars) == 120
+    assert page.leaks is not None
+    assert (page.leaks.number, page.leaks.num_people) == (0, 6)  # split by identity unless told otherwise
+    (sheet,) = page.sheets
+    assert len(sheet.pictures) == 96
+    assert read(page).loaded == []
+
+
+def test_dataset_counts_labels_whether_or_not_the_image_is_there(celeba: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(celeba, source)
+    for path in sorted((source / "img_align_celeba").iterdir())[:150]:
+        path.unlink()
+    whole, half = (preview.of_dataset("celeba", src=str(folder)) for folder in (celeba, source))
+    assert [bar.number for bar in whole.charts[0].bars] == [bar.number for bar in half.charts[0].bars]
+    assert all(bar.note == "" for bar in whole.charts[0].bars)
+    assert all(bar.note.endswith(" there") for bar in half.charts[0].bars)
+
+
+def test_names_are_shown_as_they_are(tmp_path: Path) -> None:
+    folder = tmp_path / "photos" / "<b>bold & co"
+    folder.mkdir(parents=True)
+    for number in range(3):
+        Image.new("RGB", (40, 40), (number * 60, 90, 90)).save(folder / f"{number}'\".png")
+    (tmp_path / "photos" / "other").mkdir()
+    Image.new("RGB", (40, 40)).save(tmp_path / "photos" / "other" / "é.png")
+    page = preview.of_dataset("folder", src=str(tmp_path / "photos"), classes="all")
+    reader = read(page)
+    assert "<b>bold & co" in reader.text
+    assert "<b>bold" not in preview.html(page)
+
+
+def test_hundreds_of_classes_stay_a_page(tmp_path: Path) -> None:
+    for number in range(200):
+        path = tmp_path / "photos" / f"person {number:03d}" / "1.jpg"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(image.encode_jpeg(np.full((16, 16, 3), number, np.uint8), quality=90))
+    make(tmp_path / "photos", tmp_path / "build", dataset="folder", classes="all", size="", split="100/0/0")
+    page = preview.of_build(str(tmp_path / "build"), src=str(tmp_path / "photos"))
+    assert len(page.sheets) == 60
+    assert page.num_hidden_classes == 140
+    assert len(page.charts[0].bars) == 81
+    assert page.charts[0].bars[40].note == "and 120 more"
+
+
+def test_page_and_chart_are_written(celeba: Path, build: Path, tmp_path: Path) -> None:
+    page = preview.write(str(build), src=str(celeba), out=tmp_path / "page.html", png=True)
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    chart = cv2.imread(str(tmp_path / "page.png"))
+    assert chart is not None
+    assert chart.shape[1] > 400
+    assert (chart.reshape(-1, 3) == (222, 111, 47)).all(axis=1).mean() > 0.05  # bars
+
+
+def test_what_is_neither_build_nor_dataset_is_refused(celeba: Path, build: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean celeba"):
+        preview.write("celebs")
+    with pytest.raises(JobError, match=r"no build\.json"):
+        preview.write(str(tmp_path / "nothing"))
+    with pytest.raises(UsageError, match="--images and --classes choose"):
+        preview.write(str(build), src=str(celeba), classes="rarest4")
+    content = (build / "train-00000.tar").read_bytes()
+    shutil.copytree(build, tmp_path / "damaged")
+    (tmp_path / "damaged" / "train-00000.tar").write_bytes(bytes(len(content)))
+    with pytest.raises(JobError, match="facepack verify names what is wrong"):
+        preview.of_build(str(tmp_path / "damaged"), src=str(celeba))
