@@ -95,6 +95,21 @@ class Store:
         with _translated(f"{self.location}/{name}"):
             return bytes(obstore.get_range(self._objects, name, start=start, length=length))
 
+    def stream(self, name: str) -> Iterator[bytes]:
+        """The content of a file piece by piece, from one request."""
+        if self._folder is not None:
+            with open(f"{self._folder}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
+                while piece := file.read(_READ_BUFFER_BYTES):
+                    yield piece
+            return
+        with _translated(f"{self.location}/{name}"):
+            for piece in obstore.get(self._objects, name).stream(min_chunk_size=_READ_BUFFER_BYTES):
+                yield bytes(piece)
+
+    def path(self, name: str) -> Path | None:
+        """Where a file lies in the file system, None on an object store."""
+        return None if self._folder is None else self._folder / name
+
     def open(self, name: str) -> IO[bytes]:
         """A seekable file to read from."""
         if self._folder is not None:

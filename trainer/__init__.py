@@ -1,0 +1,1 @@
+"""The trainer: from shards to trained networks and reports."""
