@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facepack.errors import UsageError
-from facepack.image import BadImageError, Pixels
+from facepack.image import MAX_PIXELS, BadImageError, Pixels
 from facepack.manifest import Configuration, Status
 
 FIRST_LOOK_PX = 640
@@ -163,6 +163,8 @@ def crop(image_hwc: Pixels, *, box: Box, margin_px: float) -> tuple[Pixels, bool
     left = round((box.x0 + box.x1 - side) / 2)
     top = round((box.y0 + box.y1 - side) / 2 - margin_px * _UP)
     right, bottom = left + max(1, round(side)), top + max(1, round(side))
+    if (right - left) * (bottom - top) > MAX_PIXELS:  # a wide margin around a face that fills a large photo
+        raise BadImageError(Status.TOO_LARGE)
     inner_hwc = image_hwc[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
     if not inner_hwc.size:  # a box wholly outside
         raise BadImageError(Status.NO_FACE)

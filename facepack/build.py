@@ -172,11 +172,15 @@ def _check_classes(prepared: Prepared) -> None:
         where, first = prepared.source.store.location, table["source"][0]
         raise JobError(f"{where}: none of the {len(table):,} images is there, such as {first}")
     present = set(table["class"].filter(pc.is_null(table["status"])).unique().to_pylist())
-    for name in prepared.plan.class_names:
-        if name not in present:
-            raise JobError(
-                f"class {name}: none of its images is in {prepared.source.store.location}; leave it out of --classes"
-            )
+    if empty := [name for name in prepared.plan.class_names if name not in present]:
+        where = prepared.source.store.location
+        raise JobError(f"{_listed(empty)}: no image in {where}; leave them out of --classes")
+
+
+def _listed(class_names: list[str]) -> str:
+    """The first of some classes by name."""
+    more = f" and {len(class_names) - 5:,} more" if len(class_names) > 5 else ""
+    return f"class{'es' if len(class_names) > 1 else ''} {', '.join(class_names[:5])}{more}"
 
 
 def _tasks(prepared: Prepared, store: Store) -> list[ShardTask]:
@@ -199,11 +203,15 @@ def _finish(prepared: Prepared, store: Store, results: list[ShardResult]) -> Bui
     planned, configuration = prepared.plan, prepared.configuration
     table = _whole_table(prepared, store, results)
     counts = manifest.count(table)
-    for name in planned.class_names:
-        if not manifest.total(counts, class_name=name, statuses=[Status.PACKED]):
-            raise JobError(f"class {name}: none of its images can be packed; leave it out of --classes")
     if not manifest.total(counts, statuses=[Status.PACKED]):
         raise JobError(f"{prepared.source.store.location}: none of {len(table):,} images can be packed")
+    packed_of = {
+        name: manifest.total(counts, class_name=name, statuses=[Status.PACKED]) for name in planned.class_names
+    }
+    if empty := [name for name, number in packed_of.items() if not number]:
+        raise JobError(
+            f"{_listed(empty)}: no image that can be packed; leave them out of --classes, with another --out"
+        )
     metadata = {
         "dataset": configuration.dataset,
         "configuration": asdict(configuration),
@@ -353,12 +361,13 @@ def command(
             samples_per_shard=samples_per_shard,
         )
         src = src or default_source(configuration.dataset)
+        place = Place(src, out or default_out(configuration), workers, ray_address, force, landmarks)
         if dry_run:
+            configuration, _ = _with_aligner(configuration, place)
             prepared = prepare(configuration, src=src)
             _warn(prepared)
             show_plan(prepared.plan)
             return
-        place = Place(src, out or default_out(configuration), workers, ray_address, force, landmarks)
         summary(build(configuration, place=place))
 
 

@@ -16,6 +16,9 @@ Pixels = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 64_000_000
 MIN_SIDE_PX = 8
+MAX_SIDE_PX = 65_500
+"""The longest side that libjpeg writes."""
+
 _SEGMENT = struct.Struct(">BBH")
 _PNG_SIZE = struct.Struct(">II")
 _FRAME_SIZE = struct.Struct(">HH")
@@ -47,7 +50,7 @@ def decode(content: bytes) -> Pixels:
     if size is None:
         raise BadImageError(Status.TRUNCATED)
     width_px, height_px = size
-    if width_px * height_px > MAX_PIXELS:
+    if width_px * height_px > MAX_PIXELS or max(width_px, height_px) > MAX_SIDE_PX:
         raise BadImageError(Status.TOO_LARGE)
     if min(width_px, height_px) < MIN_SIDE_PX:
         raise BadImageError(Status.TOO_SMALL)

@@ -139,7 +139,9 @@ class Configuration:
                 if unused:
                     raise UsageError(f"--{name}: needs --align crop or chip, as whole photos have no face to go by")
             return
-        _, unit = self.margin_value
+        value, unit = self.margin_value
+        written = f"{value:g}" if unit == "px" else f"{100 * value:g}%"
+        object.__setattr__(self, "margin", written)  # one way to write one margin, for it is part of the digest
         if self.align == "chip" and unit == "px":
             raise UsageError(f"--margin {self.margin}: the margin of a chip is a part of the face, such as 25%")
         if self.size_px is None and self.align == "chip":
@@ -308,8 +310,7 @@ def total(
         number
         for of_split, classes in counts.items()
         if split in (None, of_split)
-        for of_class, by_status in classes.items()
-        if class_name in (None, of_class)
+        for by_status in (classes.values() if class_name is None else [classes.get(class_name, {})])
         for status, number in by_status.items()
         if chosen is None or status in chosen
     )

@@ -1,6 +1,9 @@
 """Preview: one self-contained page that shows what is in a build, or in a dataset before it is built."""
 
 import base64
+import hashlib
+import io
+import mmap
 import webbrowser
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +24,8 @@ from facepack.build import default_source, prepare
 from facepack.dataset import SPLITS, Description
 from facepack.errors import JobError, UsageError
 from facepack.manifest import Build, Configuration, Status
-from facepack.storage import Source, Store, open_source
+from facepack.storage import Source, Store, is_url, open_source
+from facepack.verify import check_manifest
 
 THERE = "there"
 """The status of a row whose image is there, in a dataset that is not built yet."""
@@ -30,7 +34,7 @@ _THUMB_PX, _SOURCE_PX, _MEAN_PX = 112, 200, 200
 _NUM_PICTURES, _MIN_PER_CLASS, _MAX_PER_CLASS, _NUM_PER_REASON = 240, 6, 24, 14
 _MEAN_OF, _FEWEST_FOR_MEAN = 200, 12
 _MAX_CLASSES, _MAX_BARS, _MAX_LEAKING = 60, 80, 8
-_MAX_SHARDS, _MAX_PIXELS = 6, 300_000_000
+_MAX_REMOTE_SHARDS, _MAX_PIXELS = 12, 300_000_000
 _AGE_BIN_YEARS = 5
 _EXCERPT = 60
 
@@ -159,7 +163,12 @@ def of_build(location: str, *, src: str = "") -> Page:
     """Look into a build; rejected photos are shown where their source is at hand. Raises `JobError` without a build."""
     build = manifest.read_build(location)
     store = Store(location)
-    table = manifest.read_table(store, manifest.MANIFEST_FILE)
+    try:
+        table = manifest.read_table(store, manifest.MANIFEST_FILE)
+    except FileNotFoundError as error:
+        raise JobError(f"{location}: no {manifest.MANIFEST_FILE}; facepack verify names what is wrong") from error
+    if problem := next(check_manifest(build, table), None):
+        raise JobError(f"{location}: damaged ({problem}); facepack verify names all that is wrong")
     description = dataset.load(build.dataset)
     notes = []
     source = None
@@ -173,7 +182,7 @@ def of_build(location: str, *, src: str = "") -> Page:
         notes.append(f"{len(build.unparsed):,} rows of the label files cannot be read, such as {build.unparsed[0]}.")
     notes += [f"{number:,} images left out: {why}." for why, number in build.left_out.items()]
     subject = Subject(
-        title=location.rstrip("/").rpartition("/")[2] or location,
+        title=_name(location),
         about=f"A facepack build of {description.title}",
         description=description,
         table=table,
@@ -237,6 +246,11 @@ def _facts(build: Build) -> list[tuple[str, str]]:
     return [*facts, ("made by", ", ".join(f"{name} {number}" for name, number in build.versions.items()))]
 
 
+def _name(location: str) -> str:
+    """What a build is called: the last part of where it is."""
+    return location.rstrip("/").rpartition("/")[2] if is_url(location) else Path(location).absolute().name
+
+
 # Pictures
 
 
@@ -287,15 +301,27 @@ def _from_shards(store: Store, build: Build, table: pa.Table) -> "_Wanted":
     for number, shard in enumerate(rows["shard"].to_pylist()):
         by_shard[shard].append(number)
     offsets, sizes = rows["offset"].to_pylist(), rows["size"].to_pylist()
-    for record in build.shards[:_MAX_SHARDS]:
-        content = store.read(record.name)
+    for record in build.shards[:_MAX_REMOTE_SHARDS] if store.is_remote else build.shards:
+        content = _content(store, record.name)
         for number in by_shard[record.name]:
             if wanted.takes(number):
-                encoded = content[offsets[number] : offsets[number] + sizes[number]]
+                encoded = bytes(content[offsets[number] : offsets[number] + sizes[number]])
                 wanted.add(number, _decoded(encoded, build, where=record.name))
         if wanted.is_full:
             break
     return wanted
+
+
+def _content(store: Store, name: str) -> memoryview:
+    """A shard, mapped where it is a file."""
+    path = store.path(name)
+    try:
+        if path is None:
+            return memoryview(store.read(name))
+        with path.open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+    except (OSError, ValueError) as error:
+        raise JobError(f"{store.location}/{name}: cannot be read; facepack verify names what is wrong") from error
 
 
 def _decoded(encoded: bytes, build: Build, *, where: str) -> image.Pixels:
@@ -461,11 +487,14 @@ def _found(subject: Subject, kept: pa.Table) -> list[Picture]:
         return []
     rows = kept.filter(pc.is_valid(kept["box"])).slice(0, _NUM_PER_REASON)
     pictures = []
-    for row in rows.select(["source", "box", "landmarks"]).to_pylist():
+    for row in rows.select(["source", "source_sha256", "box", "landmarks"]).to_pylist():
         try:
-            photo_hwc = image.decode(subject.source.read(row["source"]))
-        except (image.BadImageError, OSError):
+            content = subject.source.read(row["source"])
+        except OSError:
             continue
+        if hashlib.sha256(content).hexdigest() != row["source_sha256"]:  # the box would be about another photo
+            continue
+        photo_hwc = image.decode(content)
         boxes = [align.Box(*row["box"])]
         drawn_hwc = _with_boxes(photo_hwc, boxes, landmarks=row["landmarks"] or ())
         pictures.append(Picture(_uri(drawn_hwc, largest_px=_SOURCE_PX), _printable(row["source"])))
@@ -494,23 +523,28 @@ def _rejects(subject: Subject) -> list[Reject]:
     for reason, meaning in MEANING.items():
         if not numbers[reason]:
             continue
-        paths = lost.filter(pc.field("status") == reason).slice(0, _NUM_PER_REASON)["source"].to_pylist()
+        some = lost.filter(pc.field("status") == reason).slice(0, _NUM_PER_REASON)
+        paths = some["source"].to_pylist()
         if reason == Status.MISSING or subject.source is None:
             rejects.append(Reject(str(reason), numbers[reason], meaning, [], [_printable(path) for path in paths]))
         else:
-            pictures = [_rejected(path, reason, subject.source) for path in paths]
+            known = some["source_sha256"].to_pylist() if "source_sha256" in some.column_names else [None] * len(some)
+            pairs = zip(paths, known, strict=True)
+            pictures = [_rejected(path, reason, subject.source, sha256=sha256) for path, sha256 in pairs]
             rejects.append(Reject(str(reason), numbers[reason], meaning, pictures))
     return sorted(rejects, key=lambda reject: -reject.number)
 
 
-def _rejected(path: str, reason: Status, source: Source) -> Picture:
+def _rejected(path: str, reason: Status, source: Source, *, sha256: str | None) -> Picture:
     """A rejected photo, or what can be said of it."""
     caption = _printable(path)
     try:
         content = source.read(path)
+        if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+            return Picture("", caption, "the file has changed since")
         photo_hwc = image.decode(content)
     except OSError as error:
-        return Picture("", caption, f"cannot be read: {error}")
+        return Picture("", caption, f"cannot be read: {error.strerror or 'not there'}")
     except image.BadImageError:
         return Picture("", caption, f"{len(content):,} bytes: {_excerpt(content)}" if content else "an empty file")
     boxes = []
@@ -559,7 +593,7 @@ def html(page: Page) -> str:
     return environment.get_template("preview.html").render(page=page, splits=SPLITS)
 
 
-def chart_png(chart: Chart, path: Path) -> None:
+def chart_png(chart: Chart) -> bytes:
     """The bar chart of S0 as a PNG: images per attribute or class, ascending."""
     import matplotlib as mpl
 
@@ -570,12 +604,16 @@ def chart_png(chart: Chart, path: Path) -> None:
     names, numbers = [bar.name for bar in chart.bars], [bar.number for bar in chart.bars]
     axis.bar(names, numbers, color="#2f6fde")
     axis.set(xlabel=chart.name, ylabel="N. of images")
+    for label in axis.get_xticklabels():
+        label.set_parse_math(False)  # "$" in a name is no formula
     axis.tick_params(axis="x", rotation=90 if len(names) > 6 else 0)
     axis.yaxis.set_major_formatter("{x:,.0f}")
     axis.margins(x=0.01)
     axis.spines[["top", "right"]].set_visible(False)
-    shape.savefig(path, dpi=120)
+    file = io.BytesIO()
+    shape.savefig(file, dpi=120, format="png")
     plt.close(shape)
+    return file.getvalue()
 
 
 # The command
@@ -610,6 +648,10 @@ def write(
     show: bool = False,
 ) -> Path:
     """Write the page of a build or a dataset, and say where it is."""
+    if not target:
+        raise UsageError("give a build (folder or URL) or the name of a dataset")
+    if out is not None and out.suffix.lower() == ".png":
+        raise UsageError(f"--out {out}: the page is HTML; --png writes the chart beside it")
     with terminal.silenced_libraries():
         if target in dataset.names() and not Path(target, manifest.BUILD_FILE).exists():
             page = of_dataset(target, src=src, images=images, classes=classes)
@@ -620,11 +662,14 @@ def write(
                 dataset.load(target)  # no folder: offers the datasets of similar name
             page = of_build(target, src=src)
     path = out or Path(f"{page.title}-preview.html")
-    path.write_bytes(html(page).encode("utf-8", "backslashreplace"))
-    terminal.out.print(f"{path}: {path.stat().st_size / 1e6:,.1f} MB, {page.about}", soft_wrap=True)
+    folder, content = Store(str(path.parent)), html(page).encode("utf-8", "backslashreplace")
+    folder.write(path.name, content)
+    terminal.out.print(f"{path}: {len(content) / 1e6:,.1f} MB, {page.about}", soft_wrap=True)
     if png and page.charts:
-        chart_png(page.charts[0], path.with_suffix(".png"))
+        folder.write(path.with_suffix(".png").name, chart_png(page.charts[0]))
         terminal.out.print(f"{path.with_suffix('.png')}: {page.charts[0].title.lower()}", soft_wrap=True)
+    elif png:
+        terminal.note("no chart for --png: neither classes nor attributes nor categories")
     if show:
         webbrowser.open(path.absolute().as_uri())
     return path

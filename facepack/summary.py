@@ -1,5 +1,7 @@
 """Summary: the closing table of a build, and the table of a plan."""
 
+from collections.abc import Sequence
+
 import pyarrow.compute as pc
 from rich.table import Table
 
@@ -7,6 +9,8 @@ from facepack import manifest, terminal
 from facepack.dataset import SPLITS
 from facepack.manifest import Counts, Status
 from facepack.plan import Plan
+
+_MOST_LINES = 60
 
 
 def _table(*columns: str) -> Table:
@@ -16,11 +20,16 @@ def _table(*columns: str) -> Table:
     return table
 
 
+def _say_more(class_names: Sequence[str]) -> None:
+    if len(class_names) > _MOST_LINES:
+        terminal.out.print(f"and {len(class_names) - _MOST_LINES:,} more classes")
+
+
 def show_counts(counts: Counts, class_names: list[str]) -> None:
     """Print packed images per class and split, and the rejected ones by reason."""
     splits = [split for split in SPLITS if split in counts]
     table = _table(*splits, "packed", "rejected")
-    lines: list[str | None] = [*class_names, None] if len(class_names) != 1 else [*class_names]
+    lines: list[str | None] = [*class_names[:_MOST_LINES], None] if len(class_names) != 1 else [*class_names]
     for name in lines:
         packed = [manifest.total(counts, split=split, class_name=name, statuses=[Status.PACKED]) for split in splits]
         rejected = manifest.total(counts, class_name=name) - sum(packed)
@@ -28,6 +37,7 @@ def show_counts(counts: Counts, class_names: list[str]) -> None:
         style = "bold" if name is None and class_names else ""
         table.add_row(title, *(f"{number:,}" for number in (*packed, sum(packed), rejected)), style=style)
     terminal.out.print(table)
+    _say_more(class_names)
     by_status = {status: manifest.total(counts, statuses=[status]) for status in Status}
     rejects = [f"{number:,} {status}" for status, number in by_status.items() if number and status != Status.PACKED]
     terminal.out.print(f"rejected: {', '.join(rejects) or 'none'}")
@@ -40,9 +50,10 @@ def show_plan(plan: Plan) -> None:
     counts = manifest.count(table.set_column(table.column_names.index("status"), "status", there))
     splits = [split for split in SPLITS if split in counts]
     shown = _table(*splits, "rows", "images there")
-    for name in plan.class_names or (None,):
+    for name in plan.class_names[:_MOST_LINES] or (None,):
         rows = [manifest.total(counts, split=split, class_name=name) for split in splits]
         present = manifest.total(counts, class_name=name, statuses=["there"])
         shown.add_row(name or "(no classes)", *(f"{number:,}" for number in (*rows, sum(rows), present)))
     terminal.out.print(shown)
+    _say_more(plan.class_names)
     terminal.out.print(f"{len(table):,} rows in {len(plan.shards):,} shards, split: {plan.split}")

@@ -58,26 +58,29 @@ def verify(location: str, *, deep: bool = False) -> Report:
         table = manifest.read_table(store, manifest.MANIFEST_FILE)
     except FileNotFoundError as error:
         raise JobError(f"{location}: {manifest.BUILD_FILE} is there, but no {manifest.MANIFEST_FILE}") from error
-    problems = [*_check_columns(table), *_check_configuration(build, table), *_check_shard_list(build)]
-    problems += problems or _check_rows(build, table)
+    problems = list(check_manifest(build, table))
     if problems:  # what the shards are checked against is not sound itself
         return Report(len(build.shards), 0, 0, tuple(problems))
     problems += _check_people(build, table)
     problems += _check_files(build, store)
     by_shard = _rows_by_shard(table)
     kept, decoded = Moments(), Moments()
-    whole = True
+    whole, num_padded = True, 0
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
         shards = [
             _Shard(store, record, build, by_shard.pop(record.name, table.slice(0, 0)), table, deep)
             for record in build.shards
         ]
-        for record, (found, of_table, of_pixels) in zip(build.shards, pool.map(_Shard.check, shards), strict=True):
+        for record, one in zip(build.shards, pool.map(_Shard.check, shards), strict=True):
+            found, of_table, of_pixels, padded = one
             problems += found
+            num_padded += padded
             whole = whole and not found
             if record.name.startswith("train"):
                 kept, decoded = kept + of_table, decoded + of_pixels
     problems += [f"manifest: rows in {name}, which build.json does not name" for name in sorted(by_shard)]
+    if whole and num_padded != build.num_padded:
+        problems.append(f"build.json: num_padded is {build.num_padded:,}, the shards' tables say {num_padded:,}")
     if whole:  # otherwise what is amiss is named already
         problems += _check_statistics(build, kept, of="the shards' tables", tolerance=0)
     if whole and deep:
@@ -88,6 +91,12 @@ def verify(location: str, *, deep: bool = False) -> Report:
 
 
 # The manifest and build.json
+
+
+def check_manifest(build: Build, table: pa.Table) -> Iterator[str]:
+    """Every disagreement between build.json and the manifest, without looking into a shard."""
+    problems = [*_check_columns(table), *_check_configuration(build, table), *_check_shard_list(build)]
+    yield from problems or _check_rows(build, table)
 
 
 def _check_columns(table: pa.Table) -> Iterator[str]:
@@ -234,19 +243,21 @@ class _Shard:
     manifest_: pa.Table
     deep: bool
 
-    def check(self) -> tuple[list[str], Moments, Moments]:
-        """Every disagreement in this shard; the sums over its pixels that its table keeps, and (`deep`) those found."""
+    def check(self) -> tuple[list[str], Moments, Moments, int]:
+        """Every disagreement in this shard; the sums over its pixels that its table keeps, and (`deep`) those found;
+        the number of padded crops that its table keeps.
+        """
         name = self.record.name
-        problems, kept = self._check_table()
+        problems, kept, num_padded = self._check_table()
         try:
             content = self.store.read(name)
         except OSError as error:
-            return [*problems, f"{name}: cannot be read: {error}"], kept, Moments()
+            return [*problems, f"{name}: cannot be read: {error}"], kept, Moments(), num_padded
         problems += self._check_whole(content)
         try:
             members = _members(content)
         except (tarfile.TarError, EOFError) as error:
-            return [*problems, f"{name}: not a sound tar: {error}"], kept, Moments()
+            return [*problems, f"{name}: not a sound tar: {error}"], kept, Moments(), num_padded
         problems += self._check_members(members)
         problems += self._check_index(members)
         counter = image.MomentsCounter()
@@ -255,7 +266,7 @@ class _Shard:
         for row, text in zip(self.rows.select(manifest.OWN_COLUMNS.names).to_pylist(), texts, strict=True):
             found = self._check_sample(content, row=row, text=text, members=by_name, counter=counter)
             problems += [f"{name}: {row['key']}: {problem}" for problem in found]
-        return problems, kept, counter.total()
+        return problems, kept, counter.total(), num_padded
 
     def _check_whole(self, content: bytes) -> Iterator[str]:
         name, record = self.record.name, self.record
@@ -310,17 +321,17 @@ class _Shard:
         if len(lines) != len(expected):
             yield f"{name}: {len(lines):,} lines, expected {len(expected):,}"
 
-    def _check_table(self) -> tuple[list[str], Moments]:
-        """The shard's own table against manifest and build.json; and the sums over its pixels that it keeps."""
+    def _check_table(self) -> tuple[list[str], Moments, int]:
+        """The shard's own table against manifest and build.json; the sums and the padded crops that it keeps."""
         name = self.record.name.replace(".tar", ".parquet")
         try:
             own = manifest.read_table(self.store, name)
             metadata = manifest.metadata_of(own)
             result = ShardResult.from_metadata(metadata)
         except (OSError, JobError) as error:
-            return [f"{name}: cannot be read: {error}"], Moments()
+            return [f"{name}: cannot be read: {error}"], Moments(), 0
         except (KeyError, TypeError):
-            return [f"{name}: it does not say how its shard was made"], Moments()
+            return [f"{name}: it does not say how its shard was made"], Moments(), 0
         problems = []
         same = self.manifest_.filter(pc.is_in(self.manifest_["key"], value_set=own["key"].combine_chunks()))
         if not own.replace_schema_metadata().equals(same.replace_schema_metadata()):
@@ -329,7 +340,7 @@ class _Shard:
             problems.append(f"{name}: speaks of {result.record}, build.json of {self.record}")
         if metadata["versions"] != self.build.versions or metadata["configuration"] != asdict(self.build.configuration):
             problems.append(f"{name}: made with another configuration or other versions than build.json says")
-        return problems, result.moments
+        return problems, result.moments, result.num_padded
 
     def _check_sample(
         self,

@@ -135,6 +135,17 @@ def test_box_wholly_outside_is_no_face() -> None:
     assert caught.value.status == Status.NO_FACE
 
 
+def test_crop_larger_than_any_image_may_be_is_too_large() -> None:
+    with pytest.raises(image.BadImageError) as caught:
+        align.crop(ramp(2000, 2000), box=Box(0, 0, 1900, 1900), margin_px=3800)
+    assert caught.value.status == Status.TOO_LARGE
+
+
+def test_margin_is_written_in_one_way() -> None:
+    assert Configuration("folder", align="crop", margin="15.0").margin == "15"
+    assert Configuration("folder", align="chip", margin="+2.5e1%").margin == "25%"
+
+
 @pytest.mark.parametrize(("margin", "side"), [("0", 1.0), ("30", 1.0 + 60), ("50%", 2.0), ("", 1.0 + 30)])
 def test_margin_is_in_pixels_or_a_share_of_the_face(margin: str, side: float) -> None:
     photo = portraits((300, 220, 60), size_px=(600, 450))

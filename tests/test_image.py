@@ -137,6 +137,10 @@ def test_too_large_is_known_from_the_header(content: bytes) -> None:
     assert status_of(content) == Status.TOO_LARGE
 
 
+def test_side_that_no_jpeg_can_have_is_too_large() -> None:
+    assert status_of(encoded(Image.new("RGB", (70_000, 8)), "PNG")) == Status.TOO_LARGE
+
+
 @pytest.mark.parametrize("size", [(1, 1), (7, 100), (100, 7)])
 def test_tiny_image_is_too_small(size: tuple[int, int]) -> None:
     assert status_of(encoded(photo(*size), "PNG")) == Status.TOO_SMALL

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "facepack").glob("*.py"))
+TRAINER = sorted((ROOT / "trainer").glob("*.py"))
 ORDER = [
     ["errors"],
     ["terminal", "storage", "drawing"],
@@ -27,14 +28,18 @@ ORDER = [
 ]
 """A module may import those of earlier lines."""
 
+TRAINER_ORDER = [["draws", "targets", "staging"], ["feed", "augment"], ["pipeline"], ["loader"]]
+SEEN_BY_TRAINER = {"errors", "manifest", "storage"}
+"""All that the trainer knows of facepack."""
 
-def imported(path: Path) -> set[str]:
-    """Names of the facepack modules that a file imports, anywhere in it."""
+
+def imported(path: Path, package: str = "facepack") -> set[str]:
+    """Names of the modules of a package that a file imports, anywhere in it."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module == "facepack":
+        if isinstance(node, ast.ImportFrom) and node.module == package:
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("facepack."):
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{package}."):
             names.add(str(node.module).split(".")[1])
     return names
 
@@ -46,11 +51,21 @@ def test_imports_follow_the_direction(path: Path) -> None:
     assert imported(path) <= allowed
 
 
+@pytest.mark.parametrize("path", [path for path in TRAINER if path.stem != "__init__"], ids=lambda path: path.stem)
+def test_trainer_imports_follow_the_direction_and_know_a_build_only_as_it_is_stored(path: Path) -> None:
+    level = next(number for number, names in enumerate(TRAINER_ORDER) if path.stem in names)
+    assert imported(path, "trainer") <= {name for names in TRAINER_ORDER[:level] for name in names}
+    assert imported(path) <= SEEN_BY_TRAINER
+    assert "import ray" not in path.read_text(encoding="utf-8")
+
+
 def test_every_module_has_its_place_in_the_order() -> None:
     assert {path.stem for path in MODULES} - {"__init__"} == {name for names in ORDER for name in names}
+    assert {path.stem for path in TRAINER} - {"__init__"} == {name for names in TRAINER_ORDER for name in names}
+    assert not any(imported(path, "trainer") for path in MODULES if path.stem != "cli")
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MODULES + TRAINER, ids=lambda path: path.stem)
 def test_file_opens_with_one_sentence_that_the_readme_repeats(path: Path) -> None:
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     assert docstring

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from conftest import make
 from PIL import Image
@@ -223,3 +225,46 @@ def test_what_is_neither_build_nor_dataset_is_refused(celeba: Path, build: Path,
     (tmp_path / "damaged" / "train-00000.tar").write_bytes(bytes(len(content)))
     with pytest.raises(JobError, match="facepack verify names what is wrong"):
         preview.of_build(str(tmp_path / "damaged"), src=str(celeba))
+
+
+def test_damaged_manifest_is_one_clear_error(celeba: Path, build: Path, tmp_path: Path) -> None:
+    table = pq.read_table(build / "manifest.parquet")
+    offsets = pa.array([None] * len(table), pa.int64())
+    at = table.column_names.index("offset")
+    for number, wrong in enumerate(
+        [pa.table({"x": [1]}), table.drop_columns(["class"]), table.slice(1), table.set_column(at, "offset", offsets)]
+    ):
+        copy = tmp_path / str(number)
+        shutil.copytree(build, copy)
+        pq.write_table(wrong, copy / "manifest.parquet")
+        with pytest.raises(JobError, match=r"damaged \(.*\); facepack verify names all"):
+            preview.of_build(str(copy), src=str(celeba))
+    (tmp_path / "0" / "manifest.parquet").unlink()
+    with pytest.raises(JobError, match=r"no manifest\.parquet"):
+        preview.of_build(str(tmp_path / "0"), src=str(celeba))
+
+
+def test_photos_that_changed_since_are_not_shown_as_those_that_were_built(celeba: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(celeba, source)
+    bad = source / "img_align_celeba" / "000001.jpg"
+    bad.write_text("no image")
+    make(source, tmp_path / "build", classes="", align="crop", limit=60)
+    before = preview.of_build(str(tmp_path / "build"), src=str(source))
+    assert before.found
+    for path in (source / "img_align_celeba").iterdir():
+        path.write_bytes(image.encode_jpeg(np.full((218, 178, 3), 9, np.uint8), quality=90))
+    after = preview.of_build(str(tmp_path / "build"), src=str(source))
+    assert after.found == []
+    assert {one.text for reject in after.rejects for one in reject.pictures} <= {"the file has changed since"}
+    assert [sheet.number for sheet in after.sheets] == [sheet.number for sheet in before.sheets]
+
+
+def test_dollar_in_a_name_is_no_formula_and_a_page_is_no_png(tmp_path: Path) -> None:
+    for name in (r"a$\frac$b", "other"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("RGB", (40, 40), (len(name), 9, 9)).save(tmp_path / "photos" / name / "1.png")
+    preview.write("folder", src=str(tmp_path / "photos"), classes="all", out=tmp_path / "page.html", png=True)
+    assert (tmp_path / "page.png").exists()
+    with pytest.raises(UsageError, match="the page is HTML"):
+        preview.write("folder", src=str(tmp_path / "photos"), out=tmp_path / "page.png")

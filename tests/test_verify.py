@@ -289,3 +289,8 @@ def test_rejected_row_that_names_a_shard(celeba: Path, tmp_path: Path) -> None:
     rejected = pc.index(table["status"], "missing").as_py()
     rewrite(out, lambda table: replaced(table, "shard", rejected, "train-00000.tar"))
     assert any("1 rejected rows name a shard" in problem for problem in verify(str(out)).problems)
+
+
+def test_number_of_padded_crops_is_that_of_the_shards(copy: Path) -> None:
+    edit_json(copy, num_padded=7)
+    check_names(copy, "build.json: num_padded is 7, the shards' tables say 0")
