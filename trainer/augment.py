@@ -245,7 +245,7 @@ class ColorJitter:
             grey = fn.reductions.sum(means * _like(types.Constant(np.array(GREY, np.float32)), images))
             images = limited(images * factor + grey * (1.0 - factor))
         if "saturation" in inputs:
-            images = limited(fn.coord_transform(images, MT=inputs["saturation"]))
+            images = limited(fn.coord_transform(images, M=inputs["saturation"]))
         if "hue" in inputs:
             images = limited(_turned(images, _like(inputs["hue"], images)))
         return fn.reinterpret(images, layout="HWC")

@@ -38,7 +38,7 @@ class Graph:
         found: Inputs = {}
         for step, augmentation in enumerate(self.augmentations, start=self.first_step):
             inputs, sizes = augmentation.inputs(Draw(seed, epoch, step, numbers), sizes)
-            found |= {f"{step} {name}": value for name, value in inputs.items()}
+            found |= {f"{step} {name}": np.ascontiguousarray(value) for name, value in inputs.items()}
         return found, sizes
 
     def names(self) -> list[str]:

@@ -1,0 +1,192 @@
+"""Augmentations mean what they mean in torchvision: fixed ones give its pixels, random ones its distributions."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torchvision.transforms import v2
+
+from facepack.errors import UsageError
+from trainer import augment
+from trainer.augment import (
+    Augmentation,
+    CenterCrop,
+    ColorJitter,
+    Normalize,
+    RandomCrop,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    RandomRotation,
+    Resize,
+)
+from trainer.pipeline import Engine, Graph, Host, Pipeline
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+
+
+def photos(number: int, *, width: int = 61, height: int = 47, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """Smooth pictures with colours, uint8 NHWC: waves of a few periods, and a bright corner that shows a flip."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    pictures = []
+    for _ in range(number):
+        waves = [np.sin(rng.uniform(1, 9) * x + rng.uniform(1, 9) * y + rng.uniform(0, 6)) for _ in range(3)]
+        picture = 127 + 100 * np.stack(waves, axis=2)
+        picture[: height // 5, : width // 5] = (250, 240, 20)
+        pictures.append(picture)
+    return np.stack(pictures).clip(0, 255).astype(np.uint8)
+
+
+def run(images: npt.NDArray[np.uint8], steps: list[Augmentation], *, epoch: int = 0) -> torch.Tensor:
+    """What the pipeline makes of a batch."""
+    graph = Graph(tuple(steps), 0, False, MEAN, STD)
+    sizes = np.array([[one.shape[1], one.shape[0]] for one in images], np.int64)
+    inputs, _ = graph.inputs(seed=0, epoch=epoch, numbers=np.arange(len(images), dtype=np.int64), sizes=sizes)
+    batches: list[Host] = [(images, *inputs.values())]
+
+    def source() -> Host:
+        if not batches:
+            raise StopIteration
+        return batches.pop()
+
+    engine = Engine(torch.device("cpu"), 2, 1)
+    return Pipeline(graph, batch_size=len(images), engine=engine, source=source).run().clone()
+
+
+def torchvision(images: npt.NDArray[np.uint8], transform: Callable[[Any], Any]) -> torch.Tensor:
+    """What torchvision makes of each image, uint8 NHWC."""
+    made = [transform(torch.from_numpy(one).permute(2, 0, 1)) for one in images]
+    return torch.stack(made).permute(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("step", "theirs"),
+    [
+        (Resize((32, 40)), v2.Resize((32, 40), antialias=True)),
+        (Resize((90, 120)), v2.Resize((90, 120), antialias=True)),
+        (Resize(24), v2.Resize(24, antialias=True)),
+        (CenterCrop(30), v2.CenterCrop(30)),
+        (CenterCrop((21, 34)), v2.CenterCrop((21, 34))),
+        (RandomHorizontalFlip(1.0), v2.RandomHorizontalFlip(1.0)),
+        (RandomHorizontalFlip(0.0), v2.RandomHorizontalFlip(0.0)),
+        (RandomCrop((47, 61)), v2.RandomCrop((47, 61))),
+        (RandomRotation((90.0, 90.0)), v2.RandomRotation((90.0, 90.0))),
+        (RandomRotation((17.0, 17.0), fill=9), v2.RandomRotation((17.0, 17.0), fill=9)),
+        (ColorJitter(brightness=(1.3, 1.3)), v2.ColorJitter(brightness=(1.3, 1.3))),
+        (ColorJitter(contrast=(0.6, 0.6)), v2.ColorJitter(contrast=(0.6, 0.6))),
+        (ColorJitter(contrast=(1.7, 1.7)), v2.ColorJitter(contrast=(1.7, 1.7))),
+        (ColorJitter(saturation=(0.3, 0.3)), v2.ColorJitter(saturation=(0.3, 0.3))),
+        (ColorJitter(saturation=(1.8, 1.8)), v2.ColorJitter(saturation=(1.8, 1.8))),
+        (ColorJitter(hue=(0.2, 0.2)), v2.ColorJitter(hue=(0.2, 0.2))),
+        (ColorJitter(hue=(-0.4, -0.4)), v2.ColorJitter(hue=(-0.4, -0.4))),
+    ],
+    ids=str,
+)
+def test_fixed_parameters_give_the_pixels_of_torchvision(step: Augmentation, theirs: Any) -> None:
+    images = photos(6)
+    if isinstance(step, RandomRotation) and step.degrees == (90.0, 90.0):
+        images = photos(6, width=48, height=48)
+    ours = run(images, [step])
+    expected = torchvision(images, theirs)
+    assert ours.shape == expected.shape
+    assert ours.dtype == torch.uint8
+    difference = (ours.float() - expected.float()).abs()
+    assert difference.mean() <= 1.0, f"{difference.mean():.2f} levels"
+
+
+def test_normalised_batch_is_that_of_torchvision() -> None:
+    images = photos(5)
+    ours = run(images, [RandomHorizontalFlip(1.0), Normalize(MEAN, STD)])
+    theirs = v2.Compose([v2.RandomHorizontalFlip(1.0), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
+    expected = torch.stack([theirs(torch.from_numpy(one).permute(2, 0, 1)) for one in images])
+    assert ours.dtype == torch.float32
+    assert torch.allclose(ours, expected, atol=1e-5)
+
+
+def test_steps_are_done_in_order() -> None:
+    images = photos(4)
+    steps: list[Augmentation] = [
+        Resize((40, 50)),
+        RandomHorizontalFlip(1.0),
+        CenterCrop(21),
+        ColorJitter(brightness=(0.5, 0.5)),
+    ]
+    theirs = v2.Compose(
+        [
+            v2.Resize((40, 50), antialias=True),
+            v2.RandomHorizontalFlip(1.0),
+            v2.CenterCrop(21),
+            v2.ColorJitter(brightness=(0.5, 0.5)),
+        ]
+    )
+    assert (run(images, steps).float() - torchvision(images, theirs).float()).abs().mean() < 1
+
+
+def spread(images: torch.Tensor) -> npt.NDArray[np.float64]:
+    """Per channel the mean, standard deviation, least and greatest of the means of the images of a batch."""
+    means = images.float().mean(dim=(1, 2)).numpy()
+    return np.stack([means.mean(0), means.std(0), means.min(0), means.max(0)])
+
+
+@pytest.mark.parametrize(
+    ("step", "theirs"),
+    [
+        (RandomCrop(20), v2.RandomCrop(20)),
+        (RandomHorizontalFlip(0.3), v2.RandomHorizontalFlip(0.3)),
+        (RandomResizedCrop(24), v2.RandomResizedCrop(24, antialias=True)),
+        (RandomResizedCrop((16, 30), (0.5, 0.9), (0.5, 2.0)), v2.RandomResizedCrop((16, 30), (0.5, 0.9), (0.5, 2.0))),
+        (RandomRotation(30.0), v2.RandomRotation(30)),
+        (ColorJitter(brightness=0.4), v2.ColorJitter(brightness=0.4)),
+        (ColorJitter(contrast=0.4), v2.ColorJitter(contrast=0.4)),
+        (ColorJitter(saturation=0.4), v2.ColorJitter(saturation=0.4)),
+        (ColorJitter(hue=0.3), v2.ColorJitter(hue=0.3)),
+        (ColorJitter(0.4, 0.4, 0.4), v2.ColorJitter(0.4, 0.4, 0.4)),
+    ],
+    ids=str,
+)
+def test_random_parameters_have_the_distribution_of_torchvision(step: Augmentation, theirs: Any) -> None:
+    torch.manual_seed(0)
+    images = np.repeat(photos(1, seed=3), 1500, axis=0)
+    # The halves show where things are, not only how bright they are.
+    half = 0.5 if isinstance(step, RandomHorizontalFlip) else 1.0
+    ours, expected = run(images, [step]), torchvision(images, theirs)
+    width = int(ours.shape[2] * half)
+    ours_, expected_ = spread(ours[:, :, :width]), spread(expected[:, :, :width])
+    assert np.abs(ours_[0] - expected_[0]).max() < 3  # mean
+    assert np.abs(ours_[1] - expected_[1]).max() < 0.15 * expected_[1].max() + 0.7  # spread
+    assert np.abs(ours_[2:] - expected_[2:]).max() < 0.25 * (expected_[3] - expected_[2]).max() + 2  # extremes
+
+
+def test_random_numbers_depend_on_the_epoch_and_the_place_alone() -> None:
+    images = photos(8)
+    steps: list[Augmentation] = [
+        RandomResizedCrop(24),
+        ColorJitter(0.4, 0.4, 0.4, 0.1),
+        RandomHorizontalFlip(),
+        Normalize(),
+    ]
+    first, again, other = run(images, steps), run(images, steps), run(images, steps, epoch=1)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_crop_of_a_smaller_image_is_refused() -> None:
+    for step in (RandomCrop(50), CenterCrop(50)):
+        with pytest.raises(UsageError, match=r"an image of 61x47 pixels is smaller; put a Resize before it"):
+            run(photos(1), [step])
+
+
+def test_lists_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(UsageError, match="Normalize must come last"):
+        augment.check([Normalize(), RandomHorizontalFlip()])
+    with pytest.raises(UsageError, match="RandomHorizontalFlip: p is nan"):
+        augment.check([RandomHorizontalFlip(float("nan"))])
+
+
+def test_what_is_the_same_every_time_can_be_kept() -> None:
+    assert augment.fixed_part([Resize(20), CenterCrop(16), RandomHorizontalFlip(), Normalize()]) == 2
+    assert augment.fixed_part([RandomHorizontalFlip(), Resize(20)]) == 0
+    assert augment.fixed_part([Resize(20)]) == 1
