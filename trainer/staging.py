@@ -166,7 +166,8 @@ class Cache:
                 try:
                     self._make_room(record.num_bytes, partial, stopped)
                     _write(partial, record, stream, stopped)
-                    partial.rename(final)
+                    with self._locked():  # who adds up what is there sees it under one of its names
+                        partial.rename(final)
                 finally:
                     partial.unlink(missing_ok=True)
 

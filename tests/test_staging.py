@@ -1,0 +1,234 @@
+"""Shards come whole or not at all, from a network that fails, into a cache that is never above its limit."""
+
+import fcntl
+import hashlib
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from conftest import make
+from faulty import Proxy
+from moto.server import ThreadedMotoServer
+
+from facepack import manifest
+from facepack.errors import JobError, UsageError
+from facepack.manifest import ShardRecord
+from facepack.storage import Store
+from trainer.staging import Cache, Stage, StagingSettings
+
+
+@pytest.fixture(scope="module")
+def build(celeba: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("staging") / "build"
+    make(celeba, out, classes="", samples_per_shard=20)
+    return out
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        running.start()
+    host, port = running.get_host_and_port()
+    yield f"http://{host}:{port}"
+    running.stop()
+
+
+@pytest.fixture
+def proxy(upstream: str, build: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """The build in a bucket behind a proxy that a test may spoil."""
+    proxy = Proxy(upstream)
+    for name, value in {
+        "AWS_ENDPOINT_URL": proxy.url,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+        "AWS_ALLOW_HTTP": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3", endpoint_url=upstream).create_bucket(Bucket="staging")
+    store = Store("s3://staging/build")
+    for path in build.iterdir():
+        store.write(path.name, path.read_bytes())
+    proxy.requests.clear()
+    yield proxy
+    proxy.stop()
+
+
+def records(build: Path) -> list[ShardRecord]:
+    return manifest.read_build(str(build)).shards
+
+
+def staged(build: Path, cache: Path, **settings: Any) -> Stage:
+    chosen = StagingSettings(cache_folder=str(cache), **settings)
+    return Stage(Store("s3://staging/build"), records(build), settings=chosen)
+
+
+def check(stage: Stage, build: Path, order: list[int] | None = None) -> None:
+    """Ask for every shard and compare its bytes."""
+    wanted = order if order is not None else list(range(len(records(build))))
+    stage.expect(wanted)
+    for number in wanted:
+        assert bytes(stage.get(number)) == (build / records(build)[number].name).read_bytes()
+
+
+def test_local_shards_are_mapped_and_a_cut_one_is_refused(build: Path, tmp_path: Path) -> None:
+    stage = Stage(Store(str(build)), records(build), settings=StagingSettings())
+    for number, record in enumerate(records(build)):
+        assert bytes(stage.get(number)) == (build / record.name).read_bytes()
+    name = records(build)[0].name
+    (tmp_path / name).write_bytes((build / name).read_bytes()[:-512])
+    cut = Stage(Store(str(tmp_path)), records(build), settings=StagingSettings())
+    with pytest.raises(JobError, match=rf"{name}: [\d,]+ bytes, build.json says"):
+        cut.get(0)
+    with pytest.raises(JobError, match="No such file or directory; the build is not whole"):
+        cut.get(1)
+
+
+def test_each_shard_is_one_request_and_none_the_second_time(build: Path, proxy: Proxy, tmp_path: Path) -> None:
+    first = staged(build, tmp_path)
+    check(first, build)
+    first.close()
+    assert proxy.count("GET", ".tar") == len(records(build))
+    assert sum(proxy.requests.values()) == len(records(build))
+    second = staged(build, tmp_path)
+    check(second, build)
+    second.close()
+    assert sum(proxy.requests.values()) == len(records(build))
+
+
+@pytest.mark.parametrize("fault", ["reset", "503", "short", "wrong"])
+def test_fault_that_passes_is_tried_again(build: Path, proxy: Proxy, tmp_path: Path, fault: str) -> None:
+    proxy.fault = lambda path, before: fault if path.endswith(".tar") and not before else ""
+    stage = staged(build, tmp_path)
+    check(stage, build)
+    stage.close()
+    assert proxy.count("GET", ".tar") >= 2 * len(records(build))
+    assert sorted(path.suffix for path in tmp_path.iterdir() if path.suffix) == [".tar"] * len(records(build))
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        ("short", "only [0-9,]+ of [0-9,]+ bytes came"),
+        ("wrong", "sha256 is [0-9a-f]+, build.json says"),
+        ("gone", "the shard is gone"),
+    ],
+)
+def test_fault_that_stays_is_an_error_with_shard_and_cause(
+    build: Path, proxy: Proxy, tmp_path: Path, fault: str, cause: str
+) -> None:
+    name = records(build)[2].name
+    proxy.fault = lambda path, _: fault if path.endswith(name) else ""
+    stage = staged(build, tmp_path, attempts=2)
+    with pytest.raises(JobError, match=rf"s3://staging/build/{name}: .*{cause}"):
+        check(stage, build)
+    stage.close()
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_shards_are_fetched_ahead_at_once(build: Path, proxy: Proxy, tmp_path: Path) -> None:
+    proxy.latency_s = 0.2
+    stage = staged(build, tmp_path)
+    begun = time.monotonic()
+    check(stage, build)
+    stage.close()
+    assert time.monotonic() - begun < 0.2 * len(records(build))
+
+
+def folder_bytes(folder: Path) -> int:
+    """All that a cache holds, at one moment: nothing comes or goes while its lock is held."""
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def test_small_cache_works_and_is_never_exceeded(build: Path, proxy: Proxy, tmp_path: Path) -> None:
+    limit = 2 * max(record.num_bytes for record in records(build)) + 1000
+    stage = staged(build, tmp_path, cache_bytes=limit)
+    largest, done = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal largest
+        while not done.is_set():
+            largest = max(largest, folder_bytes(tmp_path))
+            time.sleep(0.0005)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for _ in range(3):
+        check(stage, build)
+        stage.keep_only(set())
+    done.set()
+    watcher.join()
+    stage.close()
+    assert 0 < largest <= limit
+    with pytest.raises(UsageError, match=r"cache_bytes 1,000: shard .* alone takes"):
+        staged(build, tmp_path, cache_bytes=1000)
+
+
+def work_hard(folder: str, limit_bytes: int, seed: int, source: str) -> None:
+    """Ask a shared cache for files in random order, and check every byte."""
+    cache, rng = Cache(Path(folder), limit_bytes=limit_bytes), random.Random(seed)
+    contents = [bytes([number]) * (5000 + 300 * number) for number in range(20)]
+    for _ in range(200):
+        content = rng.choice(contents)
+        record = ShardRecord("x.tar", 1, len(content), hashlib.sha256(content).hexdigest())
+
+        def stream(content: bytes = content) -> Iterator[bytes]:
+            Path(source, f"{os.getpid()}-{time.monotonic_ns()}").touch()
+            yield content[:1000]
+            time.sleep(rng.random() * 0.002)
+            yield content[1000:]
+
+        assert bytes(cache.get(record, stream, stopped=threading.Event())) == content
+        held = folder_bytes(Path(folder))
+        assert held <= limit_bytes, held
+
+
+def test_four_processes_share_a_small_cache(tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "fetched").mkdir()
+    context = multiprocessing.get_context("spawn")
+    jobs = [(str(tmp_path / "cache"), 60_000, seed, str(tmp_path / "fetched")) for seed in range(4)]
+    with context.Pool(4) as pool:
+        pool.starmap(work_hard, jobs)
+    assert 20 <= len(list((tmp_path / "fetched").iterdir())) < 800
+    assert not list((tmp_path / "cache").glob("*.partial"))
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    program = f"""
+import sys, threading, time, hashlib
+from pathlib import Path
+from facepack.manifest import ShardRecord
+from trainer.staging import Cache
+def stream():
+    yield b"a" * 1000
+    print("under way", flush=True)
+    time.sleep(60)
+record = ShardRecord("x.tar", 1, 9000, "f" * 64)
+Cache(Path({str(tmp_path)!r}), limit_bytes=10_000).get(record, stream, stopped=threading.Event())
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert folder_bytes(tmp_path) == 9000  # reserved whole
+        process.send_signal(signal.SIGKILL)
+    content = b"b" * 8000
+    record = ShardRecord("y.tar", 1, len(content), hashlib.sha256(content).hexdigest())
+    cache = Cache(tmp_path, limit_bytes=10_000)
+    assert bytes(cache.get(record, lambda: iter([content]), stopped=threading.Event())) == content
+    assert folder_bytes(tmp_path) == 8000
