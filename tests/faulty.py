@@ -23,6 +23,9 @@ class Proxy:
         self.num_bytes = 0
         self.latency_s = latency_s
         self.bytes_per_s = 0.0
+        self.remembers = False
+        """Answer what was asked for before from memory, for a server that is slower than the network it stands for."""
+        self._memory: dict[str, tuple[int, list[tuple[str, str]], bytes]] = {}
         self.fault: Fault = fault or (lambda _path, _before: "")
         self._lock = threading.Lock()
         self._host = urlsplit(upstream).netloc
@@ -70,16 +73,12 @@ class Proxy:
             handler.send_header("Content-Length", "0")
             handler.end_headers()
             return
-        connection = http.client.HTTPConnection(self._host, timeout=30)
-        connection.request(handler.command, handler.path, body, dict(handler.headers))
-        answer = connection.getresponse()
-        content = answer.read()
-        connection.close()
-        handler.send_response(answer.status)
-        for name, value in answer.getheaders():
+        status, headers, content = self._answer(handler, path, body)
+        handler.send_response(status)
+        for name, value in headers:
             if name.lower() not in ("connection", "transfer-encoding", "content-length"):
                 handler.send_header(name, value)
-        length = answer.getheader("Content-Length") if handler.command == "HEAD" else None
+        length = dict(headers).get("Content-Length") if handler.command == "HEAD" else None
         if fault == "short":
             content = content[: len(content) // 2]
         if fault == "wrong":
@@ -101,3 +100,19 @@ class Proxy:
                 if self.bytes_per_s:
                     time.sleep(len(piece) / self.bytes_per_s)
                 handler.wfile.write(piece)
+
+    def _answer(
+        self, handler: BaseHTTPRequestHandler, path: str, body: bytes
+    ) -> tuple[int, list[tuple[str, str]], bytes]:
+        """Status, headers and content from the server behind, or from memory."""
+        is_plain = handler.command == "GET" and "Range" not in handler.headers
+        if self.remembers and is_plain and path in self._memory:
+            return self._memory[path]
+        connection = http.client.HTTPConnection(self._host, timeout=30)
+        connection.request(handler.command, handler.path, body, dict(handler.headers))
+        answer = connection.getresponse()
+        found = answer.status, answer.getheaders(), answer.read()
+        connection.close()
+        if self.remembers and is_plain and answer.status == 200:
+            self._memory[path] = found
+        return found
