@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import digests
+from conftest import digests, hear_interrupts
 
 from facepack.verify import verify
 
@@ -25,7 +25,12 @@ def command(source: Path, out: Path, *more: str) -> list[str]:
 
 def start(source: Path, out: Path, *more: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        command(source, out, *more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command(source, out, *more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_interrupts,
+        start_new_session=True,
     )
 
 

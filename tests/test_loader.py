@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import torch
-from conftest import make
+from conftest import hear_interrupts, make
 from faulty import Proxy
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -348,7 +348,8 @@ while True:
 """
     for stop in (signal.SIGINT, signal.SIGKILL, signal.SIGINT):
         command = [sys.executable, "-W", "ignore", "-c", program]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(command, preexec_fn=hear_interrupts, **pipes) as process:
             assert process.stdout is not None
             assert process.stdout.readline().strip() == b"4"
             process.send_signal(stop)

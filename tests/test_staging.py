@@ -166,13 +166,13 @@ def test_small_cache_works_and_is_never_exceeded(build: Path, proxy: Proxy, tmp_
             largest = max(largest, folder_bytes(tmp_path))
             time.sleep(0.0005)
 
-    watcher = threading.Thread(target=watch)
+    watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     for _ in range(3):
         check(stage, build)
         stage.keep_only(set())
     done.set()
-    watcher.join()
+    watcher.join(timeout=10)
     stage.close()
     assert 0 < largest <= limit
     with pytest.raises(UsageError, match=r"cache_bytes 1,000: shard .* alone takes"):

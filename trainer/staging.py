@@ -163,13 +163,18 @@ class Cache:
                 fcntl.flock(file, fcntl.LOCK_EX)  # waits for another process that fetches it
                 if not _is(file.fileno(), partial):
                     continue  # it was finished, or given up, in the meantime
+                found = self._mapped(final, record)
                 try:
+                    if found is not None:  # it was finished before we made a new temporary file
+                        return found
                     self._make_room(record.num_bytes, partial, stopped)
                     _write(partial, record, stream, stopped)
                     with self._locked():  # who adds up what is there sees it under one of its names
                         partial.rename(final)
                 finally:
-                    partial.unlink(missing_ok=True)
+                    if _is(file.fileno(), partial):  # otherwise the name may be another process's by now
+                        with self._locked():
+                            partial.unlink(missing_ok=True)
 
     def _mapped(self, path: Path, record: ShardRecord) -> memoryview | None:
         try:
@@ -188,8 +193,7 @@ class Cache:
             with self._locked():
                 sizes = {path: _size(path) for path in self._folder.iterdir() if path.name != _LOCK_FILE}
                 for path in [path for path in sizes if path.suffix == PARTIAL_SUFFIX and path != partial]:
-                    if _is_abandoned(path):
-                        path.unlink(missing_ok=True)
+                    if _removed_if_abandoned(path):
                         sizes[path] = 0
                 free = self._limit_bytes - sum(sizes.values()) + sizes.get(partial, 0)
                 shards = [path for path in sizes if path.suffix == ".tar"]
@@ -239,16 +243,17 @@ def _is(descriptor: int, path: Path) -> bool:
     return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
 
 
-def _is_abandoned(path: Path) -> bool:
-    """True for a temporary file that no process writes any more."""
+def _removed_if_abandoned(path: Path) -> bool:
+    """Remove a temporary file that no process writes any more, while nobody else can take it up."""
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
+            if not _is(file.fileno(), path):
+                return False
+            path.unlink()
+            return True
+    except (FileNotFoundError, BlockingIOError):
         return False
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _size(path: Path) -> int:
