@@ -1,5 +1,6 @@
 """Pipeline: one DALI graph that decodes and augments, on a GPU or on the CPU, from encoded or decoded images."""
 
+import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ class Engine:
 
     device: torch.device
     num_threads: int
+    """0: one per core, and one more where it decodes, as a decoder waits now and then."""
     prefetch: int
     """Batches under way at once."""
 
@@ -72,7 +74,7 @@ class Pipeline:
         on_gpu = engine.device.type == "cuda"
         pipeline = DaliPipeline(
             batch_size=batch_size,
-            num_threads=engine.num_threads,
+            num_threads=engine.num_threads or _num_cores() + graph.is_encoded,
             device_id=engine.device.index or 0 if on_gpu else None,
             prefetch_queue_depth=engine.prefetch,
             exec_dynamic=True,
@@ -114,6 +116,11 @@ class Pipeline:
         host = self._source()
         self._held.append(host)
         return host
+
+
+def _num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _graph(images: Any, inputs: dict[str, Any], *, graph: Graph, on_gpu: bool) -> Any:
