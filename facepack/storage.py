@@ -42,7 +42,7 @@ class Store:
     """
 
     def __init__(self, location: str) -> None:
-        self.location = location
+        self.location = location.rstrip("/") if is_url(location) else location
         # Absolute, for a Ray worker has another working directory.
         self._folder = None if is_url(location) else Path(location).absolute()
         self._remote: Any = None
@@ -59,7 +59,10 @@ class Store:
     def _objects(self) -> Any:
         """The obstore store, opened when first needed; a local one needs its folder to exist."""
         if self._remote is None:
-            self._remote = LocalStore(str(self._folder)) if self._folder else from_url(self.location)
+            # Whoever writes http:// means it; for the others their own environment variables decide.
+            options: Any = {"allow_http": True} if self.location.startswith("http://") else None
+            remote = None if self._folder else from_url(self.location, client_options=options)
+            self._remote = remote or LocalStore(str(self._folder))
         return self._remote
 
     def list(self) -> list[str]:

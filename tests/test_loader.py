@@ -6,9 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -460,3 +463,20 @@ def test_cache_of_a_tenth_of_the_build_works(build: Path, proxy: Proxy, tmp_path
         for _ in range(2):
             assert sorted(counted(list(loader))) == rows_of(build, "train")
             assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= limit
+
+
+def test_build_behind_a_plain_web_server(build: Path, tmp_path: Path) -> None:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(build.parent)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        staging = StagingSettings(cache_folder=str(tmp_path))
+        url = f"http://127.0.0.1:{server.server_address[1]}/{build.name}/"
+        with Loader(url, split="train", batch_size=16, augment=(), staging=staging) as loader:
+            assert sorted(counted(list(loader))) == rows_of(build, "train")
+    finally:
+        server.shutdown()
+        server.server_close()
