@@ -3,10 +3,13 @@
 import hashlib
 import os
 import signal
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from moto.server import ThreadedMotoServer
 
 from facepack import synthetic
 from facepack.build import Outcome, Place, build
@@ -28,6 +31,30 @@ def celeba(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("celeba")
     synthetic.draw("celeba", folder, num_images=300)
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of a real S3 API over HTTP on loopback."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        running.start()
+    host, port = running.get_host_and_port()
+    yield f"http://{host}:{port}"
+    running.stop()
+
+
+def use_s3(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Make s3:// mean the server at an address."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+        "AWS_ALLOW_HTTP": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
 
 
 def make(source: Path | str, out: Path | str, *, workers: int = 0, force: bool = False, **choices: Any) -> Outcome:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -21,11 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import torch
-from conftest import hear_interrupts, make
+from conftest import hear_interrupts, make, use_s3
 from faulty import Proxy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from moto.server import ThreadedMotoServer
 
 from facepack import image, manifest, synthetic
 from facepack.errors import JobError, UsageError
@@ -381,30 +379,12 @@ def test_gpu_gives_the_batches_of_the_cpu(build: Path) -> None:
 # From an object store
 
 
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[str]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        running.start()
-    host, port = running.get_host_and_port()
-    yield f"http://{host}:{port}"
-    running.stop()
-
-
 @pytest.fixture
-def proxy(upstream: str, build: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+def proxy(s3_server: str, build: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     """The build as s3://loader/build, behind a proxy that counts and may fail."""
-    proxy = Proxy(upstream)
-    for name, value in {
-        "AWS_ENDPOINT_URL": proxy.url,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
-        "AWS_ALLOW_HTTP": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    boto3.client("s3", endpoint_url=upstream).create_bucket(Bucket="loader")
+    proxy = Proxy(s3_server)
+    use_s3(monkeypatch, proxy.url)
+    boto3.client("s3", endpoint_url=s3_server).create_bucket(Bucket="loader")
     for path in build.iterdir():
         Store("s3://loader/build").write(path.name, path.read_bytes())
     proxy.requests.clear()

@@ -2,15 +2,12 @@
 
 import re
 import shutil
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
-from conftest import digests, make
-from moto.server import ThreadedMotoServer
+from conftest import digests, make, use_s3
 
 from facepack import manifest, preview
 from facepack.errors import JobError
@@ -19,30 +16,12 @@ from facepack.storage import Store, open_source
 from facepack.verify import verify
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        running.start()
-    host, port = running.get_host_and_port()
-    yield f"http://{host}:{port}"
-    running.stop()
-
-
 @pytest.fixture
-def bucket(server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
     """An empty bucket of its own for each test."""
-    for name, value in {
-        "AWS_ENDPOINT_URL": server,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
-        "AWS_ALLOW_HTTP": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
+    use_s3(monkeypatch, s3_server)
     name = re.sub(r"[^a-z0-9]+", "-", request.node.name)[-60:].strip("-")
-    boto3.client("s3", endpoint_url=server).create_bucket(Bucket=name)
+    boto3.client("s3", endpoint_url=s3_server).create_bucket(Bucket=name)
     return f"s3://{name}"
 
 

@@ -10,16 +10,14 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
-from conftest import make
+from conftest import make, use_s3
 from faulty import Proxy
-from moto.server import ThreadedMotoServer
 
 from facepack import manifest
 from facepack.errors import JobError, UsageError
@@ -35,30 +33,12 @@ def build(celeba: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[str]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        running.start()
-    host, port = running.get_host_and_port()
-    yield f"http://{host}:{port}"
-    running.stop()
-
-
 @pytest.fixture
-def proxy(upstream: str, build: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+def proxy(s3_server: str, build: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     """The build in a bucket behind a proxy that a test may spoil."""
-    proxy = Proxy(upstream)
-    for name, value in {
-        "AWS_ENDPOINT_URL": proxy.url,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
-        "AWS_ALLOW_HTTP": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    boto3.client("s3", endpoint_url=upstream).create_bucket(Bucket="staging")
+    proxy = Proxy(s3_server)
+    use_s3(monkeypatch, proxy.url)
+    boto3.client("s3", endpoint_url=s3_server).create_bucket(Bucket="staging")
     store = Store("s3://staging/build")
     for path in build.iterdir():
         store.write(path.name, path.read_bytes())
