@@ -142,8 +142,8 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the current epoch."""
         runner = self._running()
-        epoch, sent = self._epoch, self._consumed
-        runner.begin(self._parts(epoch, sent), epoch=epoch, first=sent)
+        epoch = self._epoch
+        runner.begin(self._parts(epoch, self._consumed), epoch=epoch)
         ended = False
         try:
             while True:
@@ -460,7 +460,7 @@ class _Runner:
         self._plan, self._pixels, self._reader, self._seed = plan, pixels, reader, seed
         self._parts: Iterator[Part] = iter(())
         self._sent: list[Part] = []
-        self._epoch = self._first = 0
+        self._epoch = 0
         self._recent: dict[int, None] = {}
         self._stopped = False
         self._error: Exception | None = None
@@ -475,9 +475,9 @@ class _Runner:
         else:
             self._main = Pipeline(plan.whole, batch_size=batch_size, engine=engine, source=self._from_shards)
 
-    def begin(self, parts: Iterator[Part], *, epoch: int, first: int) -> None:
-        """Start on the rest of an epoch, whose first sample is the `first` of its order."""
-        self._parts, self._epoch, self._first, self._stopped, self._error = parts, epoch, first, False, None
+    def begin(self, parts: Iterator[Part], *, epoch: int) -> None:
+        """Start on the rest of an epoch."""
+        self._parts, self._epoch, self._stopped, self._error = parts, epoch, False, None
         self._sent = []
 
     def next(self) -> tuple[torch.Tensor, Part]:
