@@ -52,10 +52,13 @@ class Box(NamedTuple):
 
 
 class Face(NamedTuple):
-    """A face cut out: image_hwc (uint8 BGR); box and landmarks (x0, y0, x1, y1, ...) in pixels of the upright photo."""
+    """A face cut out: image_hwc (uint8 BGR); box and landmarks (x0, y0, x1, y1, ...) in pixels of the upright photo.
+
+    Without a box it is a whole photo.
+    """
 
     image_hwc: Pixels
-    box: Box
+    box: Box | None
     landmarks: tuple[float, ...] | None
     is_padded: bool
     """True for a crop that reaches over the border of its photo."""
@@ -135,15 +138,19 @@ class Aligner:
             raise BadImageError(Status.NO_FACE)
         if len(boxes) > 1 and not self.takes_largest:
             raise BadImageError(Status.SEVERAL_FACES)
-        box = max(boxes, key=lambda box: box.width * box.height)
+        return self.cut(image_hwc, max(boxes, key=lambda box: box.width * box.height))
+
+    def cut(self, image_hwc: Pixels, box: Box) -> Face:
+        """Cut out the face in a box that `find` gave."""
         if self.kind == "chip":
-            return self._chip(image_hwc, grey_hw, box)
+            return self._chip(image_hwc, box)
         margin_px = self.margin if self.margin_unit == "px" else self.margin * max(box.width, box.height)
         cropped_hwc, is_padded = crop(image_hwc, box=box, margin_px=margin_px)
         return Face(cropped_hwc, box, None, is_padded)
 
-    def _chip(self, image_hwc: Pixels, grey_hw: npt.NDArray[np.uint8], box: Box) -> Face:
+    def _chip(self, image_hwc: Pixels, box: Box) -> Face:
         assert self.size_px is not None
+        grey_hw = cv2.cvtColor(image_hwc, cv2.COLOR_BGR2GRAY)
         x0, y0, x1, y1 = (round(side) for side in box)
         shape = self.predictor(grey_hw, dlib.rectangle(x0, y0, x1 - 1, y1 - 1))
         chip_hwc = dlib.get_face_chip(image_hwc, shape, size=self.size_px, padding=self.margin)

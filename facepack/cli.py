@@ -3,10 +3,11 @@
 import typer
 
 from facepack import build, dataset, demo, preview, verify
+from trainer import commands
 
 app = typer.Typer(
     name="facepack",
-    help="Face datasets into verified WebDataset shards with a Parquet manifest.",
+    help="Face datasets into verified WebDataset shards, and shards into trained networks.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -16,6 +17,11 @@ app.command("datasets")(dataset.command)
 app.command("build")(build.command)
 app.command("verify")(verify.command)
 app.command("preview")(preview.command)
+app.command("train")(commands.train)
+app.command("evaluate")(commands.evaluate)
+app.command("predict")(commands.predict)
+app.command("report")(commands.report)
+app.command("recipes")(commands.recipes)
 app.command("demo")(demo.command)
 
 

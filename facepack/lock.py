@@ -1,4 +1,4 @@
-"""A lock that lets one builder at a time work in one place, on disk or in an object store."""
+"""A lock that lets one build, or one training run, at a time work in one place, on disk or in an object store."""
 
 import hashlib
 import json
@@ -23,11 +23,11 @@ STALE_AFTER_S = 60.0
 class _Holder:
     """Keeps the lock file fresh and notices when it is no longer ours."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, store: Store, what: str) -> None:
+        self.store, self.what, self.name = store, what, f"{what}.lock"
         self.token = uuid.uuid4().hex
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="build.lock", daemon=True)
+        self._thread = threading.Thread(target=self._beat, name=self.name, daemon=True)
 
     def content(self) -> bytes:
         process = {"pid": os.getpid(), "started": _process_started(os.getpid()), "machine": _machine()}
@@ -40,38 +40,38 @@ class _Holder:
         self._done.set()
         self._thread.join()
         with suppress(OSError, JobError):  # whoever comes next sees that this process is gone
-            if _read(self.store).get("token") == self.token:
-                self.store.delete(LOCK_FILE)
+            if _read(self.store, self.name).get("token") == self.token:
+                self.store.delete(self.name)
 
     def check(self) -> None:
         """Raise `JobError` if somebody else took the place over."""
-        if _read(self.store).get("token") != self.token:
-            raise JobError(f"{self.store.location}: another build took this place over")
+        if _read(self.store, self.name).get("token") != self.token:
+            raise JobError(f"{self.store.location}: another {self.what} took this place over")
 
     def _beat(self) -> None:
         while not self._done.wait(BEAT_S):
             try:
-                if _read(self.store).get("token") == self.token:
-                    self.store.write(LOCK_FILE, self.content())
+                if _read(self.store, self.name).get("token") == self.token:
+                    self.store.write(self.name, self.content())
             except (OSError, JobError):
                 continue  # a full disk or a lost connection stops the build where it writes, not here
 
 
 @contextmanager
-def held(store: Store) -> Iterator[_Holder]:
-    """Hold the place for the length of the block, or raise `JobError` if another build does.
+def held(store: Store, *, what: str = "build") -> Iterator[_Holder]:
+    """Hold the place for the length of the block, or raise `JobError` if another build (or `what` else) does.
 
     The lock of a build that was killed is taken over: at once when its process ran on this machine and is gone, after a
     minute without a sign of life otherwise.
     """
-    holder = _Holder(store)
+    holder = _Holder(store, what)
     try:
-        store.create(LOCK_FILE, holder.content())
+        store.create(holder.name, holder.content())
     except FileExistsError:
-        found = _read(store)
+        found = _read(store, holder.name)
         if _is_alive(found):
             raise JobError(
-                f"{store.location}: another build is at work here; wait for it, or choose another --out"
+                f"{store.location}: another {what} is at work here; wait for it, or choose another --out"
             ) from None
         _take_over(store, found, holder)
     holder.check()
@@ -84,23 +84,23 @@ def held(store: Store) -> Iterator[_Holder]:
 
 def _take_over(store: Store, found: dict[str, Any], holder: _Holder) -> None:
     """Replace the lock of a build that is gone; of several that try, the one that can name its successor does."""
-    heir = f"{LOCK_FILE}.after-{hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]}"
+    heir = f"{holder.name}.after-{hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]}"
     try:
         store.create(heir, holder.content())
     except FileExistsError:
         if time.time() - _read(store, heir).get("beat", 0.0) < STALE_AFTER_S:
-            raise JobError(f"{store.location}: another build has just begun here") from None
+            raise JobError(f"{store.location}: another {holder.what} has just begun here") from None
         store.delete(heir)  # that one was killed in the very moment of taking over
         return _take_over(store, found, holder)
     try:
-        if _read(store) != found:
-            raise JobError(f"{store.location}: another build has just begun here")
-        store.write(LOCK_FILE, holder.content())
+        if _read(store, holder.name) != found:
+            raise JobError(f"{store.location}: another {holder.what} has just begun here")
+        store.write(holder.name, holder.content())
     finally:
         store.delete(heir)
 
 
-def _read(store: Store, name: str = LOCK_FILE) -> dict[str, Any]:
+def _read(store: Store, name: str) -> dict[str, Any]:
     """The content of a lock; nothing for one that is gone or was never a lock."""
     try:
         content = json.loads(store.read(name))

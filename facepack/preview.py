@@ -1,6 +1,5 @@
 """Preview: one self-contained page that shows what is in a build, or in a dataset before it is built."""
 
-import base64
 import hashlib
 import io
 import mmap
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import cv2
-import jinja2
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -24,6 +22,7 @@ from facepack.build import default_source, prepare
 from facepack.dataset import SPLITS, Description
 from facepack.errors import JobError, UsageError
 from facepack.manifest import Build, Configuration, Status
+from facepack.page import jpeg_uri, rendered
 from facepack.storage import Source, Store, is_url, open_source
 from facepack.verify import check_manifest
 
@@ -351,8 +350,7 @@ def _from_source(source: Source, table: pa.Table) -> "_Wanted":
 
 def _uri(image_hwc: image.Pixels, *, largest_px: int) -> str:
     """A JPEG inside the page itself."""
-    content = image.encode_jpeg(_reduced(image_hwc, largest_px), quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
+    return jpeg_uri(image.encode_jpeg(_reduced(image_hwc, largest_px), quality=85))
 
 
 def _mean(images: Sequence[image.Pixels]) -> str:
@@ -588,9 +586,7 @@ def _leaks(subject: Subject, kept: pa.Table) -> Iterator[Leaks]:
 
 def html(page: Page) -> str:
     """The page as one HTML file that loads nothing from anywhere."""
-    folder = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template("preview.html").render(page=page, splits=SPLITS)
+    return rendered(Path(__file__).with_name("preview.html"), page=page, splits=SPLITS)
 
 
 def chart_png(chart: Chart) -> bytes:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from facepack import image
-from facepack.align import Aligner, Box
+from facepack.align import Aligner, Box, Face
 from facepack.manifest import (
     METADATA_KEY,
     Configuration,
@@ -243,17 +243,21 @@ def transform(content: bytes, configuration: Configuration, *, aligner: Aligner 
     A sound JPEG in which nothing is to change keeps its bytes. Raises `BadImageError`.
     """
     image_hwc = image.decode(content)
-    face = None if aligner is None else aligner(image_hwc)
-    if face is not None:
-        image_hwc = face.image_hwc
-    size_px = configuration.size_px
+    if aligner is not None:
+        return finished(aligner(image_hwc), configuration)
+    if configuration.size_px is None and configuration.encoding == "jpeg" and image.is_plain_jpeg(content):
+        return Sample(content, image_hwc)
+    return finished(Face(image_hwc, None, None, False), configuration)
+
+
+def finished(face: Face, configuration: Configuration) -> Sample:
+    """Resize and encode what was cut out of a photo, or a whole photo."""
+    image_hwc, size_px = face.image_hwc, configuration.size_px
     if size_px is not None:
         image_hwc = image.resize(image_hwc, width_px=size_px[0], height_px=size_px[1])
     if configuration.encoding == "raw":
-        content = image.encode_raw(image_hwc)
-    elif face is not None or size_px is not None or not image.is_plain_jpeg(content):
-        content = image.encode_jpeg(image_hwc, quality=configuration.quality)
-    return Sample(content, image_hwc) if face is None else Sample(content, image_hwc, *face[1:])
+        return Sample(image.encode_raw(image_hwc), image_hwc, *face[1:])
+    return Sample(image.encode_jpeg(image_hwc, quality=configuration.quality), image_hwc, *face[1:])
 
 
 # Labels

@@ -121,9 +121,12 @@ class RandomCrop:
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """A part of random area and shape, resized to (height, width) or a square; `ratio` is width to height."""
+    """A part of random area and shape, resized to (height, width) or a square; `ratio` is width to height.
 
-    size: int | tuple[int, int]
+    Without a size, to the size that the image had.
+    """
+
+    size: int | tuple[int, int] | None = None
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     is_random = True
@@ -141,7 +144,9 @@ class RandomResizedCrop:
             part, found = np.where(fits[:, None], tried, part), found | fits
         left = np.where(found, draw.integer("left", width - part[:, 0] + 1), (width - part[:, 0]) // 2)
         top = np.where(found, draw.integer("top", height - part[:, 1] + 1), (height - part[:, 1]) // 2)
-        after = np.broadcast_to(np.array(_pair(self.size)[::-1], np.int64), sizes.shape)
+        after = sizes
+        if self.size is not None:
+            after = np.broadcast_to(np.array(_pair(self.size)[::-1], np.int64), sizes.shape)
         inputs = _slice(np.stack([left, top], axis=1), part)
         return inputs | {"size": after[:, ::-1].astype(np.float32)}, after
 

@@ -28,6 +28,7 @@ from trainer.augment import Augmentation, Normalize
 from trainer.feed import Feed, FeedSettings, Part, num_batches
 from trainer.pipeline import Engine, Graph, Host, Pipeline
 from trainer.staging import Stage, StagingSettings
+from trainer.targets import Target
 
 CacheKind = Literal["none", "ram", "device", "auto"]
 
@@ -108,7 +109,7 @@ class Loader:
         self._samples = _Samples.read(self._store, self.build, split=split, rows=rows, classes=classes)
         names = tuple(classes) if classes is not None else tuple(self.build.class_names)
         wanted = targets if targets is not None else (("class",) if names else ())
-        self.targets = {name: targeting.target(name, self._samples.table, class_names=names) for name in wanted}
+        self.targets = {name: self._samples.target(name, class_names=names) for name in wanted}
         """What the numbers of each target mean."""
         self._feed = self._make_feed(names)
         chosen = tuple(augment) if augment is not None else augmenting.default(is_train=split == "train")
@@ -133,6 +134,11 @@ class Loader:
     def epoch(self) -> int:
         """The epoch that the next batch belongs to."""
         return self._epoch
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Height and width of the images that batches hold."""
+        return self._plan.given_size
 
     @property
     def cache(self) -> str:
@@ -200,7 +206,7 @@ class Loader:
             window = _REMOTE_WINDOW_SHARDS
         codes = None
         if self._settings.balanced:
-            codes = targeting.target("class", self._samples.table, class_names=names).values.astype(np.int32)
+            codes = self._samples.target("class", class_names=names).values.astype(np.int32)
         return Feed(self._samples.shard_stops, seed=self._seed, shuffle=shuffle, window_shards=window, codes=codes)
 
     def _choose_cache(self, wanted: CacheKind) -> str:
@@ -287,11 +293,17 @@ class _Samples:
     sha256: npt.NDArray[np.uint8]
     """Checksums of the images, (num, 32)."""
     is_raw: bool
+    whole: pa.Table
+    """The manifest."""
 
     @property
     def num(self) -> int:
         """How many."""
         return len(self.rows)
+
+    def target(self, name: str, *, class_names: tuple[str, ...]) -> Target:
+        """A target of these; categories have the same numbers in every split."""
+        return targeting.target(name, self.table, class_names=class_names, whole=self.whole)
 
     @classmethod
     def read(
@@ -320,7 +332,7 @@ class _Samples:
             numbers = numbers[of_class[numbers]]
         if not len(numbers):
             raise UsageError(f"{store.location}: no packed sample of split {split!r} is chosen")
-        table = table.take(pa.array(numbers))
+        whole, table = table, table.take(pa.array(numbers))
         records = [record for record in build.shards if record.name.startswith(f"{split}-")]
         names = pa.array([record.name for record in records], pa.string())
         of_shard = np.asarray(pc.index_in(table["shard"], value_set=names).to_numpy(), np.int64)
@@ -338,6 +350,7 @@ class _Samples:
             sizes=sizes,
             sha256=np.frombuffer(digests, np.uint8).reshape(-1, 32),
             is_raw=build.configuration.encoding == "raw",
+            whole=whole,
         )
 
 
@@ -353,6 +366,8 @@ class _Plan:
     """Both at once, where nothing is kept."""
     kept_size: tuple[int, int] | None
     """Height and width of what can be kept, None where images differ."""
+    given_size: tuple[int, int]
+    """Height and width of what is given."""
 
     @classmethod
     def of(cls, chosen: tuple[Augmentation, ...], build: Build, samples: _Samples) -> "_Plan":
@@ -375,7 +390,8 @@ class _Plan:
         if len(np.unique(given, axis=0)) > 1:
             raise UsageError("the images differ in size, and so would a batch: add Resize((height, width)) to augment")
         one = len(np.unique(kept, axis=0)) == 1
-        return cls(fixed, rest, whole, (int(kept[0, 1]), int(kept[0, 0])) if one else None)
+        kept_size = (int(kept[0, 1]), int(kept[0, 0])) if one else None
+        return cls(fixed, rest, whole, kept_size, (int(given[0, 1]), int(given[0, 0])))
 
 
 class _Pixels:

@@ -29,9 +29,10 @@ class Target:
     names: tuple[str, ...] = ()
 
 
-def target(name: str, table: pa.Table, *, class_names: tuple[str, ...]) -> Target:
+def target(name: str, table: pa.Table, *, class_names: tuple[str, ...], whole: pa.Table | None = None) -> Target:
     """Read a target: `class`, `attributes`, a column, or `COLUMN:1-4,5-27,28-` for bins of a number.
 
+    Categories are numbered over the `whole` manifest, where it is given, so that they agree between splits.
     Raises `UsageError` for a column that is not there, or that some sample has no value in.
     """
     column_name, _, bins = name.partition(":")
@@ -53,7 +54,8 @@ def target(name: str, table: pa.Table, *, class_names: tuple[str, ...]) -> Targe
     if bins:
         return _binned(name, _numbers(table, column_name), bins)
     if pa.types.is_string(table.schema.field(column_name).type):
-        names = tuple(sorted(set(table[column_name].drop_null().unique().to_pylist())))
+        named = (table if whole is None else whole)[column_name]
+        names = tuple(sorted(set(named.drop_null().unique().to_pylist())))
         return Target(_codes(table, column_name, names), names)
     values = _numbers(table, column_name)
     return Target(values.astype(np.float32 if values.dtype.kind == "f" else np.int64))

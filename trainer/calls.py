@@ -1,0 +1,54 @@
+"""Calls: settings written as calls, such as RandomCrop(56), read without running any code."""
+
+import ast
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from facepack.errors import UsageError
+
+
+def name_and_arguments(text: str, *, what: str) -> tuple[str, list[Any], dict[str, Any]]:
+    """Take "name(1, two=2)", or just "name", apart; arguments are literals. Raises `UsageError`."""
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+        if isinstance(node, ast.Name):
+            return node.id, [], {}
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and all(one.arg for one in node.keywords):
+            named = {str(one.arg): ast.literal_eval(one.value) for one in node.keywords}
+            return node.func.id, [ast.literal_eval(one) for one in node.args], named
+    except (SyntaxError, ValueError, RecursionError):
+        pass
+    raise UsageError(f"{what} {text!r}: expected a call such as RandomCrop(56)")
+
+
+def made(text: str, known: Mapping[str, Callable[..., Any]], *, what: str) -> Any:
+    """The result of one call of something known. Raises `UsageError` that names what there is."""
+    name, arguments, named = name_and_arguments(text, what=what)
+    function = found(name, known, what=what)
+    try:
+        inspect.signature(function).bind(*arguments, **named)
+    except TypeError as error:
+        raise UsageError(f"{what} {name}: {error}; it is {name}{inspect.signature(function)}") from error
+    return function(*arguments, **named)
+
+
+def made_list(text: str, known: Mapping[str, Callable[..., Any]], *, what: str) -> tuple[Any, ...]:
+    """The results of "[first(), second(2)]", in order."""
+    inner = text.strip()
+    try:
+        node = ast.parse(inner if inner.startswith(("[", "(")) else f"[{inner}]", mode="eval").body
+    except SyntaxError as error:
+        raise UsageError(f"{what} {text!r}: expected calls, such as [RandomCrop(56), Normalize()]") from error
+    parts = node.elts if isinstance(node, ast.List | ast.Tuple) else [node]
+    return tuple(made(ast.unparse(part), known, what=what) for part in parts)
+
+
+def found(name: str, known: Mapping[str, Any], *, what: str) -> Any:
+    """One of several by name; `UsageError` offers names that are near."""
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(sorted(known))}"
+    raise UsageError(f"{what} {name!r} is not known; {hint}")

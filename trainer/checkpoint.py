@@ -1,0 +1,34 @@
+"""Checkpoints: tensors and plain values, written whole or not at all, and read without running any code."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import torch
+
+from facepack.errors import JobError
+from facepack.storage import Store
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint: under its name it is whole."""
+    with Store(str(path.parent)).writer(path.name) as file:
+        torch.save(content, file)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU; `JobError` where there is none, or it holds more than tensors and values."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise JobError(f"{path}: no such checkpoint; run facepack train (again)") from error
+    except pickle.UnpicklingError as error:
+        raise JobError(
+            f"{path}: refused: it holds code, or is damaged; only tensors and plain values are read from a checkpoint"
+        ) from error
+    except (RuntimeError, EOFError, BadZipFile, ValueError, KeyError, AttributeError) as error:
+        raise JobError(f"{path}: damaged: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict):
+        raise JobError(f"{path}: not a checkpoint of facepack train")
+    return content

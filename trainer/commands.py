@@ -1,0 +1,195 @@
+"""Commands: the verbs that train and ask networks; torch and DALI are imported when one is called."""
+
+import importlib.util
+import inspect
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from facepack import terminal
+from facepack.errors import UsageError
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda. [the GPU, if there is one]")]
+Open = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
+
+_NEEDED = ("torch", "nvidia.dali", "lightning_fabric", "sklearn", "tensorboard")
+
+
+def _check_installed() -> None:
+    """One clear line where the extra of the trainer is not installed."""
+    for name in _NEEDED:
+        try:
+            is_there = importlib.util.find_spec(name) is not None
+        except ModuleNotFoundError:
+            is_there = False
+        if not is_there:
+            raise UsageError(f"this needs {name}, which is not installed: pip install 'facepack[train]'")
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    wanted = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    if wanted not in ("cpu", "cuda") or (wanted == "cuda" and not torch.cuda.is_available()):
+        raise UsageError(f"--device {name}: expected cpu, or cuda where there is a GPU that torch can use")
+    return torch.device(wanted)
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="What to train; facepack recipes lists them.")],
+    data: Annotated[str, typer.Option(help="The build to train on (folder or URL).")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the run. [runs/RECIPE]")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the recipe; repeatable.")
+    ] = None,
+    device: Device = "",
+    save_every: Annotated[float, typer.Option(help="Seconds between checkpoints within an epoch.")] = 60.0,
+    wandb: Annotated[bool, typer.Option("--wandb", help="Follow the run in Weights & Biases, too.")] = False,
+    show: Open = False,
+    debug: Debug = False,
+) -> None:
+    """Train a recipe on a build, score it and write its report; the same command goes on where a run was stopped.
+
+    Example: facepack train celeba_rarest4 --data builds/celeba-rarest4 --set epochs=20
+    """
+    with terminal.errors_as_lines(debug=debug):
+        _check_installed()
+        from trainer import fit, recipes
+
+        chosen = recipes.load(recipe).changed(settings or [])
+        where = fit.Settings(device=device, save_every_s=save_every, wandb=wandb)
+        fitted(recipe, chosen, data=data, out=out or Path("runs", recipe), settings=where, show=show)
+
+
+def fitted(name: str, recipe: Any, *, data: str, out: Path, settings: Any, show: bool) -> None:
+    """Train, and say what came of it, on the first rank."""
+    from trainer import fit, report
+
+    fit.fit(name, recipe, data=data, out=out, settings=settings)
+    if not fit.is_first_rank():
+        return
+    path = report.write(out)
+    _show_scores(json.loads((out / "scores.json").read_bytes()) if (out / "scores.json").exists() else {"splits": {}})
+    terminal.out.print(f"{path}: the report", soft_wrap=True)
+    if show:
+        report.opened(path)
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    data: Annotated[str, typer.Option(help="Another build of the same classes. [the run's own]")] = "",
+    split: Annotated[list[str] | None, typer.Option(help="train, valid or test; repeatable. [valid and test]")] = None,
+    device: Device = "",
+    debug: Debug = False,
+) -> None:
+    """Score a run's best network on a build; writes scores.json and predictions.parquet.
+
+    Example: facepack evaluate runs/celeba_rarest4 --data builds/another
+    """
+    with terminal.errors_as_lines(debug=debug):
+        _check_installed()
+        from trainer import evaluate as evaluating
+        from trainer import report
+
+        scores, out = evaluating.evaluate(run, data=data, splits=split or [], device=_device(device))
+        _show_scores(scores)
+        if out == run:
+            report.write(run)
+        terminal.out.print(f"{out}: scores.json, predictions.parquet", soft_wrap=True)
+
+
+def predict(
+    given: Annotated[
+        list[str], typer.Argument(metavar="RUN... PHOTO...", help="Runs, then photos or folders of them.")
+    ],
+    all_faces: Annotated[bool, typer.Option("--all-faces", help="Every face of a photo, not the only one.")] = False,
+    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("predictions.png"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    landmarks: Annotated[str, typer.Option(help="Landmark model, for runs on chips.")] = "",
+    device: Device = "",
+    debug: Debug = False,
+) -> None:
+    """Ask one or more runs about photos: a table, and a picture with the faces marked.
+
+    Example: facepack predict runs/appa_real_age runs/afad_age me.jpg
+    """
+    with terminal.errors_as_lines(debug=debug):
+        _check_installed()
+        from facepack.storage import Store
+        from trainer import predict as predicting
+
+        folders = [Path(one) for one in given if Path(one, "run.json").is_file()]
+        photos = predicting.photos_of([one for one in given if not Path(one, "run.json").is_file()])
+        if not folders:
+            raise UsageError("give at least one run, a folder with run.json that facepack train made")
+        if not photos:
+            raise UsageError("give at least one photo after the runs")
+        answers = predicting.predict(folders, photos, device=_device(device), all_faces=all_faces, landmarks=landmarks)
+        Store(str(out.parent)).write(out.name, predicting.picture(answers))
+        predicting.show(answers, as_json=as_json)
+        terminal.note(f"{out}: the photos, with what was said")
+
+
+def recipes(
+    name: Annotated[str, typer.Argument(metavar="[RECIPE]", help="One of them, with all its fields.")] = "",
+    debug: Debug = False,
+) -> None:
+    """List the recipes, or show one with all its fields.
+
+    Example: facepack recipes celeba_rarest4
+    """
+    with terminal.errors_as_lines(debug=debug):
+        _check_installed()
+        from trainer import recipes as recipe_book
+
+        if name:
+            found = recipe_book.load(name)
+            terminal.out.print(inspect.getdoc(recipe_book.known()[name]) or "", soft_wrap=True)
+            for field, value in found.to_dict().items():
+                shown = "[" + ", ".join(value) + "]" if isinstance(value, list) else value
+                terminal.out.print(f"  {field:<14} {shown}", soft_wrap=True)
+            return
+        for one, make in sorted(recipe_book.known().items()):
+            about = (inspect.getdoc(make) or "").split("\n")[0]
+            terminal.out.print(f"{one:<38} {about}", soft_wrap=True)
+
+
+def report(
+    given: Annotated[list[Path], typer.Argument(metavar="RUN [RUN...]", help="Folders of runs.")],
+    out: Annotated[Path, typer.Option(help="The page that compares several runs.")] = Path("compare.html"),
+    show: Open = False,
+    debug: Debug = False,
+) -> None:
+    """Write the report of a run, or one page that puts several side by side.
+
+    Example: facepack report runs/simpsons_cnn runs/simpsons_modern --open
+    """
+    with terminal.errors_as_lines(debug=debug):
+        _check_installed()
+        from trainer import report as reporting
+
+        path = reporting.write(given[0]) if len(given) == 1 else reporting.compare(given, out=out)
+        terminal.out.print(f"{path}", soft_wrap=True)
+        if show:
+            reporting.opened(path)
+
+
+def _show_scores(scores: dict[str, Any]) -> None:
+    """A line per split."""
+    for split, figures in scores["splits"].items():
+        parts = [f"loss {figures['loss']:.4f}"]
+        for name in ("accuracy", "balanced_accuracy", "macro_f1", "average_precision", "absolute_error"):
+            if name in figures:
+                parts += [f"{name.replace('_', ' ')} {figures[name]:.4f}"]
+        if "majority" in figures:
+            parts.append(f"(always the commonest answer: {figures['majority']:.4f})")
+        if "median_baseline" in figures:
+            parts.append(
+                f"within 5 years {figures['cumulative_score']:.3f} (the median: {figures['median_baseline']:.2f})"
+            )
+        terminal.out.print(f"{split}: {', '.join(parts)}, {figures['num']:,} images", soft_wrap=True)
+    if not scores["splits"]:
+        terminal.note("the build has neither a valid nor a test split, so that nothing was scored")

@@ -1,0 +1,207 @@
+"""Data: the loaders of a run, over a build, or over a build and others' faces as one more class."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from facepack import manifest
+from facepack.errors import UsageError
+from facepack.manifest import Build, Status
+from facepack.storage import Store
+from trainer import draws
+from trainer.augment import Augmentation, Normalize
+from trainer.feed import FeedSettings
+from trainer.loader import Batch, CacheKind, Loader
+from trainer.recipe import Recipe
+
+OTHER = "other"
+"""The class of the images that are drawn from another build."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which part of the work is done here, and on what."""
+
+    device: torch.device
+    rank: int = 0
+    world_size: int = 1
+    cache: CacheKind = "auto"
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Mean and standard deviation per channel RGB in 0..1 that images are normalised by."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, build: Build) -> "Pixels":
+        """Those of a build; empty without a train split."""
+        return cls(tuple(build.mean or ()), tuple(build.std or ()))
+
+    def filled(self, augmentations: tuple[Augmentation, ...]) -> tuple[Augmentation, ...]:
+        """The same list, normalised by these where it names no numbers of its own."""
+        if not self.mean:
+            return augmentations
+        return tuple(
+            Normalize(one.mean or self.mean, one.std or self.std) if isinstance(one, Normalize) else one
+            for one in augmentations
+        )
+
+
+class Data:
+    """A build as a recipe looks at it."""
+
+    def __init__(
+        self, recipe: Recipe, location: str, *, placement: Placement, pixels: Pixels | None = None, negatives: str = ""
+    ) -> None:
+        """Open it. `pixels` are those of the build a run was trained on. Raises `JobError` or `UsageError`."""
+        self.build = manifest.read_build(location)
+        self.location = Store(location).location
+        self.pixels = pixels or Pixels.of(self.build)
+        self._recipe, self._placement = recipe, placement
+        self._parts = [_Part.read(location, self.build)]
+        if recipe.negatives or negatives:
+            other = recipe.negatives or negatives
+            self._parts.append(_Part.read(other, manifest.read_build(other)))
+            if recipe.task.target != "class" or OTHER in self.build.class_names:
+                raise UsageError(f"negatives: the build must have classes, none of them {OTHER!r}")
+
+    @property
+    def splits(self) -> list[str]:
+        """Those that hold images."""
+        return [split for split in ("train", "valid", "test") if len(self._parts[0].rows(split))]
+
+    @property
+    def parts(self) -> "list[_Part]":
+        """The builds: rows of the second are counted on after those of the first."""
+        return self._parts
+
+    def loader(self, split: str, *, is_train: bool) -> "Loader | Mixture":
+        """Batches of a split, shuffled and augmented for training, in stored order and plain elsewhere."""
+        recipe, place = self._recipe, self._placement
+        if split not in self.splits:
+            raise UsageError(
+                f"{self.location}: no images in split {split!r}; it has {', '.join(self.splits) or 'none'}"
+            )
+        common: dict[str, Any] = {
+            "split": split,
+            "augment": self.pixels.filled(recipe.augment if is_train else recipe.eval_augment),
+            "seed": recipe.seed,
+            "cache": place.cache,
+            "device": place.device,
+            "rank": place.rank,
+            "world_size": place.world_size,
+        }
+        feed = FeedSettings(shuffle=is_train, balanced=is_train and recipe.balanced)
+        batch_size = recipe.batch_size if is_train else max(recipe.batch_size, 256)
+        target = (recipe.task.target,)
+        if len(self._parts) == 1:
+            return Loader(self._parts[0].location, batch_size=batch_size, targets=target, feed=feed, **common)
+        own, others = self._parts
+        num = len(own.rows(split))
+        rows = others.drawn(split, num=num, seed=recipe.seed)
+        half = max(1, batch_size // 2)
+        first = Loader(own.location, batch_size=half, targets=target, feed=feed, **common)
+        feed = replace(feed, balanced=False)
+        second = Loader(others.location, batch_size=half, targets=(), feed=feed, rows=rows, **common)
+        return Mixture(first, second, target=target[0], first_row=len(own.table))
+
+    def keys(self, rows: npt.NDArray[np.int64]) -> list[str]:
+        """The keys of rows."""
+        keys = pa.chunked_array([chunk for part in self._parts for chunk in part.table["key"].chunks])
+        found: list[str] = keys.take(pa.array(rows)).to_pylist()
+        return found
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A build and its manifest."""
+
+    location: str
+    build: Build
+    table: pa.Table
+
+    @classmethod
+    def read(cls, location: str, build: Build) -> "_Part":
+        return cls(location, build, manifest.read_table(Store(location), manifest.MANIFEST_FILE))
+
+    def rows(self, split: str) -> npt.NDArray[np.int64]:
+        """Rows of the manifest that are packed in a split."""
+        chosen = pc.and_(pc.equal(self.table["split"], split), pc.equal(self.table["status"], Status.PACKED))
+        return np.flatnonzero(chosen.to_numpy()).astype(np.int64)
+
+    def drawn(self, split: str, *, num: int, seed: int) -> npt.NDArray[np.int64]:
+        """So many rows of a split at random, the same ones every time."""
+        rows = self.rows(split)
+        if len(rows) < num:
+            raise UsageError(f"negatives {self.location}: {len(rows):,} images in {split}, but {num:,} are needed")
+        return np.sort(draws.permutation(rows, draws.key(seed, "negatives", split))[:num])
+
+
+class Mixture:
+    """Batches of two loaders of as many samples side by side; images of the second are of one more class."""
+
+    def __init__(self, first: Loader, second: Loader, *, target: str, first_row: int) -> None:
+        """Rows of the second are counted on from `first_row`."""
+        self._first, self._second, self._target, self._first_row = first, second, target, first_row
+        self.targets = {target: replace(first.targets[target], names=(*first.targets[target].names, OTHER))}
+        """What the numbers of the target mean."""
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of an epoch, over all ranks."""
+        return self._first.num_samples + self._second.num_samples
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        return self._first.size_px
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next batch belongs to."""
+        return self._first.epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The rest of the current epoch."""
+        number = len(self._first.targets[self._target].names)
+        for own, other in zip(self._first, self._second, strict=True):
+            classes = torch.full_like(other.rows, number)
+            columns = zip(
+                (own.images, own.targets[self._target], own.rows, own.mask),
+                (other.images, classes, other.rows + self._first_row, other.mask),
+                strict=True,
+            )
+            images, codes, rows, mask = (torch.cat(column) for column in columns)
+            yield Batch(images, {self._target: codes}, rows, mask)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where both are."""
+        return {"first": self._first.state_dict(), "second": self._second.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self._first.load_state_dict(state["first"])
+        self._second.load_state_dict(state["second"])
+
+    def close(self) -> None:
+        """Let go of both."""
+        self._first.close()
+        self._second.close()
+
+    def __enter__(self) -> "Mixture":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,519 @@
+"""Fit: trains a recipe on a build, step by step, so that a killed run goes on as if it never stopped."""
+
+import csv
+import io
+import logging
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from facepack import terminal
+from facepack.errors import JobError, UsageError
+from facepack.lock import held
+from facepack.storage import Store
+from trainer import checkpoint, evaluate, models, optim
+from trainer import run as runs
+from trainer.data import Data, Mixture, Placement
+from trainer.evaluate import Trained
+from trainer.loader import Batch, CacheKind, Loader
+from trainer.logs import Logs
+from trainer.progress import TrainingProgress
+from trainer.recipe import Recipe
+from trainer.run import Run, TrainedOn
+
+Row = dict[str, float]
+
+_CHECK_EVERY = 50
+"""Steps between looks at the loss on a GPU, as each look waits for it."""
+_SEED_STRIDE = 1_000_003
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where and how fast a run goes."""
+
+    device: str = ""
+    save_every_s: float = 60.0
+    """Seconds between checkpoints within an epoch."""
+    cache: CacheKind = "auto"
+    wandb: bool = False
+    stop_after_steps: int | None = None
+    """Stop as an interrupt would."""
+
+
+@dataclass
+class _State:
+    """Where a run is, beside weights and optimiser."""
+
+    epoch: int = 0
+    step: int = 0
+    sums: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Of the epoch so far: loss, score, samples."""
+    wait_s: float = 0.0
+    train_s: float = 0.0
+    history: list[Row] = field(default_factory=list)
+    times: list[Row] = field(default_factory=list)
+    best_epoch: int = -1
+    ended: bool = False
+
+
+def fit(recipe_name: str, recipe: Recipe, *, data: str, out: Path, settings: Settings | None = None) -> Run:
+    """Train a recipe on a build, into a folder; go on where the same run was stopped.
+
+    Writes run.json, metrics.csv, times.csv, TensorBoard events, last.ckpt, best.ckpt, and at the end scores.json and
+    predictions.parquet. Raises `UsageError` where the folder holds another run or the build does not fit the recipe,
+    `JobError` where training fails.
+    """
+    settings = settings or Settings()
+    fabric = _fabric(settings, recipe)
+    out = out.absolute()
+    trainer = _Trainer(fabric, recipe_name, recipe, data=data, out=out, settings=settings)
+    if fabric.is_global_zero:
+        Store(str(out)).make()
+    with held(Store(str(out)), what="run") if fabric.is_global_zero else nullcontext():
+        trainer.set_up()
+        trainer.train()
+        return trainer.finish()
+
+
+def is_first_rank() -> bool:
+    """True in the process that writes."""
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+
+
+def _fabric(settings: Settings, recipe: Recipe) -> Fabric:
+    """One process, or the ranks that torchrun started."""
+    wanted = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"--device {wanted}: no GPU here that torch can use")
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    if wanted not in ("cpu", "cuda"):
+        raise UsageError(f"--device {wanted}: expected cpu or cuda")
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    fabric = Fabric(
+        accelerator=wanted,
+        devices=here,
+        num_nodes=world_size // here,
+        strategy="ddp" if world_size > 1 else "auto",
+        precision=_precision(recipe, wanted),
+    )
+    fabric.launch()
+    return fabric
+
+
+def _precision(recipe: Recipe, device: str) -> Literal["32-true", "bf16-mixed"]:
+    """The arithmetic of a recipe on this machine."""
+    if recipe.precision != "auto":
+        return recipe.precision
+    return "bf16-mixed" if device == "cuda" or _has_bf16() else "32-true"
+
+
+def _has_bf16() -> bool:
+    """True on processors with instructions for bfloat16; others imitate it, slowly."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+class _Trainer:
+    """A run under way."""
+
+    def __init__(
+        self, fabric: Fabric, recipe_name: str, recipe: Recipe, *, data: str, out: Path, settings: Settings
+    ) -> None:
+        self._fabric, self._recipe, self._out, self._settings = fabric, recipe, out, settings
+        base = runs.read(Path(recipe.base)) if recipe.base else None
+        place = Placement(fabric.device, fabric.global_rank, fabric.world_size, settings.cache)
+        self._data = Data(recipe, data, placement=place, pixels=base.pixels if base else None)
+        self._train_loader = self._data.loader("train", is_train=True)
+        self._valid_loader = self._data.loader("valid", is_train=False) if "valid" in self._data.splits else None
+        self._task = recipe.task
+        names = self._train_loader.targets[self._task.target].names
+        size_px = self._train_loader.size_px
+        if self._valid_loader is not None and self._valid_loader.size_px != size_px:
+            raise UsageError(f"augment gives images of {size_px} pixels, eval_augment of {self._valid_loader.size_px}")
+        torch.manual_seed(recipe.seed)
+        self._network = models.network(recipe.network, num_outputs=self._task.num_outputs(names), size_px=size_px)
+        if base is not None:
+            _take_layers(self._network, Path(recipe.base), recipe)
+        learning = [weight.numel() for weight in self._network.parameters() if weight.requires_grad]
+        self.run = Run(
+            recipe_name=recipe_name,
+            recipe=recipe,
+            data=TrainedOn.of(self._data.build, self._data.location),
+            names=names,
+            size_px=size_px,
+            pixels=self._data.pixels,
+            num_weights=sum(weight.numel() for weight in self._network.parameters()),
+            num_learning=sum(learning),
+            precision=_precision(recipe, fabric.device.type),
+            versions=runs.versions(),
+            machine=runs.machine(fabric.device),
+        )
+        self._averaged: AveragedModel | None = None
+        self._state = _State()
+        self._num_steps = recipe.epochs * len(self._train_loader)
+
+    def set_up(self) -> None:
+        """Put network and optimiser on the device, and go on from the last checkpoint where there is one."""
+        recipe, fabric = self._recipe, self._fabric
+        kept = None
+        if (self._out / runs.RUN_FILE).exists():
+            self.run.check_same(runs.read(self._out), folder=self._out)
+            if (self._out / runs.LAST_FILE).exists():
+                kept = checkpoint.load(self._out / runs.LAST_FILE)
+        self._network.to(fabric.device).to(memory_format=torch.channels_last)
+        if recipe.average:
+            average = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call]
+            self._averaged = AveragedModel(self._network, multi_avg_fn=average, use_buffers=True)
+        optimizer = optim.optimizer(recipe, self._network)
+        if kept is not None:
+            self._restore(kept, optimizer)
+        self._model, self._optimizer = fabric.setup(self._network, optimizer)
+        if fabric.is_global_zero:
+            self.run.write(self._out)
+
+    # The loop
+
+    def train(self) -> None:
+        """All epochs that are left."""
+        state, fabric = self._state, self._fabric
+        is_first = fabric.is_global_zero
+        if state.step and is_first and not state.ended:
+            terminal.note(f"{self._out.name}: going on from step {state.step:,}, epoch {state.epoch + 1}")
+        logs = Logs(self._out, self.run, step=state.step, wandb=self._settings.wandb) if is_first else None
+        progress = TrainingProgress(num_steps=self._num_steps, done=state.step, shown=is_first)
+        self._write_history()
+        try:
+            with progress, _interrupts() as interrupted:
+                while state.epoch < self._recipe.epochs and not state.ended:
+                    self._train_epoch(progress, logs, interrupted)
+                    self._end_epoch(progress, logs)
+        finally:
+            self._train_loader.close()
+            if logs is not None:
+                logs.close()
+
+    def _train_epoch(self, progress: TrainingProgress, logs: Logs | None, interrupted: list[int]) -> None:
+        """The rest of the current epoch."""
+        state, recipe = self._state, self._recipe
+        self._set_mode()
+        watch = _Watch(self._data, every=1 if self._fabric.device.type == "cpu" else _CHECK_EVERY)
+        log_every = max(1, len(self._train_loader) // 20)
+        saved = asked = time.monotonic()
+        for batch in self._train_loader:
+            came = time.monotonic()
+            lr = optim.learning_rate(recipe, step=state.step, num_steps=self._num_steps)
+            sums = self._step(batch, lr=lr)
+            state.step += 1
+            watch.add(state, sums, lr=lr, rows=batch.rows)
+            now = time.monotonic()
+            state.wait_s += came - asked
+            state.train_s += now - asked
+            progress.advance(epoch=state.epoch, loss=watch.loss, num_images=self._fabric.world_size * len(batch.rows))
+            if logs is not None and state.step % log_every == 0:
+                watch.look(state)
+                logs.step(state.step, loss=watch.loss, lr=lr)
+            stops = interrupted or state.step == self._settings.stop_after_steps
+            if stops or now - saved > self._settings.save_every_s:
+                watch.look(state)
+                self._save()
+                saved = time.monotonic()
+            if stops:
+                raise KeyboardInterrupt
+            asked = time.monotonic()
+        watch.look(state)
+
+    def _step(self, batch: Batch, *, lr: float) -> torch.Tensor:
+        """Learn from one batch; gives its sums of loss, score and samples on this rank, float64 (3,)."""
+        fabric, recipe, state = self._fabric, self._recipe, self._state
+        # Dropout depends on the step alone, so that a run that goes on needs no state of random numbers.
+        torch.manual_seed((recipe.seed * _SEED_STRIDE + state.step) * fabric.world_size + fabric.global_rank)
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        targets = batch.targets[self._task.target]
+        outputs = self._model(batch.images.contiguous(memory_format=torch.channels_last))
+        losses = self._task.losses(outputs.float(), targets) * batch.mask
+        num_all = _summed(batch.mask.sum(), fabric)
+        # Gradients are averaged over ranks: this makes them those of the mean over the whole batch.
+        fabric.backward(losses.sum() * (fabric.world_size / num_all))
+        if recipe.clip_norm:
+            fabric.clip_gradients(self._model, self._optimizer, max_norm=recipe.clip_norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._averaged is not None:
+            self._averaged.update_parameters(self._network)
+        with torch.no_grad():
+            scores = self._task.scores(self._task.said(outputs.float()), targets) * batch.mask
+            return torch.stack([losses.sum().double(), scores.sum().double(), batch.mask.sum().double()])
+
+    def _set_mode(self) -> None:
+        """Training mode, but for frozen layers: their batch norm would go on moving towards the new images."""
+        self._model.train()
+        if self._recipe.freeze == "features":
+            self._network.get_submodule("features").eval()
+
+    def _end_epoch(self, progress: TrainingProgress, logs: Logs | None) -> None:
+        """Validate, keep what is best, and write it all down."""
+        state, recipe, begun = self._state, self._recipe, time.monotonic()
+        loss, score, num = _summed(torch.tensor(state.sums, dtype=torch.float64), self._fabric).tolist()
+        row: Row = {"epoch": state.epoch, "step": state.step}
+        row["lr"] = optim.learning_rate(recipe, step=state.step - 1, num_steps=self._num_steps)
+        row |= {"train_loss": loss / num, f"train_{self._task.score}": score / num}
+        if self._valid_loader is not None:
+            loss, score, num_valid = self._validate(self._valid_loader)
+            row |= {"valid_loss": loss / num_valid, f"valid_{self._task.score}": score / num_valid}
+        state.history.append(row)
+        valid_s = time.monotonic() - begun
+        begun = time.monotonic()
+        times: Row = {"epoch": state.epoch, "images_per_s": num / max(state.train_s, 1e-9)}
+        times |= {"train_s": state.train_s, "wait_s": state.wait_s, "valid_s": valid_s}
+        best = best_epoch(state.history, recipe, score=self._task.score)
+        if best == state.epoch:
+            self._save_best()
+        state.best_epoch = best
+        state.ended = should_stop(state.history, recipe, score=self._task.score)
+        state.epoch, state.sums, state.wait_s, state.train_s = state.epoch + 1, (0.0, 0.0, 0.0), 0.0, 0.0
+        state.times.append(times)
+        self._save()
+        times["save_s"] = time.monotonic() - begun
+        self._write_history()
+        progress.line(_told(row, times, recipe, is_best=best == row["epoch"], score=self._task.score))
+        if logs is not None:
+            logs.epoch(state.step, row | times)
+
+    @torch.inference_mode()
+    def _validate(self, loader: Loader | Mixture) -> tuple[float, float, float]:
+        """Sums of loss, score and samples over all ranks."""
+        network, task = self._best_weights().eval(), self._task.scored
+        sums = torch.zeros(3, dtype=torch.float64, device=self._fabric.device)
+        for batch in loader:
+            outputs = evaluate.forward(network, batch.images, run=self.run)
+            targets = batch.targets[task.target]
+            losses = (task.losses(outputs, targets) * batch.mask).sum().double()
+            scores = (task.scores(task.said(outputs), targets) * batch.mask).sum().double()
+            sums += torch.stack([losses, scores, batch.mask.sum().double()])
+        loss, score, num = _summed(sums, self._fabric).tolist()
+        return loss, score, num
+
+    def _best_weights(self) -> nn.Module:
+        """The network that is evaluated: with averaged weights where they are averaged."""
+        if self._averaged is None:
+            return self._network
+        module: nn.Module = self._averaged.module
+        return module
+
+    # Keeping
+
+    def _save(self) -> None:
+        """Write last.ckpt: everything that is needed to go on."""
+        if not self._fabric.is_global_zero:
+            return
+        state = self._state
+        content: dict[str, Any] = {name: getattr(state, name) for name in _State.__dataclass_fields__}
+        content["network"] = self._network.state_dict()
+        content["averaged"] = None if self._averaged is None else self._averaged.state_dict()
+        content["optimizer"] = self._optimizer.state_dict()
+        content["loader"] = self._train_loader.state_dict()
+        checkpoint.save(self._out / runs.LAST_FILE, content)
+
+    def _restore(self, kept: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
+        try:
+            self._network.load_state_dict(kept["network"])
+            if self._averaged is not None:
+                self._averaged.load_state_dict(kept["averaged"])
+            optimizer.load_state_dict(kept["optimizer"])
+            self._train_loader.load_state_dict(kept["loader"])
+            self._state = _State(**{name: kept[name] for name in _State.__dataclass_fields__})
+        except (KeyError, RuntimeError, TypeError, ValueError, UsageError) as error:
+            file = self._out / runs.LAST_FILE
+            raise JobError(f"{file}: not of this run: {str(error).splitlines()[0]}; give another --out") from error
+
+    def _save_best(self) -> None:
+        if self._fabric.is_global_zero:
+            content = {"network": self._best_weights().state_dict(), "epoch": self._state.epoch}
+            checkpoint.save(self._out / runs.BEST_FILE, content | {"temperature": 1.0, "thresholds": None})
+
+    def _write_history(self) -> None:
+        """Write metrics.csv and times.csv whole: no gap and no repeat, wherever a run was stopped."""
+        if self._fabric.is_global_zero:
+            store = Store(str(self._out))
+            store.write(runs.METRICS_FILE, _csv(self._state.history))
+            store.write(runs.TIMES_FILE, _csv(self._state.times))
+
+    # After the last epoch
+
+    def finish(self) -> Run:
+        """Take the best network, calibrate it on valid, and score valid and test."""
+        fabric, recipe = self._fabric, self._recipe
+        fabric.barrier()
+        content = checkpoint.load(self._out / runs.BEST_FILE)
+        self._network.load_state_dict(content["network"])
+        splits = [split for split in self._data.splits if split != "train"]
+        found = {}
+        for split in splits:
+            loader = self._valid_loader if split == "valid" else self._data.loader(split, is_train=False)
+            assert loader is not None
+            with loader:
+                found[split] = evaluate.answers(self._network, loader, run=self.run)
+        if fabric.is_global_zero:
+            every = {split: one for split, one in found.items() if one is not None}
+            temperature, thresholds = 1.0, None
+            if "valid" in every:
+                temperature, thresholds = evaluate.calibrated(every["valid"], recipe=recipe)
+            kept = content | {
+                "temperature": temperature,
+                "thresholds": None if thresholds is None else thresholds.tolist(),
+            }
+            checkpoint.save(self._out / runs.BEST_FILE, kept)
+            trained = Trained(self._network, temperature, thresholds, content["epoch"])
+            if every:
+                evaluate.write(every, run=self.run, trained=trained, data=self._data, out=self._out)
+        fabric.barrier()
+        return self.run
+
+
+class _Watch:
+    """Adds up the losses of the steps, and stops at the first that is no number."""
+
+    def __init__(self, data: Data, *, every: int) -> None:
+        self._data, self._every = data, every
+        self._pending: list[tuple[int, float, torch.Tensor, torch.Tensor]] = []
+        self.loss = 0.0
+        """Mean loss of the last batch that was looked at."""
+
+    def add(self, state: _State, sums: torch.Tensor, *, lr: float, rows: torch.Tensor) -> None:
+        """Take the sums of a step."""
+        self._pending.append((state.step, lr, sums, rows))
+        if len(self._pending) >= self._every:
+            self.look(state)
+
+    def look(self, state: _State) -> None:
+        """Add up what came since the last look; `JobError` names step, learning rate and keys of a batch gone wrong."""
+        if not self._pending:
+            return
+        values = torch.stack([sums for _, _, sums, _ in self._pending]).tolist()
+        for (step, lr, _, rows), (loss, score, num) in zip(self._pending, values, strict=True):
+            if not math.isfinite(loss):
+                keys = ", ".join(self._data.keys(rows.cpu().numpy()))
+                raise JobError(
+                    f"the loss is {loss} at step {step:,} (epoch {state.epoch + 1}, learning rate {lr:g}); a lower "
+                    f"--set lr, or --set clip_norm=1, may help. Keys of the batch: {keys}"
+                )
+            state.sums = (state.sums[0] + loss, state.sums[1] + score, state.sums[2] + num)
+            self.loss = loss / max(num, 1.0)
+        self._pending = []
+
+
+def best_epoch(history: list[Row], recipe: Recipe, *, score: str) -> int:
+    """The epoch with the least validation loss or the best validation score, the first of equals; without, the last."""
+    values = _watched(history, recipe, score=score)
+    return int(history[values.index(min(values))]["epoch"]) if values else int(history[-1]["epoch"])
+
+
+def should_stop(history: list[Row], recipe: Recipe, *, score: str) -> bool:
+    """True where the rule of the recipe ends training after these epochs."""
+    if not recipe.patience or "valid_loss" not in history[-1]:
+        return False
+    if recipe.stop == "patience":
+        return len(history) - 1 - best_epoch(history, recipe, score=score) >= recipe.patience
+    counter = 0
+    for number in range(1, len(history)):
+        earlier = history[:number]
+        mean_valid, mean_train = (sum(row[f"{one}_loss"] for row in earlier) / number for one in ("valid", "train"))
+        row = history[number]
+        counter = counter + 1 if row["valid_loss"] > mean_valid and row["train_loss"] < mean_train else 0
+    return counter > recipe.patience
+
+
+def _watched(history: list[Row], recipe: Recipe, *, score: str) -> list[float]:
+    """What is to be least, per epoch."""
+    name = "valid_loss" if recipe.monitor == "loss" else f"valid_{score}"
+    if name not in history[-1]:
+        return []
+    sign = -1.0 if recipe.monitor == "score" and score == "accuracy" else 1.0
+    return [sign * row[name] for row in history]
+
+
+def _take_layers(network: nn.Module, base: Path, recipe: Recipe) -> None:
+    """Put the layers before the head of a finished run into a network."""
+    kept = checkpoint.load(base / runs.BEST_FILE)["network"]
+    features = {name: weights for name, weights in kept.items() if name.startswith("features.")}
+    wanted = {name for name in network.state_dict() if name.startswith("features.")}
+    if not features or set(features) != wanted:
+        raise UsageError(f"base {base}: its network is not {recipe.network}: give that of the run with --set network=")
+    try:
+        network.load_state_dict(features, strict=False)
+    except RuntimeError as error:
+        raise UsageError(f"base {base}: its layers are not those of {recipe.network}") from error
+    if recipe.freeze == "features":
+        network.get_submodule("features").requires_grad_(False)
+
+
+def _summed(values: torch.Tensor, fabric: Fabric) -> torch.Tensor:
+    """The sum over all ranks."""
+    if fabric.world_size == 1:
+        return values
+    summed = values.to(fabric.device).clone()
+    torch.distributed.all_reduce(summed)
+    return summed
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Collects Ctrl-C and SIGTERM, so that a step is finished and kept; a second one ends at once."""
+    heard: list[int] = []
+
+    def hear(number: int, _: object) -> None:
+        if heard:
+            raise KeyboardInterrupt
+        heard.append(number)
+
+    try:
+        before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread
+        yield heard
+        return
+    try:
+        yield heard
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _csv(rows: list[Row]) -> bytes:
+    if not rows:
+        return b""
+    text = io.StringIO()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _told(row: Row, times: Row, recipe: Recipe, *, is_best: bool, score: str) -> str:
+    """One line on an epoch."""
+    what = score.replace("_", " ")
+    parts = [f"epoch {row['epoch'] + 1:>3.0f} of {recipe.epochs}"]
+    for split in ("train", "valid"):
+        if f"{split}_loss" in row:
+            parts += [f"{split} loss {row[f'{split}_loss']:.4f} {what} {row[f'{split}_{score}']:.4f}"]
+    parts.append(
+        f"{times['images_per_s']:,.0f} images/s, {100 * times['wait_s'] / max(times['train_s'], 1e-9):.1f} % waiting"
+    )
+    return ", ".join(parts) + (" *" if is_best else "")

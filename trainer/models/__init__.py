@@ -1,0 +1,39 @@
+"""Networks, found by looking: every public function of a module here makes one."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from facepack.errors import UsageError
+from trainer import calls
+
+Size = tuple[int, int]
+"""Height and width of the images in pixels."""
+
+
+def known() -> dict[str, Callable[..., nn.Module]]:
+    """All networks by name: functions of (num_outputs, size_px) and settings of their own."""
+    modules = [importlib.import_module(f"{__name__}.{one.name}") for one in pkgutil.iter_modules(__path__)]
+    return {
+        name: function
+        for module in modules
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__ and not name.startswith("_")
+    }
+
+
+def network(text: str, *, num_outputs: int, size_px: Size) -> nn.Module:
+    """Make a network from text such as "simpsons_cnn(dropout=0.5)"; `UsageError` where that cannot be."""
+    name, arguments, settings = calls.name_and_arguments(text, what="network")
+    function = calls.found(name, known(), what="network")
+    named: dict[str, Any] = {"num_outputs": num_outputs, "size_px": size_px, **settings}
+    try:
+        inspect.signature(function).bind(*arguments, **named)
+    except TypeError as error:
+        raise UsageError(f"network {name}: {error}; it is {name}{inspect.signature(function)}") from error
+    made: nn.Module = function(*arguments, **named)
+    return made

@@ -1,0 +1,57 @@
+"""A small residual network for faces of 28 to 128 pixels, quick enough to train on a CPU."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from trainer.models import Size
+
+
+def small_resnet(
+    *,
+    num_outputs: int,
+    size_px: Size,  # noqa: ARG001 - it takes any size
+    widths: Sequence[int] = (32, 64, 128, 256),
+    dropout: float = 0.0,
+) -> nn.Module:
+    """One residual block per width, each at half the resolution (He et al. 2016), then the mean over places.
+
+    `features` give (batch, widths[-1]), `head` is linear. Any image size.
+    """
+    layers: list[nn.Module] = [_convolution(3, widths[0]), nn.ReLU(inplace=True)]
+    before = widths[0]
+    for number, width in enumerate(widths):
+        layers.append(_Block(before, width, stride=1 if number == 0 else 2))
+        before = width
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    whole = nn.Sequential()
+    whole.add_module("features", nn.Sequential(*layers))
+    whole.add_module("head", nn.Sequential(nn.Dropout(dropout), nn.Linear(before, num_outputs)))
+    return whole
+
+
+class _Block(nn.Module):
+    """Two convolutions added to what comes in."""
+
+    def __init__(self, before: int, width: int, *, stride: int) -> None:
+        super().__init__()
+        first, second = _convolution(before, width, stride=stride), _convolution(width, width)
+        self.body = nn.Sequential(first, nn.ReLU(inplace=True), second)
+        scale = second[1].weight
+        assert isinstance(scale, torch.Tensor)
+        nn.init.zeros_(scale)  # begins as what comes in: deeper networks start learning sooner (Goyal et al. 2017)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or before != width:
+            self.shortcut = nn.Sequential(nn.AvgPool2d(stride, ceil_mode=True), _convolution(before, width, size=1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(batch, before, height, width) to (batch, width, height / stride, width / stride)."""
+        added: torch.Tensor = self.body(images) + self.shortcut(images)
+        return torch.relu_(added)
+
+
+def _convolution(before: int, width: int, *, stride: int = 1, size: int = 3) -> nn.Sequential:
+    layer = nn.Conv2d(before, width, size, stride=stride, padding=size // 2, bias=False)
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    return nn.Sequential(layer, nn.BatchNorm2d(width))

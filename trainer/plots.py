@@ -1,0 +1,183 @@
+"""Plots: curves, confusion matrices and errors by age, as SVG for pages and as PNG."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_COLOURS = ("#2f6fde", "#e8803d", "#3f9d6b", "#b04fc4", "#c4472f", "#5a7184", "#b8971f", "#1f9aa8")
+_QUIET = "#8a94a6"
+_MAX_NAMED = 40
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One plot: SVG without a background, for light and dark pages, and PNG on white."""
+
+    name: str
+    title: str
+    svg: str
+    png: bytes
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve: a value per epoch, from epoch 1."""
+
+    name: str
+    values: Sequence[float]
+    colour: int = 0
+    dashed: bool = False
+    best_epoch: int | None = None
+    """Counted from 0; marked."""
+
+
+def curves(name: str, title: str, lines: Sequence[Line], *, what: str) -> Plot:
+    """Values over epochs, the best epoch of each line marked with its value."""
+    shape, axis = _axes(6.4, 3.8)
+    for line in lines:
+        epochs = np.arange(1, len(line.values) + 1)
+        colour = _COLOURS[line.colour % len(_COLOURS)]
+        style = {"linestyle": "--" if line.dashed else "-", "marker": "o" if len(epochs) == 1 else ""}
+        axis.plot(epochs, line.values, color=colour, label=_plain(line.name), linewidth=1.8, markersize=4, **style)
+        if line.best_epoch is not None and line.best_epoch < len(line.values):
+            x, y = line.best_epoch + 1, line.values[line.best_epoch]
+            axis.axvline(x, color=colour, linewidth=0.8, linestyle=":")
+            axis.plot([x], [y], marker="o", markersize=6, color=colour)
+            offset = (6, 8) if x < 0.8 * len(line.values) else (-6, 8)
+            side = "left" if offset[0] > 0 else "right"
+            axis.annotate(f"{y:.4f}", (x, y), xytext=offset, textcoords="offset points", ha=side, color=colour)
+    axis.set(xlabel="epoch", ylabel=what)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.margins(x=0.02)
+    axis.legend(frameon=False, labelcolor=_QUIET)
+    return _finished(name, title, shape)
+
+
+def confusion(name: str, title: str, matrix: npt.NDArray[Any], names: Sequence[str]) -> Plot:
+    """What was said of each class: every row adds up to one."""
+    rows = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    side = min(12.0, max(4.2, 0.42 * len(names) + 2.2))
+    shape, axis = _axes(side, side * 0.86)
+    axis.imshow(rows, cmap="Blues", vmin=0.0, vmax=1.0)
+    if len(names) <= _MAX_NAMED:
+        places, shown = np.arange(len(names)), [_plain(one) for one in names]
+        axis.set_xticks(places, shown, rotation=90 if len(names) > 4 else 0)
+        axis.set_yticks(places, shown)
+    if len(names) <= _MAX_NAMED // 2:
+        for (row, column), share in np.ndenumerate(rows):
+            if share >= 0.005:
+                colour = "white" if share > 0.55 else "#1b2330"
+                axis.text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=8, color=colour)
+    axis.set(xlabel="said", ylabel="is")
+    axis.spines[:].set_visible(False)
+    return _finished(name, title, shape)
+
+
+def said_against_true(name: str, title: str, true: npt.NDArray[Any], said: npt.NDArray[Any]) -> Plot:
+    """A dot per sample, the diagonal, and the mean of what was said per five years."""
+    shape, axis = _axes(5.6, 4.6)
+    axis.scatter(true, said, s=7, alpha=0.35, color=_COLOURS[0], linewidths=0, rasterized=True)
+    low, high = float(min(true.min(), said.min())), float(max(true.max(), said.max()))
+    axis.plot([low, high], [low, high], color=_QUIET, linewidth=1)
+    bins = (true // 5).astype(int)
+    middles = [(5 * number + 2.5, said[bins == number].mean()) for number in np.unique(bins)]
+    axis.plot(*zip(*middles, strict=True), color=_COLOURS[1], marker="o", markersize=4, label="mean of five years")
+    axis.set(xlabel="is", ylabel="said")
+    axis.legend(frameon=False, labelcolor=_QUIET)
+    return _finished(name, title, shape)
+
+
+def _axes(width: float, height: float) -> Any:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams["svg.hashsalt"] = "facepack"  # the same plot gives the same bytes
+    import matplotlib.pyplot as plt
+
+    shape, axis = plt.subplots(figsize=(width, height), layout="constrained")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.spines[["left", "bottom"]].set_color(_QUIET)
+    axis.tick_params(colors=_QUIET, which="both")
+    axis.xaxis.label.set_color(_QUIET)
+    axis.yaxis.label.set_color(_QUIET)
+    return shape, axis
+
+
+def _finished(name: str, title: str, shape: Any) -> Plot:
+    import matplotlib.pyplot as plt
+
+    svg, png = io.StringIO(), io.BytesIO()
+    shape.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
+    shape.savefig(png, format="png", dpi=150)
+    plt.close(shape)
+    text = svg.getvalue()
+    return Plot(name, title, text[text.index("<svg") :], png.getvalue())
+
+
+def _plain(text: str) -> str:
+    """A name as text: "$" in it is no formula, "_" at its front hides nothing."""
+    return text.replace("$", r"\$").lstrip("_") or text
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A photo (RGB, or None), the boxes in it, and blocks of a heading and lines beside it."""
+
+    title: str
+    image_hwc: npt.NDArray[np.uint8] | None
+    boxes: Sequence[tuple[float, ...]]
+    blocks: Sequence[tuple[str, Sequence[str]]]
+
+
+_LINE_HEIGHT, _TEXT_SIZE = 0.19, 9.0
+_MAX_PANELS = 40
+
+
+def photos(panels: Sequence[Panel]) -> bytes:
+    """Photos one under the other with text beside each, as a PNG; at most forty."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.patches import Rectangle
+
+    shown = panels[:_MAX_PANELS]
+    per_row = 3
+    rows = [-(-len(panel.blocks) // per_row) for panel in shown]
+    heights = [
+        max(2.4, _LINE_HEIGHT * num * (2 + max((len(lines) for _, lines in panel.blocks), default=1)) + 0.3)
+        for panel, num in zip(shown, rows, strict=True)
+    ]
+    widest = min(per_row, max(len(panel.blocks) for panel in shown))
+    width = 3.0 + 2.6 * widest
+    shape = plt.figure(figsize=(width, sum(heights)), facecolor="white")
+    top = sum(heights)
+    for panel, height, num in zip(shown, heights, rows, strict=True):
+        top -= height
+        axis = shape.add_axes((0.1 / width, (top + 0.1) / sum(heights), 2.6 / width, (height - 0.4) / sum(heights)))
+        axis.set_title(_plain(panel.title), fontsize=9, loc="left", color="#1b2330")
+        axis.set_axis_off()
+        if panel.image_hwc is None:
+            axis.text(0.5, 0.5, "no picture", ha="center", va="center", color=_QUIET)
+        else:
+            axis.imshow(panel.image_hwc, interpolation="antialiased")
+        for number, (x0, y0, x1, y1) in enumerate(panel.boxes):
+            axis.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="#3cc828", linewidth=1.6))
+            if len(panel.boxes) > 1:
+                axis.text(x0, y0, f"{number + 1}", color="white", backgroundcolor="#2f9d1f", fontsize=7, va="bottom")
+        for number, (heading, lines) in enumerate(panel.blocks):
+            left = (3.0 + 2.6 * (number % per_row)) / width
+            down = (number // per_row) * (height - 0.3) / max(1, num)
+            place = (top + height - 0.25 - down) / sum(heights)
+            text = "\n".join(_plain(line) for line in lines)
+            shape.text(left, place, _plain(heading), fontsize=_TEXT_SIZE, weight="bold", va="top", color="#1b2330")
+            below = place - _LINE_HEIGHT / sum(heights)
+            shape.text(left, below, text, fontsize=_TEXT_SIZE, va="top", color="#1b2330", linespacing=1.45)
+    file = io.BytesIO()
+    shape.savefig(file, format="png", dpi=130)
+    plt.close(shape)
+    return file.getvalue()

@@ -1,0 +1,240 @@
+"""Predict: what trained networks say of photos, cut out and normalised as the images they learnt from."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from facepack import align, image, shard, terminal
+from facepack.align import Aligner, Box
+from facepack.errors import JobError, UsageError
+from facepack.image import BadImageError, Pixels
+from facepack.manifest import Status
+from facepack.shard import Sample
+from trainer import evaluate, plots
+from trainer import run as runs
+from trainer.augment import Normalize
+from trainer.evaluate import Trained
+from trainer.pipeline import Engine, Graph, Pipeline
+from trainer.plots import Panel
+from trainer.run import Run
+
+_NUM_SAID = 5
+_NPY_MAGIC_BYTES = 10
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
+
+WHY_NOT = {
+    Status.NO_FACE: "no face found",
+    Status.SEVERAL_FACES: "several faces; --all-faces takes each",
+    Status.NOT_AN_IMAGE: "not an image",
+    Status.TRUNCATED: "the file ends early",
+    Status.UNREADABLE: "cannot be decoded",
+    Status.TOO_LARGE: "too large",
+    Status.TOO_SMALL: "too small",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one run says of one face of one photo, or why it says nothing."""
+
+    photo: Path
+    run: str
+    box: Box | None = None
+    """In pixels of the upright photo; None for a photo that is taken whole."""
+    said: tuple[tuple[str, float], ...] = ()
+    """Names with their probabilities, the likeliest first; or the target with its number."""
+    problem: str = ""
+
+    @property
+    def text(self) -> str:
+        """In one line."""
+        return self.problem or ", ".join(_told(name, value) for name, value in self.said)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        box = None if self.box is None else [round(side, 1) for side in self.box]
+        said = {name: round(value, 6) for name, value in self.said}
+        return {"photo": str(self.photo), "run": self.run, "box": box, "said": said, "problem": self.problem or None}
+
+
+class Predictor:
+    """A run's network, with all that its build did to images."""
+
+    def __init__(self, folder: Path, *, device: torch.device, landmarks: str = "") -> None:
+        """Load it; `landmarks` is the landmark model for chips. Raises `JobError`, `UsageError`."""
+        self.name = folder.absolute().name
+        self.run: Run = runs.read(folder)
+        self._trained: Trained = evaluate.load(folder, self.run, device=device)
+        self._device = device
+        configuration = self.run.data.configuration
+        file = align.landmarks_file(landmarks) if configuration.align == "chip" else None
+        if file is not None and align.digest_of(file) != configuration.landmarks:
+            raise UsageError(f"{file}: another landmark model than {folder} was trained with")
+        self._aligner = Aligner.of(configuration, landmarks=file)
+
+    def __call__(self, photo: Path, *, all_faces: bool = False) -> list[Answer]:
+        """Answers for the one face of a photo, or for `all_faces`; a photo without an answer says why."""
+        try:
+            samples = self._samples(photo.read_bytes(), all_faces=all_faces)
+        except BadImageError as error:
+            return [Answer(photo, self.name, problem=WHY_NOT.get(error.status, str(error.status)))]
+        except OSError as error:
+            return [Answer(photo, self.name, problem=f"cannot be read: {error.strerror or error}")]
+        answers = []
+        for sample in samples:
+            said = self.said(sample)
+            answers.append(Answer(photo, self.name, sample.box, self._in_words(said)))
+        return answers
+
+    def said(self, sample: Sample) -> npt.NDArray[np.float32]:
+        """Probabilities (num_names,), or a number (1,), for one image as a build would hold it."""
+        images = self._normalised(sample)
+        outputs = evaluate.forward(self._trained.network, images, run=self.run) / self._trained.temperature
+        return np.asarray(self.run.recipe.task.said(outputs)[0].cpu().numpy(), np.float32)
+
+    def _samples(self, content: bytes, *, all_faces: bool) -> list[Sample]:
+        configuration = self.run.data.configuration
+        if self._aligner is None or not all_faces:
+            return [shard.transform(content, configuration, aligner=self._aligner)]
+        photo_hwc = image.decode(content)
+        boxes = align.find(cv2.cvtColor(photo_hwc, cv2.COLOR_BGR2GRAY))  # type: ignore[arg-type]
+        if not boxes:
+            raise BadImageError(Status.NO_FACE)
+        return [shard.finished(self._aligner.cut(photo_hwc, box), configuration) for box in boxes]
+
+    def _normalised(self, sample: Sample) -> torch.Tensor:
+        """The image as the loader would give it: decoded and normalised by the same pipeline, (1, 3, height, width)."""
+        run = self.run
+        steps = run.pixels.filled(run.recipe.eval_augment)
+        last = steps[-1]
+        assert isinstance(last, Normalize) and last.mean is not None and last.std is not None
+        is_encoded = run.data.configuration.encoding != "raw"
+        graph = Graph(steps, 0, is_encoded, tuple(last.mean), tuple(last.std))
+        height, width = sample.image_hwc.shape[:2]
+        sizes = np.array([[width, height]], np.int64)
+        inputs, after = graph.inputs(seed=0, epoch=0, numbers=np.zeros(1, np.int64), sizes=sizes)
+        if (int(after[0, 1]), int(after[0, 0])) != run.size_px:
+            raise UsageError(f"{self.name}: trained on images of one size, {run.size_px[1]}x{run.size_px[0]} pixels")
+        content = np.frombuffer(sample.content, np.uint8)
+        if not is_encoded:
+            content = np.ascontiguousarray(sample.image_hwc[:, :, ::-1])
+        coming = [([content], *inputs.values())]
+        engine = Engine(self._device, 1, 1)
+        pipeline = Pipeline(graph, batch_size=1, engine=engine, source=lambda: _next(coming))
+        return pipeline.run()
+
+    def _in_words(self, said: npt.NDArray[np.float32]) -> tuple[tuple[str, float], ...]:
+        run = self.run
+        if run.recipe.task.kind == "number":
+            return ((run.recipe.task.target, float(said[0])),)
+        order: Sequence[int] = np.argsort(-said).tolist()
+        if run.recipe.task.kind == "attributes":
+            order = [one for one in order if said[one] >= 0.5] or order[:1]
+        else:
+            order = order[:_NUM_SAID]
+        return tuple((run.names[number], float(said[number])) for number in order)
+
+
+def _next(coming: list[Any]) -> Any:
+    if not coming:
+        raise StopIteration
+    return coming.pop()
+
+
+def _told(name: str, value: float) -> str:
+    return f"{name} {100 * value:.0f} %" if 0 <= value <= 1 else f"{name} {value:.1f}"
+
+
+def photos_of(given: Sequence[str]) -> list[Path]:
+    """Files, and the images in folders."""
+    found: list[Path] = []
+    for one in given:
+        path = Path(one)
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES)
+            if not inside:
+                raise UsageError(f"{path}: no image in this folder")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise UsageError(f"{path}: no such photo")
+    return found
+
+
+def predict(
+    folders: Sequence[Path],
+    photos: Sequence[Path],
+    *,
+    device: torch.device,
+    all_faces: bool = False,
+    landmarks: str = "",
+) -> list[Answer]:
+    """Ask runs about photos: the answers of all runs to the first photo, then to the second.
+
+    Raises `UsageError` where `all_faces` are asked for and no run looks for faces.
+    """
+    predictors = [Predictor(folder, device=device, landmarks=landmarks) for folder in folders]
+    if all_faces and all(one.run.data.configuration.align == "none" for one in predictors):
+        raise UsageError("--all-faces: these runs were trained on whole photos, in which no faces were looked for")
+    return [answer for photo in photos for predictor in predictors for answer in predictor(photo, all_faces=all_faces)]
+
+
+# Showing
+
+
+def picture(answers: Sequence[Answer]) -> bytes:
+    """A PNG of the photos, with faces marked and numbered, and what the runs say of each beside it."""
+    panels = []
+    for photo in dict.fromkeys(answer.photo for answer in answers):
+        of_photo = [answer for answer in answers if answer.photo == photo]
+        boxes = list(dict.fromkeys(answer.box for answer in of_photo if answer.box is not None))
+        blocks = []
+        for answer in of_photo:
+            number = f"  face {boxes.index(answer.box) + 1}" if answer.box is not None and len(boxes) > 1 else ""
+            lines = [answer.problem] if answer.problem else [_told(*one) for one in answer.said]
+            blocks.append((f"{answer.run}{number}", lines))
+        panels.append(Panel(photo.name, _shown(photo), [tuple(box) for box in boxes], blocks))
+    return plots.photos(panels)
+
+
+def _shown(photo: Path) -> Pixels | None:
+    """RGB pixels of a photo, None where it has none."""
+    try:
+        return np.ascontiguousarray(image.decode(photo.read_bytes())[:, :, ::-1])
+    except (BadImageError, OSError):
+        return None
+
+
+def show(answers: Sequence[Answer], *, as_json: bool) -> None:
+    """Print the answers, as a table or as JSON; `JobError` where there is not one."""
+    if as_json:
+        terminal.out.print(json.dumps([answer.to_dict() for answer in answers], indent=1), soft_wrap=True)
+    else:
+        terminal.out.print(_table(answers))
+    if all(answer.problem for answer in answers):
+        raise JobError(f"none of {len({answer.photo for answer in answers}):,} photos could be predicted")
+
+
+def _table(answers: Sequence[Answer]) -> Any:
+    """A row per photo and face, a column per run."""
+    from rich import box as rich_box
+    from rich.table import Table
+
+    names = list(dict.fromkeys(answer.run for answer in answers))
+    table = Table(box=rich_box.SIMPLE_HEAD)
+    for name in ("photo", *names):
+        table.add_column(name, overflow="fold")
+    for photo in dict.fromkeys(answer.photo for answer in answers):
+        by_run = {name: [one for one in answers if one.photo == photo and one.run == name] for name in names}
+        for number in range(max(len(column) for column in by_run.values())):
+            cells = [column[number].text if number < len(column) else "" for column in by_run.values()]
+            table.add_row(photo.name if number == 0 else "", *cells)
+    return table

@@ -1,0 +1,148 @@
+"""Recipe: a training set-up, complete and written down, and how one of its fields is changed."""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from facepack.errors import UsageError
+from trainer import augment as augmenting
+from trainer import calls
+from trainer.augment import Augmentation, Normalize, RandomHorizontalFlip
+from trainer.task import TASKS, Classes, Task
+
+UNIT = Normalize((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+"""Pixels in 0..1, as the published systems have them."""
+
+Augmentations = tuple[Augmentation, ...]
+_CALLS: dict[str, Any] = {
+    name: one
+    for name, one in vars(augmenting).items()
+    if isinstance(one, type) and hasattr(one, "graph") and one is not Augmentation
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the weights of a run, but for the data and the arithmetic of the machine."""
+
+    build: str
+    """The command that makes the build it is for; any build with the target will do."""
+    network: str
+    """A network of trainer/models with its settings, such as "simpsons_cnn(dropout=0.5)"."""
+    task: Task = field(default_factory=Classes)
+    augment: Augmentations = (RandomHorizontalFlip(), Normalize())
+    """What is done to images in training."""
+    eval_augment: Augmentations = (Normalize(),)
+    """What is done to images elsewhere."""
+    optimizer: Literal["adam", "adamw", "sgd", "adagrad"] = "adamw"
+    lr: float = 1e-3
+    momentum: float = 0.0
+    """Of SGD."""
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "inverse_time", "one_cycle"] = "constant"
+    """Learning rate over the steps: `inverse_time` is lr / (1 + lr_decay * step); `one_cycle` climbs over `warmup` and
+    falls to nothing along a cosine."""
+    lr_decay: float = 0.0
+    warmup: float = 0.2
+    """Part of the steps of `one_cycle` over which the learning rate climbs."""
+    precision: Literal["32-true", "bf16-mixed", "auto"] = "32-true"
+    """Arithmetic: `auto` is bf16-mixed on a GPU, and on a CPU that has instructions for it, else 32-true."""
+    clip_norm: float = 0.0
+    """Longest gradient; 0 is any."""
+    batch_size: int = 64
+    """Over all ranks."""
+    epochs: int = 10
+    seed: int = 0
+    balanced: bool = False
+    """Every class equally often in training."""
+    average: float = 0.0
+    """Decay per step of the moving average of the weights that is evaluated in their place; 0 is none."""
+    flip_at_test: bool = False
+    """What an image and its mirror image say is averaged."""
+    calibrate: bool = False
+    """One temperature for all probabilities, from the validation split (Guo et al. 2017)."""
+    monitor: Literal["loss", "score"] = "loss"
+    """What makes an epoch the best one, on the validation split: the least loss, or the best score."""
+    patience: int = 0
+    """Epochs without a better one after which training stops; 0 trains to the end."""
+    stop: Literal["patience", "above_mean"] = "patience"
+    """`above_mean`: counts epochs in a row whose validation loss is above the mean of all before while the training
+    loss is below its own, and stops when they are more than `patience` (S1's rule)."""
+    base: str = ""
+    """A finished run whose layers before the head are taken."""
+    freeze: Literal["none", "features"] = "none"
+    """`features`: all before the head stay as they are."""
+    negatives: str = ""
+    """A build whose images are one more class, `other`, as many as the others have together."""
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "batch_size", "epochs"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name} {getattr(self, name)}: expected more than 0")
+        for name in ("patience", "momentum", "weight_decay", "lr_decay", "clip_norm"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} {getattr(self, name)}: expected at least 0")
+        for name in ("average", "warmup"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"{name} {getattr(self, name)}: expected 0 <= {name} < 1")
+        if self.freeze == "features" and not self.base:
+            raise UsageError("base: whose layers? give a finished run with --set base=RUN")
+        augmenting.check(self.augment)
+        augmenting.check(self.eval_augment)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON has them; tasks and augmentations as calls."""
+        return {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
+
+    def changed(self, settings: Iterable[str]) -> "Recipe":
+        """With fields set by text such as "lr=0.01"; raises `UsageError` that names the field."""
+        values: dict[str, Any] = {}
+        for setting in settings:
+            name, equals, text = setting.partition("=")
+            if not equals:
+                raise UsageError(f"--set {setting}: expected field=value, such as --set epochs=20")
+            values[name.strip()] = text.strip()
+        return replace(self, **_read(values, what="--set"))
+
+    def differences(self, other: "Recipe") -> dict[str, tuple[str, str]]:
+        """Fields in which another one differs: what they are here and there."""
+        mine, theirs = self.to_dict(), other.to_dict()
+        return {name: (f"{mine[name]}", f"{theirs[name]}") for name in mine if mine[name] != theirs[name]}
+
+
+def from_dict(content: dict[str, Any], *, where: str) -> Recipe:
+    """Read back what `to_dict` gave; `UsageError` names what is wrong."""
+    try:
+        return Recipe(**_read(content, what=where))
+    except TypeError as error:
+        raise UsageError(f"{where}: not a recipe: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [repr(one) for one in value]
+    return value if isinstance(value, str | int | float | bool) else repr(value)
+
+
+def _read(values: dict[str, Any], *, what: str) -> dict[str, Any]:
+    """Values of fields out of text or JSON."""
+    hints = get_type_hints(Recipe)
+    read: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in hints:
+            near = difflib.get_close_matches(name, hints, n=2, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(hints)}"
+            raise UsageError(f"{what}: no field {name!r}; {hint}")
+        if name == "task":
+            read[name] = calls.made(value, TASKS, what="task")
+        elif name in ("augment", "eval_augment"):
+            read[name] = calls.made_list(value if isinstance(value, str) else f"[{','.join(value)}]", _CALLS, what=name)
+        else:
+            try:
+                read[name] = TypeAdapter(hints[name]).validate_python(value)
+            except ValidationError as error:
+                raise UsageError(f"{what}: {name}={value}: {error.errors()[0]['msg'].lower()}") from error
+    return read

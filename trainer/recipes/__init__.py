@@ -1,0 +1,26 @@
+"""Recipes, found by looking: every public function of a module here is one."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+
+from trainer import calls
+from trainer.recipe import Recipe
+
+
+def known() -> dict[str, Callable[[], Recipe]]:
+    """All recipes by name; their docstrings say what they need and give."""
+    modules = [importlib.import_module(f"{__name__}.{one.name}") for one in pkgutil.iter_modules(__path__)]
+    return {
+        name: function
+        for module in modules
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__ and not name.startswith("_")
+    }
+
+
+def load(name: str) -> Recipe:
+    """One by name; `UsageError` offers names that are near."""
+    made: Recipe = calls.found(name, known(), what="recipe")()
+    return made

@@ -1,0 +1,61 @@
+"""S4's transfer, one's own face among others', and its modern sibling."""
+
+from dataclasses import replace
+
+from trainer.augment import ColorJitter, Normalize, RandomHorizontalFlip, RandomResizedCrop, RandomRotation, Resize
+from trainer.recipe import UNIT, Recipe
+from trainer.task import TwoClasses
+
+
+def own_face() -> Recipe:
+    """S4's transfer as published: convolutions of a celeba_attributes run (base) frozen, 4,353 new weights.
+
+    Own photos are a `folder` build of one class, the other is drawn from a CelebA build (negatives); or both are
+    classes of one build.
+    Published on under 200 photos: accuracy 0.5457, loss 0.2469, which its author calls a failure.
+    """
+    return Recipe(
+        build="facepack build folder --src my-photos --align crop --margin 50% --size 192",
+        network="attributes_cnn()",
+        task=TwoClasses(),
+        augment=(
+            RandomResizedCrop((192, 192), scale=(0.7, 1.0)),
+            RandomRotation(15),
+            RandomHorizontalFlip(),
+            UNIT,
+        ),
+        eval_augment=(Resize((192, 192)), UNIT),
+        optimizer="adam",
+        lr=1e-5,
+        batch_size=20,
+        epochs=150,
+        freeze="features",
+    )
+
+
+def own_face_modern() -> Recipe:
+    """All of a celeba_attributes_modern run (base) trained on slowly, with averaged weights; calibrated."""
+    return replace(
+        own_face(),
+        build="facepack build folder --src my-photos --align crop --margin 50% --size 64",
+        network="small_resnet(dropout=0.3)",
+        augment=(
+            RandomResizedCrop((64, 64), scale=(0.5, 1.0)),
+            RandomRotation(10),
+            ColorJitter(0.4, 0.4, 0.4),
+            RandomHorizontalFlip(),
+            Normalize(),
+        ),
+        eval_augment=(Resize((64, 64)), Normalize()),
+        optimizer="adamw",
+        lr=5e-4,
+        weight_decay=0.05,
+        schedule="one_cycle",
+        precision="auto",
+        batch_size=32,
+        epochs=40,
+        freeze="none",
+        average=0.95,
+        flip_at_test=True,
+        calibrate=True,
+    )

@@ -1,0 +1,53 @@
+"""S0 and its modern sibling: four classes of CelebA by the frequency of their attributes."""
+
+from dataclasses import replace
+
+from trainer.augment import ColorJitter, Normalize, RandomHorizontalFlip, RandomResizedCrop
+from trainer.recipe import UNIT, Recipe
+from trainer.task import Classes
+
+
+def celeba_rarest4() -> Recipe:
+    """S0 as published: one convolution, Adagrad with Keras' accumulator and inverse-time decay, 250 epochs.
+
+    Published on all 27,472 images: accuracy 0.8242, loss 0.4633 on test, in 30 minutes on a Quadro P600.
+    """
+    return Recipe(
+        build="facepack build celeba --classes rarest4 --size 64 --split 64/16/20 --seed 13",
+        network="rarest4_cnn(dropout=0.5)",
+        augment=(UNIT,),
+        eval_augment=(UNIT,),
+        optimizer="adagrad",
+        lr=1e-3,
+        schedule="inverse_time",
+        lr_decay=1e-5,
+        batch_size=64,
+        epochs=250,
+    )
+
+
+def celeba_rarest4_modern() -> Recipe:
+    """A small residual network with flips, crops and colours, one cycle and averaged weights; balanced, calibrated."""
+    return replace(
+        celeba_rarest4(),
+        network="small_resnet(widths=(32, 64, 128, 256), dropout=0.2)",
+        task=Classes(label_smoothing=0.05),
+        augment=(
+            RandomResizedCrop(scale=(0.6, 1.0), ratio=(0.85, 1.18)),
+            ColorJitter(0.3, 0.3, 0.3),
+            RandomHorizontalFlip(),
+            Normalize(),
+        ),
+        eval_augment=(Normalize(),),
+        optimizer="adamw",
+        lr=3e-3,
+        weight_decay=0.05,
+        schedule="one_cycle",
+        precision="auto",
+        lr_decay=0.0,
+        epochs=30,
+        average=0.99,
+        balanced=True,
+        flip_at_test=True,
+        calibrate=True,
+    )

@@ -1,0 +1,55 @@
+"""S3, its fully connected comparison and its modern sibling: characters of the Simpsons."""
+
+from dataclasses import replace
+
+from trainer.augment import ColorJitter, Normalize, RandomHorizontalFlip, RandomResizedCrop
+from trainer.recipe import UNIT, Recipe
+from trainer.task import Classes
+
+
+def simpsons_cnn() -> Recipe:
+    """S3 as published: three convolutions, Adam, 7 epochs.
+
+    Published on 18 characters: accuracy 0.9438, loss 0.168, macro F1 0.94 on test, 13 s an epoch on a Colab GPU.
+    """
+    return Recipe(
+        build="facepack build simpsons --classes commonest18 --size 64",
+        network="simpsons_cnn(dropout=0.5)",
+        augment=(UNIT,),
+        eval_augment=(UNIT,),
+        optimizer="adam",
+        lr=1e-3,
+        batch_size=32,
+        epochs=7,
+    )
+
+
+def simpsons_fully_connected() -> Recipe:
+    """S3's comparison: the same training of a network without convolutions."""
+    return replace(simpsons_cnn(), network="fully_connected(dropout=0.5)")
+
+
+def simpsons_modern() -> Recipe:
+    """A small residual network with flips, crops and colours, one cycle and averaged weights; calibrated."""
+    return replace(
+        simpsons_cnn(),
+        network="small_resnet(widths=(32, 64, 128, 256), dropout=0.2)",
+        task=Classes(label_smoothing=0.05),
+        augment=(
+            RandomResizedCrop(scale=(0.6, 1.0), ratio=(0.8, 1.25)),
+            ColorJitter(0.3, 0.3, 0.3),
+            RandomHorizontalFlip(),
+            Normalize(),
+        ),
+        eval_augment=(Normalize(),),
+        optimizer="adamw",
+        lr=3e-3,
+        weight_decay=0.05,
+        schedule="one_cycle",
+        precision="auto",
+        batch_size=64,
+        epochs=20,
+        average=0.99,
+        flip_at_test=True,
+        calibrate=True,
+    )

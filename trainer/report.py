@@ -1,0 +1,442 @@
+"""Report: one self-contained page on a run, or on several side by side."""
+
+import csv
+import json
+import webbrowser
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from facepack import image, manifest
+from facepack.errors import JobError, UsageError
+from facepack.manifest import Status
+from facepack.page import jpeg_uri, rendered
+from facepack.storage import Store
+from trainer import plots
+from trainer import run as runs
+from trainer.plots import Line, Plot
+from trainer.run import Run
+
+_NUM_MISTAKES, _MAX_PER_KIND = 36, 3
+_MAX_CLASSES = 60
+_SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A picture as a data: URI, what it is and what was said of it."""
+
+    uri: str
+    said: str
+    true: str
+    sureness: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Story:
+    """All that is known of a run, as its files tell it."""
+
+    folder: Path
+    run: Run
+    history: list[dict[str, float]]
+    times: list[dict[str, float]]
+    scores: dict[str, Any]
+    """As scores.json; without splits where the run has not ended."""
+
+    @classmethod
+    def read(cls, folder: Path) -> "Story":
+        """Read a run's folder; `JobError` where there is none."""
+        run = runs.read(folder)
+        scores: dict[str, Any] = {"splits": {}, "score": run.recipe.task.score}
+        if (folder / runs.SCORES_FILE).exists():
+            try:
+                scores = json.loads((folder / runs.SCORES_FILE).read_bytes())
+            except ValueError as error:
+                raise JobError(f"{folder / runs.SCORES_FILE}: damaged; facepack evaluate writes it again") from error
+        history, times = (_rows(folder / name) for name in (runs.METRICS_FILE, runs.TIMES_FILE))
+        return cls(folder, run, history, times, scores)
+
+    @property
+    def name(self) -> str:
+        """What the run is called."""
+        return self.folder.absolute().name
+
+    @property
+    def best_epoch(self) -> int | None:
+        """Counted from 0; None before the first ended."""
+        if "epoch" in self.scores:
+            return int(self.scores["epoch"])
+        from trainer.fit import best_epoch
+
+        return best_epoch(self.history, self.run.recipe, score=self.run.recipe.task.score) if self.history else None
+
+    @property
+    def split(self) -> str:
+        """The split that speaks for the run: test, where there is one."""
+        return next((one for one in ("test", "valid") if one in self.scores["splits"]), "")
+
+    def total(self, name: str) -> float:
+        """The sum of a column of times.csv."""
+        return sum(row.get(name, 0.0) for row in self.times)
+
+    @property
+    def images_per_s(self) -> float:
+        """Mean over all epochs but the first, which reads and decodes, where there are several."""
+        rates = [row["images_per_s"] for row in self.times]
+        return float(np.mean(rates[1:] or rates)) if rates else 0.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the time of a run."""
+
+    name: str
+    seconds: float
+    colour: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that the page of a run shows."""
+
+    story: Story
+    headline: list[tuple[str, str, str]]
+    """What, how much, and beside what."""
+    facts: list[tuple[str, str]]
+    plots: list[Plot]
+    mistakes: list[Mistake]
+    notes: list[str]
+    stages: list[Stage]
+    counts: list[tuple[str, dict[str, int]]]
+    rejects: list[tuple[str, int]]
+    leaks: str
+    classes: list[dict[str, Any]] = field(default_factory=list)
+    attributes: list[dict[str, Any]] = field(default_factory=list)
+    decades: list[dict[str, Any]] = field(default_factory=list)
+    num_mistakes: int = 0
+
+
+def write(folder: Path) -> Path:
+    """Write report.html and its plots as PNG into the folder of a run."""
+    page = page_of(folder)
+    store = Store(str(folder))
+    for plot in page.plots:
+        store.write(f"{plot.name}.png", plot.png)
+    content = rendered(Path(__file__).with_name("report.html"), page=page, splits=_SPLITS)
+    store.write(runs.REPORT_FILE, content.encode("utf-8", "backslashreplace"))
+    return folder / runs.REPORT_FILE
+
+
+def compare(folders: list[Path], *, out: Path) -> Path:
+    """Write one page that shows runs side by side."""
+    stories = [Story.read(folder) for folder in folders]
+    names = _distinct([story.folder for story in stories])
+    score = stories[0].run.recipe.task.score
+    if other := next((story for story in stories if story.run.recipe.task.score != score), None):
+        raise UsageError(f"{other.folder}: its score is {other.run.recipe.task.score}, that of the first run {score}")
+    drawn = []
+    for what in ("loss", score):
+        lines = []
+        for number, (name, story) in enumerate(zip(names, stories, strict=True)):
+            for kind in ("valid", "train"):
+                values = [row[f"{kind}_{what}"] for row in story.history if f"{kind}_{what}" in row]
+                if values:
+                    best = story.best_epoch if kind == "valid" else None
+                    lines.append(Line(f"{name} {kind}", values, number, kind == "train", best))
+        drawn.append(plots.curves(f"compare-{what}", _title(what), lines, what=what.replace("_", " ")))
+    fields = {
+        name: [f"{story.run.recipe.to_dict()[name]}" for story in stories] for name in stories[0].run.recipe.to_dict()
+    }
+    differing = {name: values for name, values in fields.items() if len(set(values)) > 1}
+    shown: dict[str, Any] = {
+        "stories": list(zip(names, stories, strict=True)),
+        "plots": drawn,
+        "differing": differing,
+        "score": score,
+    }
+    content = rendered(Path(__file__).with_name("compare.html"), **shown)
+    Store(str(out.parent)).write(out.name, content.encode("utf-8", "backslashreplace"))
+    return out
+
+
+def opened(path: Path) -> None:
+    """Show a page in a browser."""
+    webbrowser.open(path.absolute().as_uri())
+
+
+def page_of(folder: Path) -> Page:
+    """Put together what the page of a run shows; raises `JobError` where there is no run."""
+    story = Story.read(folder)
+    figures = story.scores["splits"].get(story.split, {})
+    notes: list[str] = []
+    if not figures:
+        notes.append("This run has not ended: the figures of valid and test are written after the last epoch.")
+    predictions = _predictions(folder, story.split)
+    mistakes, num_mistakes = [], 0
+    if predictions is not None:
+        wrong = _wrong(predictions, story.run)
+        num_mistakes = len(wrong)
+        try:
+            mistakes = _mistakes(wrong, story.run)
+        except (JobError, OSError, UsageError, image.BadImageError, KeyError) as error:
+            notes.append(f"The build is not at hand, so no mistake can be shown ({error}).")
+    return Page(
+        story=story,
+        headline=_headline(story),
+        facts=_facts(story),
+        plots=_plots(story, predictions),
+        mistakes=mistakes,
+        notes=notes,
+        stages=_stages(story),
+        counts=_counts(story.run),
+        rejects=_rejects(story.run),
+        leaks=_leaks(story.run),
+        classes=sorted(figures.get("per_class", []), key=lambda row: row["f1"])[:_MAX_CLASSES],
+        attributes=sorted(figures.get("per_attribute", []), key=lambda row: row["majority"] - row["accuracy"]),
+        decades=figures.get("per_decade", []),
+        num_mistakes=num_mistakes,
+    )
+
+
+# Figures
+
+
+def _headline(story: Story) -> list[tuple[str, str, str]]:
+    """The few figures that matter, each beside what knowing nothing gives."""
+    found = []
+    kind = story.run.recipe.task.kind
+    for split in ("test", "valid"):
+        figures = story.scores["splits"].get(split)
+        if figures is None:
+            continue
+        if kind == "number":
+            beside = f"{figures['median_baseline']:.2f} for the median"
+            found.append((f"{split} error", f"{figures['absolute_error']:.2f}", beside))
+            share = figures["cumulative_score"]
+            found.append((f"{split} within 5 years", f"{100 * share:.1f} %", f"of {figures['num']:,} images"))
+            continue
+        beside = f"{100 * figures['majority']:.1f} % for the commonest answer"
+        found.append((f"{split} accuracy", f"{100 * figures['accuracy']:.1f} %", beside))
+        if kind == "classes":
+            found.append((f"{split} macro F1", f"{figures['macro_f1']:.3f}", f"of {figures['num']:,} images"))
+        elif "average_precision" in figures:
+            text = f"{100 * figures['balanced_accuracy']:.1f} %"
+            found.append((f"{split} balanced accuracy", text, "50 % for any constant answer"))
+            found.append((f"{split} average precision", f"{figures['average_precision']:.3f}", "mean over attributes"))
+    return found
+
+
+def _facts(story: Story) -> list[tuple[str, str]]:
+    run, recipe = story.run, story.run.recipe
+    best = story.best_epoch
+    seconds = story.total("train_s") + story.total("valid_s") + story.total("save_s")
+    facts = [
+        ("epochs", f"{len(story.history)} of {recipe.epochs}" + ("" if best is None else f", the best is {best + 1}")),
+        ("network", f"{recipe.network}: {run.num_weights:,} weights"),
+        ("images", f"{run.size_px[1]}x{run.size_px[0]} pixels"),
+        ("time", f"{_duration(seconds)}, {story.images_per_s:,.0f} images/s in training"),
+        ("machine", ", ".join(f"{value}" for value in (run.machine.get("gpu"), run.machine["processor"]) if value)),
+        ("arithmetic", f"{run.precision}, {run.machine['cores']} cores"),
+    ]
+    if run.num_learning < run.num_weights:
+        facts.insert(2, ("learning", f"{run.num_learning:,} weights; the others are frozen"))
+    for split, figures in story.scores["splits"].items():
+        if "calibration_error" in figures:
+            told = f"{figures['calibration_error']:.3f} on {split}, at temperature {story.scores['temperature']:.2f}"
+            facts.append(("calibration error", told))
+    facts.append(
+        ("loss", ", ".join(f"{figures['loss']:.4f} {name}" for name, figures in story.scores["splits"].items()))
+    )
+    return [(name, text) for name, text in facts if text]
+
+
+def _plots(story: Story, predictions: pa.Table | None) -> list[Plot]:
+    drawn = []
+    score = story.run.recipe.task.score
+    for what in ("loss", score):
+        lines = []
+        for number, split in enumerate(("train", "valid")):
+            values = [row[f"{split}_{what}"] for row in story.history if f"{split}_{what}" in row]
+            if values:
+                lines.append(Line(split, values, number, best_epoch=story.best_epoch if split == "valid" else None))
+        if lines:
+            drawn.append(plots.curves(f"curves-{what}", _title(what), lines, what=what.replace("_", " ")))
+    for split in ("test", "valid"):
+        figures = story.scores["splits"].get(split, {})
+        if "confusion" in figures:
+            matrix = np.array(figures["confusion"])
+            title = f"Confusion on {split}, each row adding up to one"
+            drawn.append(plots.confusion(f"confusion-{split}", title, matrix, story.run.names))
+    if predictions is not None and story.run.recipe.task.kind == "number":
+        true, said = (predictions[name].to_numpy() for name in ("target", "prediction"))
+        title = f"Said against true on {story.split}"
+        drawn.append(plots.said_against_true(f"said-{story.split}", title, true, said))
+    return drawn
+
+
+def _title(what: str) -> str:
+    return f"{what.replace('_', ' ').capitalize()} over epochs"
+
+
+def _stages(story: Story) -> list[Stage]:
+    """Where the time went."""
+    wait = story.total("wait_s")
+    return [
+        Stage("training", story.total("train_s") - wait, "--train"),
+        Stage("waiting for the loader", wait, "--bad"),
+        Stage("validation", story.total("valid_s"), "--valid"),
+        Stage("keeping checkpoints", story.total("save_s"), "--test"),
+    ]
+
+
+# What it was trained on
+
+
+def _counts(run: Run) -> list[tuple[str, dict[str, int]]]:
+    """Packed images per class and split, all classes last."""
+    packed = [Status.PACKED]
+    rows = [
+        (name, {s: manifest.total(run.data.counts, split=s, class_name=name, statuses=packed) for s in _SPLITS})
+        for name in run.data.class_names[:_MAX_CLASSES]
+    ]
+    return [*rows, ("", {s: manifest.total(run.data.counts, split=s, statuses=packed) for s in _SPLITS})]
+
+
+def _rejects(run: Run) -> list[tuple[str, int]]:
+    """Images that were not packed, by reason."""
+    reasons = [status for status in Status if status != Status.PACKED]
+    found = [(str(one), manifest.total(run.data.counts, statuses=[one])) for one in reasons]
+    rest = [(f"left out: {why}", number) for why, number in run.data.left_out.items()]
+    return [(reason, number) for reason, number in [*found, *rest] if number]
+
+
+def _leaks(run: Run) -> str:
+    """How many people are in more than one split."""
+    try:
+        table = manifest.read_table(Store(run.data.location), manifest.MANIFEST_FILE)
+    except (OSError, JobError):
+        return "The build is not at hand, so it cannot be said whether people are in several splits."
+    if "identity" not in table.column_names:
+        return "It does not say who is who, so it cannot be said whether people are in several splits."
+    known = table.filter(pc.and_(pc.equal(table["status"], Status.PACKED), pc.is_valid(table["identity"])))
+    people = known.group_by("identity").aggregate([("split", "count_distinct")])
+    shared = pc.sum(pc.greater(people["split_count_distinct"], 1)).as_py() or 0
+    if not shared:
+        return f"None of its {len(people):,} people is in more than one split."
+    return (
+        f"{shared:,} of {len(people):,} people are in more than one split, so the figures flatter; "
+        "facepack build --split identity keeps people apart."
+    )
+
+
+# Mistakes
+
+
+def _predictions(folder: Path, split: str) -> pa.Table | None:
+    """predictions.parquet of a split, where it is there."""
+    if not split or not (folder / runs.PREDICTIONS_FILE).exists():
+        return None
+    table = manifest.read_table(Store(str(folder)), runs.PREDICTIONS_FILE)
+    return table.filter(pc.equal(table["split"], split))
+
+
+@dataclass(frozen=True)
+class _Wrong:
+    """A wrong answer, and how bad it is."""
+
+    row: int
+    key: str
+    said: str
+    true: str
+    sureness: str
+    badness: float
+
+
+def _wrong(predictions: pa.Table, run: Run) -> list[_Wrong]:
+    """Wrong answers, the surest first; of attributes, few of each."""
+    rows, keys = predictions["row"].to_pylist(), predictions["key"].to_pylist()
+    kind = run.recipe.task.kind
+    found: list[_Wrong] = []
+    if kind == "number":
+        true, said = (predictions[name].to_numpy().astype(float) for name in ("target", "prediction"))
+        for number in np.argsort(-np.abs(true - said)):
+            error = f"off by {abs(said[number] - true[number]):.1f}"
+            badness = float(abs(true[number] - said[number]))
+            told = (f"{said[number]:.1f}", f"{true[number]:g}", error)
+            found.append(_Wrong(rows[number], keys[number], *told, badness))
+        return found
+    sure = _probabilities(predictions)
+    targets, answers = predictions["target"].to_pylist(), predictions["prediction"].to_pylist()
+    if kind == "classes":
+        for number in np.flatnonzero(np.array(targets, object) != np.array(answers, object)):
+            most = float(sure[number].max())
+            told = (answers[number], targets[number], f"{100 * most:.0f} %")
+            found.append(_Wrong(rows[number], keys[number], *told, most))
+        return sorted(found, key=lambda one: -one.badness)
+    for column, name in enumerate(run.names):
+        truth = np.array([name in target for target in targets])
+        off = np.abs(sure[:, column] - truth)
+        for number in np.argsort(-off)[:_MAX_PER_KIND]:
+            if off[number] > 0.5:
+                said, true = (name, f"not {name}") if not truth[number] else (f"not {name}", name)
+                told = (said, true, f"{100 * off[number]:.0f} %")
+                found.append(_Wrong(rows[number], keys[number], *told, float(off[number])))
+    return sorted(found, key=lambda one: -one.badness)
+
+
+def _probabilities(predictions: pa.Table) -> npt.NDArray[np.float32]:
+    column = predictions["probabilities"].combine_chunks()
+    return np.asarray(column.flatten().to_numpy(), np.float32).reshape(len(predictions), -1)
+
+
+def _mistakes(wrong: list[_Wrong], run: Run) -> list[Mistake]:
+    """The worst of them as pictures, read out of the shards."""
+    shown = wrong[:_NUM_MISTAKES]
+    parts = [run.data.location, *([run.recipe.negatives] if run.recipe.negatives else [])]
+    found, first = {}, 0
+    for location in parts:
+        store = Store(location)
+        table = manifest.read_table(store, manifest.MANIFEST_FILE)
+        is_raw = manifest.read_build(location).configuration.encoding == "raw"
+        inside = [one for one in shown if first <= one.row < first + len(table)]
+        places = table.take(pa.array([one.row - first for one in inside], pa.int64()))
+        for one, place in zip(inside, places.select(["key", "shard", "offset", "size"]).to_pylist(), strict=True):
+            if place["key"] != one.key:
+                raise JobError(f"{location}: built again since")
+            content = store.read_range(place["shard"], start=place["offset"], length=place["size"])
+            if is_raw:
+                pixels = np.ascontiguousarray(image.decode_raw(content)[:, :, ::-1])
+                content = image.encode_jpeg(pixels, quality=90)
+            found[one] = Mistake(jpeg_uri(content), one.said, one.true, one.sureness, one.key)
+        first += len(table)
+    return [found[one] for one in shown]
+
+
+# Small things
+
+
+def _rows(path: Path) -> list[dict[str, float]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.1f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def _distinct(folders: list[Path]) -> list[str]:
+    """Short names that tell folders apart."""
+    paths = [folder.absolute() for folder in folders]
+    names = [path.name for path in paths]
+    return names if len(set(names)) == len(names) else [f"{path.parent.name}/{path.name}" for path in paths]
