@@ -1,6 +1,7 @@
 """Checkpoints: tensors and plain values, written whole or not at all, and read without running any code."""
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -20,7 +21,9 @@ def save(path: Path, content: dict[str, Any]) -> None:
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU; `JobError` where there is none, or it holds more than tensors and values."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch warns of in a foreign file, the error says
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise JobError(f"{path}: no such checkpoint; run facepack train (again)") from error
     except pickle.UnpicklingError as error:
@@ -28,7 +31,7 @@ def load(path: Path) -> dict[str, Any]:
             f"{path}: refused: it holds code, or is damaged; only tensors and plain values are read from a checkpoint"
         ) from error
     except (RuntimeError, EOFError, BadZipFile, ValueError, KeyError, AttributeError) as error:
-        raise JobError(f"{path}: damaged: {str(error).splitlines()[0]}") from error
+        raise JobError(f"{path}: damaged ({(str(error) or 'it ends early').splitlines()[0]})") from error
     if not isinstance(content, dict):
         raise JobError(f"{path}: not a checkpoint of facepack train")
     return content

@@ -59,7 +59,7 @@ def train(
         _check_installed()
         from trainer import fit, recipes
 
-        chosen = recipes.load(recipe).changed(settings or [])
+        chosen = recipes.load(recipe, settings or [])
         where = fit.Settings(device=device, save_every_s=save_every, wandb=wandb)
         fitted(recipe, chosen, data=data, out=out or Path("runs", recipe), settings=where, show=show)
 

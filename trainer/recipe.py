@@ -89,9 +89,12 @@ class Recipe:
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)}: expected 0 <= {name} < 1")
         if self.freeze == "features" and not self.base:
-            raise UsageError("base: whose layers? give a finished run with --set base=RUN")
-        augmenting.check(self.augment)
-        augmenting.check(self.eval_augment)
+            raise UsageError("freeze=features: whose layers? give a finished run with --set base=RUN")
+        for name in ("augment", "eval_augment"):
+            steps = getattr(self, name)
+            augmenting.check(steps)
+            if not steps or not isinstance(steps[-1], Normalize):
+                raise UsageError(f"{name}: must end with Normalize(), as networks take numbers and no bytes")
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON has them; tasks and augmentations as calls."""

@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from trainer import calls
 from trainer.recipe import Recipe
@@ -20,7 +20,7 @@ def known() -> dict[str, Callable[[], Recipe]]:
     }
 
 
-def load(name: str) -> Recipe:
-    """One by name; `UsageError` offers names that are near."""
-    made: Recipe = calls.found(name, known(), what="recipe")()
-    return made
+def load(name: str, settings: Sequence[str] = ()) -> Recipe:
+    """One by name, with fields changed by text such as "lr=0.01"; `UsageError` offers names that are near."""
+    make: Callable[[], Recipe] = calls.found(name, known(), what="recipe")
+    return make().changed(settings)

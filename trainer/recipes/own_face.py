@@ -10,8 +10,8 @@ from trainer.task import TwoClasses
 def own_face() -> Recipe:
     """S4's transfer as published: convolutions of a celeba_attributes run (base) frozen, 4,353 new weights.
 
-    Own photos are a `folder` build of one class, the other is drawn from a CelebA build (negatives); or both are
-    classes of one build.
+    Own photos are a `folder` build of one class, the other is drawn from a CelebA build (negatives). A build of both
+    needs none: --set negatives=
     Published on under 200 photos: accuracy 0.5457, loss 0.2469, which its author calls a failure.
     """
     return Recipe(
@@ -29,7 +29,9 @@ def own_face() -> Recipe:
         lr=1e-5,
         batch_size=20,
         epochs=150,
+        base="runs/celeba_attributes",
         freeze="features",
+        negatives="builds/celeba",
     )
 
 
@@ -54,6 +56,7 @@ def own_face_modern() -> Recipe:
         precision="auto",
         batch_size=32,
         epochs=40,
+        base="runs/celeba_attributes_modern",
         freeze="none",
         average=0.95,
         flip_at_test=True,

@@ -1,0 +1,316 @@
+"""fit: what a run learns, keeps and says; stopped anywhere it goes on as if it never stopped."""
+
+import csv
+import json
+import os
+import pickle
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import hear_interrupts, make
+from hypothesis import given
+from hypothesis import strategies as st
+
+from facepack.errors import JobError, UsageError
+from trainer import checkpoint, fit, models, optim, recipes
+from trainer import run as runs
+from trainer.recipe import Recipe
+from trainer.task import Classes
+
+TINY = "small_resnet(widths=(8, 16), dropout=0.2)"
+
+
+@pytest.fixture(scope="module")
+def build(celeba: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four classes of drawn faces at 32 pixels."""
+    out = tmp_path_factory.mktemp("fit") / "build"
+    make(celeba, out, split="60/20/20")
+    return out
+
+
+def tiny(**choices: Any) -> Recipe:
+    """A recipe that takes two seconds: with dropout, averaged weights and random augmentation."""
+    modern = recipes.load("celeba_rarest4_modern")
+    small = {"network": TINY, "epochs": 3, "batch_size": 16, "precision": "32-true", "lr": 0.01}
+    return replace(modern, **small | choices)
+
+
+def train(build: Path, out: Path, recipe: Recipe, **settings: Any) -> Path:
+    """Train in this process."""
+    fit.fit("tiny", recipe, data=str(build), out=out, settings=fit.Settings(device="cpu", **settings))
+    return out
+
+
+def weights(folder: Path, file: str = runs.LAST_FILE) -> dict[str, torch.Tensor]:
+    """Everything that was learnt."""
+    kept = checkpoint.load(folder / file)
+    found = {f"network {name}": value for name, value in kept["network"].items()}
+    return found | {f"averaged {name}": value for name, value in (kept.get("averaged") or {}).items()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """True where all tensors are equal bit for bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def whole(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never stopped."""
+    return train(build, tmp_path_factory.mktemp("runs") / "whole", tiny())
+
+
+def test_run_leaves_all_that_it_promises(whole: Path) -> None:
+    expected = {"run.json", "metrics.csv", "times.csv", "last.ckpt", "best.ckpt", "scores.json", "predictions.parquet"}
+    assert {path.name for path in whole.iterdir()} == expected | {"tensorboard"}
+    with (whole / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    assert all(0 < float(row["valid_loss"]) < 10 and 0 <= float(row["train_accuracy"]) <= 1 for row in rows)
+    scores = json.loads((whole / "scores.json").read_text())
+    assert set(scores["splits"]) == {"valid", "test"}
+    best = min(rows, key=lambda row: float(row["valid_loss"]))
+    assert scores["epoch"] == int(best["epoch"])
+    run = runs.read(whole)
+    assert run.names == ("Bald", "Mustache", "Gray_Hair", "Pale_Skin")
+    assert run.recipe == tiny()
+
+
+def test_tensorboard_holds_every_epoch(whole: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(whole / "tensorboard"))
+    events.Reload()
+    assert len(events.Scalars("epoch/valid_loss")) == 3
+    assert len(events.Scalars("step/loss")) > 10
+
+
+@pytest.mark.parametrize("stop", [1, 4, 6, 7, 13, 18])
+def test_stopped_anywhere_it_ends_with_the_same_weights_bit_for_bit(
+    build: Path, whole: Path, tmp_path: Path, stop: int
+) -> None:
+    assert checkpoint.load(whole / runs.LAST_FILE)["step"] == 3 * 6
+    with pytest.raises(KeyboardInterrupt):
+        train(build, tmp_path / "run", tiny(), stop_after_steps=stop)
+    train(build, tmp_path / "run", tiny())
+    assert same(weights(tmp_path / "run"), weights(whole))
+    assert same(weights(tmp_path / "run", runs.BEST_FILE), weights(whole, runs.BEST_FILE))
+    for file in ("metrics.csv", "scores.json", "predictions.parquet"):
+        assert (tmp_path / "run" / file).read_bytes() == (whole / file).read_bytes()
+
+
+def test_killed_without_warning_again_and_again_it_ends_with_the_same_weights(
+    build: Path, whole: Path, tmp_path: Path
+) -> None:
+    program = (
+        "import sys; from pathlib import Path; import test_fit;"
+        "test_fit.train(Path(sys.argv[1]), Path(sys.argv[2]), test_fit.tiny(), save_every_s=0.0)"
+    )
+    command = [sys.executable, "-c", program, str(build), str(tmp_path / "run")]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    rng = np.random.default_rng(0)
+    for kill in (True, True, False):
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        while kill and process.poll() is None:
+            before = (
+                (tmp_path / "run" / runs.LAST_FILE).stat().st_mtime_ns
+                if (tmp_path / "run" / runs.LAST_FILE).exists()
+                else 0
+            )
+            time.sleep(0.05 + 0.3 * rng.random())
+            now = (
+                (tmp_path / "run" / runs.LAST_FILE).stat().st_mtime_ns
+                if (tmp_path / "run" / runs.LAST_FILE).exists()
+                else 0
+            )
+            if now and now != before:
+                process.kill()
+                break
+        process.wait(timeout=120)
+    assert same(weights(tmp_path / "run"), weights(whole))
+    assert (tmp_path / "run" / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
+
+
+def test_interrupt_keeps_the_step_it_was_at(build: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "facepack", "train", "celeba_rarest4", "--data", str(build)]
+    command += ["--out", str(tmp_path / "run"), "--set", "epochs=500", "--device", "cpu"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts)
+    while not (tmp_path / "run" / runs.BEST_FILE).exists():
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "the same command goes on from there" in errors
+    assert "Traceback" not in errors
+    assert checkpoint.load(tmp_path / "run" / runs.LAST_FILE)["step"] > 0
+    assert not list((tmp_path / "run").glob("*.lock"))
+
+
+def test_two_ranks_see_the_same_batches_and_have_the_losses_of_one(build: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; import test_fit;"
+        "plain = test_fit.plain();"
+        "test_fit.train(Path(sys.argv[1]), Path(sys.argv[2]), plain)"
+    )
+    (tmp_path / "ranks.py").write_text(program)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
+    command += [str(tmp_path / "ranks.py"), str(build), str(tmp_path / "two")]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    train(build, tmp_path / "one", plain())
+    one, two = (metrics_of(tmp_path / name) for name in ("one", "two"))
+    for row, other in zip(one, two, strict=True):
+        for name in ("train_loss", "valid_loss", "train_accuracy", "valid_accuracy"):
+            assert float(row[name]) == pytest.approx(float(other[name]), abs=2e-4), name
+    figures = [json.loads((tmp_path / name / "scores.json").read_text())["splits"]["test"] for name in ("one", "two")]
+    assert figures[0]["num"] == figures[1]["num"]
+    assert figures[0]["accuracy"] == pytest.approx(figures[1]["accuracy"], abs=0.021)
+
+
+def metrics_of(run: Path) -> list[dict[str, str]]:
+    """metrics.csv."""
+    with (run / runs.METRICS_FILE).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def plain() -> Recipe:
+    """Nothing that depends on how many ranks share a batch: no dropout, no batch norm."""
+    return tiny(network="simpsons_cnn(dropout=0.0)", augment=tiny().eval_augment, lr=1e-3, optimizer="adam", epochs=2)
+
+
+def test_same_command_again_does_nothing_more(build: Path, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    before = (tmp_path / "run" / "metrics.csv").read_bytes()
+    train(build, tmp_path / "run", tiny())
+    assert (tmp_path / "run" / "metrics.csv").read_bytes() == before
+    assert same(weights(tmp_path / "run"), weights(whole))
+
+
+def test_folder_with_another_run_is_refused_and_kept(build: Path, whole: Path) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in whole.iterdir()}
+    with pytest.raises(UsageError, match=r"holds another run \(lr: 0.01 there, 0.5 here\); give another --out"):
+        train(build, whole, tiny(lr=0.5))
+    assert {path.name: path.stat().st_mtime_ns for path in whole.iterdir()} == before
+
+
+def test_loss_that_is_no_number_stops_with_step_rate_and_keys(build: Path, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"loss is (nan|inf) at step \d+ \(epoch \d+, learning rate 1e\+20\)") as stopped:
+        train(build, tmp_path / "run", tiny(lr=1e20, schedule="constant", optimizer="sgd"))
+    keys = re.findall(r"[0-9a-f]{16}", str(stopped.value))
+    assert 1 <= len(keys) <= 16
+    assert not (tmp_path / "run" / "run.lock").exists()
+
+
+def test_checkpoint_with_code_is_refused_and_not_run(build: Path, whole: Path, tmp_path: Path) -> None:
+    class Malicious:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "owned"),)
+
+    shutil.copytree(whole, tmp_path / "run")
+    torch.save({"network": Malicious()}, tmp_path / "run" / runs.LAST_FILE)
+    with pytest.raises(JobError, match="refused: it holds code"):
+        train(build, tmp_path / "run", tiny())
+    (tmp_path / "run" / runs.LAST_FILE).write_bytes(pickle.dumps(Malicious()))
+    with pytest.raises(JobError, match="refused: it holds code"):
+        train(build, tmp_path / "run", tiny())
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"nonsense"])
+def test_damaged_checkpoint_is_one_clear_line(build: Path, whole: Path, tmp_path: Path, content: bytes) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    (tmp_path / "run" / runs.LAST_FILE).write_bytes(content)
+    with pytest.raises(JobError, match=r"last\.ckpt: (damaged|refused)"):
+        train(build, tmp_path / "run", tiny())
+
+
+def test_build_without_valid_and_test_trains_and_keeps_the_last_epoch(celeba: Path, tmp_path: Path) -> None:
+    make(celeba, tmp_path / "build", split="100/0/0")
+    train(tmp_path / "build", tmp_path / "run", tiny(epochs=2))
+    assert checkpoint.load(tmp_path / "run" / runs.BEST_FILE)["epoch"] == 1
+    assert not (tmp_path / "run" / "scores.json").exists()
+
+
+def rows_of(train_losses: list[float], valid_losses: list[float]) -> list[dict[str, float]]:
+    """A history."""
+    pairs = enumerate(zip(train_losses, valid_losses, strict=True))
+    return [{"epoch": n, "train_loss": t, "valid_loss": v, "valid_accuracy": -v} for n, (t, v) in pairs]
+
+
+def test_patience_stops_after_so_many_epochs_without_a_better_one() -> None:
+    recipe = tiny(patience=2)
+    history = rows_of([1.0] * 5, [3.0, 2.0, 2.5, 2.0, 1.0])
+    stops = [fit.should_stop(history[: n + 1], recipe, score="accuracy") for n in range(5)]
+    assert stops == [False, False, False, True, False]
+    assert fit.best_epoch(history[:4], recipe, score="accuracy") == 1
+
+
+def test_published_rule_counts_epochs_above_the_mean_and_starts_again() -> None:
+    recipe = tiny(patience=1, stop="above_mean")
+    train_losses, valid_losses = [2.0, 1.0, 1.0, 1.0, 1.0, 1.0], [1.0, 2.0, 1.0, 2.0, 2.0, 2.0]
+    history = rows_of(train_losses, valid_losses)
+    # Means of what was before: 1, 1.5, 1.33, 1.5, 1.6. Above it: epochs 1, 3, 4, 5; epoch 2 starts the count again.
+    stops = [fit.should_stop(history[: n + 1], recipe, score="accuracy") for n in range(6)]
+    assert stops == [False, False, False, False, True, True]
+
+
+@given(st.integers(0, 10_000), st.sampled_from(["constant", "inverse_time", "one_cycle"]))
+def test_learning_rate_stays_within_its_bounds(step: int, schedule: Any) -> None:
+    recipe = tiny(lr=0.1, schedule=schedule, lr_decay=1e-3)
+    rate = optim.learning_rate(recipe, step=step, num_steps=10_000)
+    assert 0 <= rate <= 0.1 + 1e-12
+    if schedule == "inverse_time":
+        assert rate == pytest.approx(0.1 / (1 + 1e-3 * step))
+
+
+def test_adagrad_is_that_of_keras() -> None:
+    recipe = recipes.load("celeba_rarest4")
+    weight = torch.nn.Parameter(torch.tensor([[1.0]]))
+    network = torch.nn.ParameterList([weight])
+    optimizer = optim.optimizer(recipe, network)
+    accumulator, expected = 0.1, 1.0
+    for step, gradient in enumerate([0.5, -2.0, 0.25]):
+        weight.grad = torch.tensor([[gradient]])
+        rate = optim.learning_rate(recipe, step=step, num_steps=3)
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+        accumulator += gradient**2
+        expected -= (1e-3 / (1 + 1e-5 * step)) * gradient / (accumulator**0.5 + 1e-7)
+    assert weight.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_smoothed_labels_are_learnt_by_but_not_scored_by() -> None:
+    task, outputs = Classes(label_smoothing=0.1), torch.tensor([[20.0, -20.0]])
+    target = torch.tensor([0])
+    assert task.losses(outputs, target).item() > 1
+    assert task.scored.losses(outputs, target).item() < 1e-6
+
+
+def test_base_gives_its_layers_and_frozen_ones_stay(build: Path, whole: Path, tmp_path: Path) -> None:
+    recipe = tiny(base=str(whole), freeze="features", average=0.0, epochs=2)
+    train(build, tmp_path / "run", recipe)
+    before, after = weights(whole, runs.BEST_FILE), weights(tmp_path / "run")
+    features = [name for name in after if name.startswith("network features.")]
+    assert features
+    assert all(torch.equal(before[name], after[name]) for name in features), "batch norm, too"
+    assert not torch.equal(before["network head.1.weight"], after["network head.1.weight"])
+    run = runs.read(tmp_path / "run")
+    assert run.num_learning == 16 * 4 + 4
+    with pytest.raises(UsageError, match=r"its network is not|its layers are not"):
+        train(build, tmp_path / "other", replace(recipe, network="small_resnet(widths=(8, 32))"))
+
+
+def test_network_that_is_not_known_offers_its_neighbours() -> None:
+    with pytest.raises(UsageError, match="did you mean simpsons_cnn"):
+        models.network("simpson_cnn()", num_outputs=3, size_px=(64, 64))

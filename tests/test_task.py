@@ -1,0 +1,94 @@
+"""task and metrics: losses, what outputs say, and figures against values worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from facepack.errors import UsageError
+from trainer import metrics
+from trainer.task import Attributes, Classes, Number, Task, TwoClasses
+
+
+def test_two_classes_speak_for_the_second() -> None:
+    task, outputs = TwoClasses(), torch.tensor([[2.0], [-1.0]])
+    said = task.said(outputs)
+    assert said[:, 1].tolist() == pytest.approx([1 / (1 + math.exp(-2)), 1 / (1 + math.exp(1))])
+    assert task.scores(said, torch.tensor([1, 1])).tolist() == [1.0, 0.0]
+    assert task.losses(outputs, torch.tensor([1, 0])).tolist() == pytest.approx(
+        [math.log(1 + math.exp(-2)), 0.31326167]
+    )
+    with pytest.raises(UsageError, match="two classes, but there are 3"):
+        task.num_outputs(("a", "b", "c"))
+
+
+def test_losses_of_attributes() -> None:
+    outputs, targets = torch.tensor([[0.0, 3.0]]), torch.tensor([[1.0, 1.0]])
+    third = 1 / (1 + math.exp(-3))
+    assert Attributes("bce").losses(outputs, targets).item() == pytest.approx((math.log(2) - math.log(third)) / 2)
+    assert Attributes("mse").losses(outputs, targets).item() == pytest.approx((0.25 + (1 - third) ** 2) / 2)
+    over = math.log(1 + math.exp(3))
+    assert Attributes("softmax").losses(outputs, targets).item() == pytest.approx(over + over - 3)
+    assert Attributes().scores(torch.tensor([[0.6, 0.4]]), targets).item() == 0.5
+
+
+def test_number_counts_from_its_middle() -> None:
+    task = Number("age", loss="l1", middle=30.0, scale=10.0)
+    outputs = torch.tensor([[0.5]])
+    assert task.said(outputs).item() == 35.0
+    assert task.losses(outputs, torch.tensor([40])).item() == 5.0
+    assert Number("age", loss="mse").losses(outputs, torch.tensor([1.5])).item() == 1.0
+    with pytest.raises(UsageError, match="not a number"):
+        task.num_outputs(("young", "old"))
+
+
+def scored(task: Task, said: list[list[float]], targets: list[float] | list[list[float]], names: str = "") -> dict:  # type: ignore[type-arg]
+    given = np.array(said, np.float32)
+    return metrics.scores(task, given, np.array(targets), losses=np.ones(len(said)), names=tuple(names))
+
+
+def test_figures_of_classes() -> None:
+    said = [[0.9, 0.1, 0.0], [0.4, 0.6, 0.0], [0.2, 0.8, 0.0], [0.1, 0.2, 0.7]]
+    figures = scored(Classes(), said, [0, 0, 1, 1], "abc")
+    assert figures["confusion"] == [[1, 1, 0], [0, 1, 1], [0, 0, 0]]
+    assert (figures["accuracy"], figures["majority"], figures["balanced_accuracy"]) == (0.5, 0.5, 0.5)
+    rows = {row["name"]: row for row in figures["per_class"]}
+    assert rows["a"] == {"name": "a", "precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "support": 2}
+    assert rows["c"]["support"] == 0
+    assert figures["macro_f1"] == pytest.approx((2 / 3 + 0.5) / 2), "a class without samples does not count"
+
+
+def test_calibration_error_is_zero_where_sureness_is_accuracy() -> None:
+    is_right = np.array([True, True, True, False])
+    assert metrics.calibration_error(np.full(4, 0.75), is_right) == pytest.approx(0.0)
+    assert metrics.calibration_error(np.full(4, 1.0), is_right) == pytest.approx(0.25)
+
+
+def test_figures_of_attributes_and_their_thresholds() -> None:
+    said, targets = [[0.9, 0.2], [0.6, 0.3], [0.4, 0.1], [0.1, 0.1]], [[1, 1], [1, 1], [1, 0], [0, 0]]
+    thresholds = metrics.best_thresholds(np.array(said), np.array(targets))
+    assert 0.1 < thresholds[0] < 0.4
+    assert 0.1 < thresholds[1] < 0.2
+    figures = metrics.scores(
+        Attributes(), np.array(said), np.array(targets), losses=np.ones(4), names=("a", "b"), thresholds=thresholds
+    )
+    first, second = figures["per_attribute"]
+    assert (first["accuracy"], first["majority"], first["balanced_accuracy"]) == (0.75, 0.75, 1.0)
+    assert (second["accuracy"], second["majority"], second["balanced_accuracy"]) == (0.5, 0.5, 1.0)
+    assert first["average_precision"] == second["average_precision"] == 1.0
+    assert figures["accuracy"] == 0.625
+
+
+def test_attribute_that_nobody_has_counts_for_accuracy_alone() -> None:
+    figures = scored(Attributes(), [[0.2], [0.6]], [[0.0], [0.0]], "a")
+    assert figures["per_attribute"] == [{"name": "a", "positives": 0.0, "accuracy": 0.5, "majority": 1.0}]
+
+
+def test_figures_of_ages() -> None:
+    figures = scored(Number(), [[20.0], [26.0], [40.0]], [25.0, 25.0, 31.0])
+    assert figures["absolute_error"] == pytest.approx((5 + 1 + 9) / 3)
+    assert figures["cumulative_score"] == pytest.approx(2 / 3)
+    assert figures["median_baseline"] == pytest.approx(2.0)
+    assert [row["decade"] for row in figures["per_decade"]] == [20, 30]
+    assert figures["per_decade"][1] == {"decade": 30, "num": 1, "error": 9.0, "bias": 9.0}
