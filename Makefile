@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
-demo: .venv/.runs  ## draw a small CelebA, build it, verify it, show it
+demo: .venv/.runs  ## draw a small CelebA, build it, verify it, train on it, open the report
 	@$(BIN)/facepack demo
 
 test: check  ## everything: lint, types and all tests
@@ -39,7 +39,7 @@ clean:  ## remove what the other targets made, but no data and no build
 	@touch $@
 
 .venv/.runs: .venv/.made pyproject.toml constraints.txt
-	@$(PIP) --editable .
+	@$(PIP) --editable '.[train]'
 	@touch $@
 
 .venv/.tests: .venv/.runs

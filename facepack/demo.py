@@ -1,5 +1,6 @@
-"""The demo: draws a small CelebA, builds it, verifies it, and shows what was read back from the shards."""
+"""The demo: draws a small CelebA, builds it, verifies it, trains S0 on it, and opens the report."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,21 +9,28 @@ import typer
 from facepack import build, preview, synthetic, terminal, verify
 from facepack.manifest import Configuration
 
+_SETTINGS = ["epochs=20", "lr=0.005"]
+"""Fewer and longer steps than the 250 epochs of the published system: drawn faces are easier, and a demo is short."""
+
 
 def command(
-    out: Annotated[Path, typer.Option(help="Folder for the pictures and the build.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Folder for the pictures, the build and the run.")] = Path("demo"),
     num_images: Annotated[int, typer.Option("--images", help="How many faces to draw.")] = 2000,
     workers: Annotated[
         int | None, typer.Option(help="Processes; 0 is this one, without Ray. [as many as cores, if it pays]")
     ] = None,
+    show: Annotated[bool | None, typer.Option("--open/--no-open", help="Open the report. [on a terminal]")] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
-    """Draw a small CelebA, build it, verify it and show it.
+    """Draw a small CelebA, build it, verify it, train on it and show what came of it.
 
     Example: facepack demo
     """
     with terminal.errors_as_lines(debug=debug):
-        source, made = out / "celeba", out / "celeba-rarest4"
+        from trainer import commands  # takes the trainer's libraries along
+
+        commands.check_installed()
+        source, made, run = out / "celeba", out / "celeba-rarest4", out / "run"
         if not (source / "list_attr_celeba.txt").exists():
             terminal.note(f"drawing {num_images:,} faces with CelebA's attributes into {source}")
             synthetic.draw("celeba", source, num_images=num_images)
@@ -34,3 +42,7 @@ def command(
         page = out / "preview.html"
         terminal.note(f"facepack preview {made} --src {source} --out {page}")
         preview.write(str(made), src=str(source), out=page, png=True)
+        told = " ".join(f"--set {setting}" for setting in _SETTINGS)
+        terminal.note(f"facepack train celeba_rarest4 --data {made} --out {run} {told}")
+        opens = sys.stdout.isatty() if show is None else show
+        commands.trained("celeba_rarest4", _SETTINGS, data=str(made), out=run, show=opens)

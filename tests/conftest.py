@@ -5,8 +5,9 @@ import os
 import signal
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from moto.server import ThreadedMotoServer
@@ -14,6 +15,9 @@ from moto.server import ThreadedMotoServer
 from facepack import synthetic
 from facepack.build import Outcome, Place, build
 from facepack.manifest import Configuration
+
+if TYPE_CHECKING:
+    from trainer.recipe import Recipe
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +66,28 @@ def make(source: Path | str, out: Path | str, *, workers: int = 0, force: bool =
     choices = {"dataset": "celeba", "classes": "rarest4", "size": "32", "samples_per_shard": 40, **choices}
     configuration = Configuration(**choices)
     return build(configuration, place=Place(str(source), str(out), workers=workers, force=force))
+
+
+def tiny(name: str = "celeba_rarest4_modern", **choices: Any) -> "Recipe":
+    """A recipe that learns for two seconds, with fields changed."""
+    from trainer import recipes  # takes torch along
+
+    small: dict[str, Any] = {
+        "network": "small_resnet(widths=(8, 16))",
+        "epochs": 2,
+        "batch_size": 16,
+        "precision": "32-true",
+        "lr": 0.01,
+    }
+    return replace(recipes.load(name), **(small | choices))
+
+
+def train(build: Path, out: Path, recipe: "Recipe", **settings: Any) -> Path:
+    """Train on the CPU, in this process; gives the folder of the run."""
+    from trainer import fit
+
+    fit.fit("tiny", recipe, data=str(build), out=out, settings=fit.Settings(device="cpu", **settings))
+    return out
 
 
 def digests(folder: Path) -> dict[str, str]:

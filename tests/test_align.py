@@ -152,6 +152,7 @@ def test_margin_is_in_pixels_or_a_share_of_the_face(margin: str, side: float) ->
     aligner = Aligner.of(Configuration("folder", align="crop", margin=margin, size="keep"))
     assert aligner is not None
     face = aligner(photo)
+    assert face.box is not None
     expected = face.box.width * side if margin.endswith("%") else face.box.width + side - 1
     assert face.image_hwc.shape[0] == face.image_hwc.shape[1]
     assert abs(face.image_hwc.shape[0] - expected) <= 1
@@ -166,7 +167,9 @@ def test_several_faces_are_rejected_or_the_largest_is_taken() -> None:
     assert caught.value.status == Status.SEVERAL_FACES
     largest = Aligner.of(Configuration("folder", align="crop", on_several="largest"))
     assert largest is not None
-    assert largest(photo).box.x0 > 300
+    box = largest(photo).box
+    assert box is not None
+    assert box.x0 > 300
 
 
 # Chips

@@ -9,30 +9,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import make
+from conftest import make, tiny, train
 
 from facepack import synthetic
 from facepack.errors import JobError, UsageError
-from trainer import checkpoint, evaluate, fit, recipes
+from trainer import checkpoint, evaluate, recipes
 from trainer import run as runs
 from trainer.data import OTHER, Data, Mixture, Placement
 from trainer.evaluate import Answers
-from trainer.recipe import Recipe
 from trainer.task import Attributes, Number
 
 CPU = torch.device("cpu")
-
-
-def tiny(name: str = "celeba_rarest4_modern", **choices: object) -> Recipe:
-    """Two seconds of training."""
-    small: dict[str, object] = {"network": "small_resnet(widths=(8, 16))", "epochs": 2, "batch_size": 16}
-    small |= {"precision": "32-true", "lr": 0.01}
-    return replace(recipes.load(name), **(small | choices))  # type: ignore[arg-type]
-
-
-def train(build: Path, out: Path, recipe: Recipe) -> Path:
-    fit.fit("tiny", recipe, data=str(build), out=out, settings=fit.Settings(device="cpu"))
-    return out
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +89,7 @@ def test_another_build_of_the_same_classes_is_scored_beside_the_runs_own(run: Pa
 
 def test_build_with_other_classes_is_refused(celeba: Path, run: Path, tmp_path: Path) -> None:
     make(celeba, tmp_path / "other", classes="Male,Young")
-    with pytest.raises(UsageError, match="its classes are not those of .*: number 0 is Male there, Bald here"):
+    with pytest.raises(UsageError, match=r"its classes are not those of .*: number 0 is Male there, Bald here"):
         evaluate.evaluate(run, data=str(tmp_path / "other"), device=CPU)
     make(celeba, tmp_path / "turned", classes="Mustache,Bald,Gray_Hair,Pale_Skin")
     with pytest.raises(UsageError, match="number 0 is Mustache there, Bald here"):
@@ -111,7 +98,7 @@ def test_build_with_other_classes_is_refused(celeba: Path, run: Path, tmp_path: 
 
 def test_build_of_another_size_is_refused(celeba: Path, run: Path, tmp_path: Path) -> None:
     make(celeba, tmp_path / "large", size="48")
-    with pytest.raises(UsageError, match="images of 48x48 pixels; .* was trained on 32x32"):
+    with pytest.raises(UsageError, match=r"images of 48x48 pixels; .* was trained on 32x32"):
         evaluate.evaluate(run, data=str(tmp_path / "large"), device=CPU)
 
 

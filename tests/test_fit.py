@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import hear_interrupts, make
+from conftest import hear_interrupts, make, tiny, train
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,17 +38,9 @@ def build(celeba: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def tiny(**choices: Any) -> Recipe:
-    """A recipe that takes two seconds: with dropout, averaged weights and random augmentation."""
-    modern = recipes.load("celeba_rarest4_modern")
-    small = {"network": TINY, "epochs": 3, "batch_size": 16, "precision": "32-true", "lr": 0.01}
-    return replace(modern, **small | choices)
-
-
-def train(build: Path, out: Path, recipe: Recipe, **settings: Any) -> Path:
-    """Train in this process."""
-    fit.fit("tiny", recipe, data=str(build), out=out, settings=fit.Settings(device="cpu", **settings))
-    return out
+def small(**choices: Any) -> Recipe:
+    """With dropout, averaged weights and random augmentation."""
+    return tiny(**{"network": TINY, "epochs": 3, **choices})
 
 
 def weights(folder: Path, file: str = runs.LAST_FILE) -> dict[str, torch.Tensor]:
@@ -66,7 +58,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 @pytest.fixture(scope="module")
 def whole(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was never stopped."""
-    return train(build, tmp_path_factory.mktemp("runs") / "whole", tiny())
+    return train(build, tmp_path_factory.mktemp("runs") / "whole", small())
 
 
 def test_run_leaves_all_that_it_promises(whole: Path) -> None:
@@ -82,7 +74,7 @@ def test_run_leaves_all_that_it_promises(whole: Path) -> None:
     assert scores["epoch"] == int(best["epoch"])
     run = runs.read(whole)
     assert run.names == ("Bald", "Mustache", "Gray_Hair", "Pale_Skin")
-    assert run.recipe == tiny()
+    assert run.recipe == small()
 
 
 def test_tensorboard_holds_every_epoch(whole: Path) -> None:
@@ -100,8 +92,8 @@ def test_stopped_anywhere_it_ends_with_the_same_weights_bit_for_bit(
 ) -> None:
     assert checkpoint.load(whole / runs.LAST_FILE)["step"] == 3 * 6
     with pytest.raises(KeyboardInterrupt):
-        train(build, tmp_path / "run", tiny(), stop_after_steps=stop)
-    train(build, tmp_path / "run", tiny())
+        train(build, tmp_path / "run", small(), stop_after_steps=stop)
+    train(build, tmp_path / "run", small())
     assert same(weights(tmp_path / "run"), weights(whole))
     assert same(weights(tmp_path / "run", runs.BEST_FILE), weights(whole, runs.BEST_FILE))
     for file in ("metrics.csv", "scores.json", "predictions.parquet"):
@@ -113,7 +105,7 @@ def test_killed_without_warning_again_and_again_it_ends_with_the_same_weights(
 ) -> None:
     program = (
         "import sys; from pathlib import Path; import test_fit;"
-        "test_fit.train(Path(sys.argv[1]), Path(sys.argv[2]), test_fit.tiny(), save_every_s=0.0)"
+        "test_fit.train(Path(sys.argv[1]), Path(sys.argv[2]), test_fit.small(), save_every_s=0.0)"
     )
     command = [sys.executable, "-c", program, str(build), str(tmp_path / "run")]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
@@ -186,13 +178,13 @@ def metrics_of(run: Path) -> list[dict[str, str]]:
 
 def plain() -> Recipe:
     """Nothing that depends on how many ranks share a batch: no dropout, no batch norm."""
-    return tiny(network="simpsons_cnn(dropout=0.0)", augment=tiny().eval_augment, lr=1e-3, optimizer="adam", epochs=2)
+    return small(network="simpsons_cnn(dropout=0.0)", augment=small().eval_augment, lr=1e-3, optimizer="adam", epochs=2)
 
 
 def test_same_command_again_does_nothing_more(build: Path, whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "run")
     before = (tmp_path / "run" / "metrics.csv").read_bytes()
-    train(build, tmp_path / "run", tiny())
+    train(build, tmp_path / "run", small())
     assert (tmp_path / "run" / "metrics.csv").read_bytes() == before
     assert same(weights(tmp_path / "run"), weights(whole))
 
@@ -200,13 +192,13 @@ def test_same_command_again_does_nothing_more(build: Path, whole: Path, tmp_path
 def test_folder_with_another_run_is_refused_and_kept(build: Path, whole: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in whole.iterdir()}
     with pytest.raises(UsageError, match=r"holds another run \(lr: 0.01 there, 0.5 here\); give another --out"):
-        train(build, whole, tiny(lr=0.5))
+        train(build, whole, small(lr=0.5))
     assert {path.name: path.stat().st_mtime_ns for path in whole.iterdir()} == before
 
 
 def test_loss_that_is_no_number_stops_with_step_rate_and_keys(build: Path, tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"loss is (nan|inf) at step \d+ \(epoch \d+, learning rate 1e\+20\)") as stopped:
-        train(build, tmp_path / "run", tiny(lr=1e20, schedule="constant", optimizer="sgd"))
+        train(build, tmp_path / "run", small(lr=1e20, schedule="constant", optimizer="sgd"))
     keys = re.findall(r"[0-9a-f]{16}", str(stopped.value))
     assert 1 <= len(keys) <= 16
     assert not (tmp_path / "run" / "run.lock").exists()
@@ -220,10 +212,10 @@ def test_checkpoint_with_code_is_refused_and_not_run(build: Path, whole: Path, t
     shutil.copytree(whole, tmp_path / "run")
     torch.save({"network": Malicious()}, tmp_path / "run" / runs.LAST_FILE)
     with pytest.raises(JobError, match="refused: it holds code"):
-        train(build, tmp_path / "run", tiny())
+        train(build, tmp_path / "run", small())
     (tmp_path / "run" / runs.LAST_FILE).write_bytes(pickle.dumps(Malicious()))
     with pytest.raises(JobError, match="refused: it holds code"):
-        train(build, tmp_path / "run", tiny())
+        train(build, tmp_path / "run", small())
     assert not (tmp_path / "owned").exists()
 
 
@@ -232,12 +224,12 @@ def test_damaged_checkpoint_is_one_clear_line(build: Path, whole: Path, tmp_path
     shutil.copytree(whole, tmp_path / "run")
     (tmp_path / "run" / runs.LAST_FILE).write_bytes(content)
     with pytest.raises(JobError, match=r"last\.ckpt: (damaged|refused)"):
-        train(build, tmp_path / "run", tiny())
+        train(build, tmp_path / "run", small())
 
 
 def test_build_without_valid_and_test_trains_and_keeps_the_last_epoch(celeba: Path, tmp_path: Path) -> None:
     make(celeba, tmp_path / "build", split="100/0/0")
-    train(tmp_path / "build", tmp_path / "run", tiny(epochs=2))
+    train(tmp_path / "build", tmp_path / "run", small(epochs=2))
     assert checkpoint.load(tmp_path / "run" / runs.BEST_FILE)["epoch"] == 1
     assert not (tmp_path / "run" / "scores.json").exists()
 
@@ -249,7 +241,7 @@ def rows_of(train_losses: list[float], valid_losses: list[float]) -> list[dict[s
 
 
 def test_patience_stops_after_so_many_epochs_without_a_better_one() -> None:
-    recipe = tiny(patience=2)
+    recipe = small(patience=2)
     history = rows_of([1.0] * 5, [3.0, 2.0, 2.5, 2.0, 1.0])
     stops = [fit.should_stop(history[: n + 1], recipe, score="accuracy") for n in range(5)]
     assert stops == [False, False, False, True, False]
@@ -257,7 +249,7 @@ def test_patience_stops_after_so_many_epochs_without_a_better_one() -> None:
 
 
 def test_published_rule_counts_epochs_above_the_mean_and_starts_again() -> None:
-    recipe = tiny(patience=1, stop="above_mean")
+    recipe = small(patience=1, stop="above_mean")
     train_losses, valid_losses = [2.0, 1.0, 1.0, 1.0, 1.0, 1.0], [1.0, 2.0, 1.0, 2.0, 2.0, 2.0]
     history = rows_of(train_losses, valid_losses)
     # Means of what was before: 1, 1.5, 1.33, 1.5, 1.6. Above it: epochs 1, 3, 4, 5; epoch 2 starts the count again.
@@ -267,7 +259,7 @@ def test_published_rule_counts_epochs_above_the_mean_and_starts_again() -> None:
 
 @given(st.integers(0, 10_000), st.sampled_from(["constant", "inverse_time", "one_cycle"]))
 def test_learning_rate_stays_within_its_bounds(step: int, schedule: Any) -> None:
-    recipe = tiny(lr=0.1, schedule=schedule, lr_decay=1e-3)
+    recipe = small(lr=0.1, schedule=schedule, lr_decay=1e-3)
     rate = optim.learning_rate(recipe, step=step, num_steps=10_000)
     assert 0 <= rate <= 0.1 + 1e-12
     if schedule == "inverse_time":
@@ -298,7 +290,7 @@ def test_smoothed_labels_are_learnt_by_but_not_scored_by() -> None:
 
 
 def test_base_gives_its_layers_and_frozen_ones_stay(build: Path, whole: Path, tmp_path: Path) -> None:
-    recipe = tiny(base=str(whole), freeze="features", average=0.0, epochs=2)
+    recipe = small(base=str(whole), freeze="features", average=0.0, epochs=2)
     train(build, tmp_path / "run", recipe)
     before, after = weights(whole, runs.BEST_FILE), weights(tmp_path / "run")
     features = [name for name in after if name.startswith("network features.")]

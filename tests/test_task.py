@@ -1,6 +1,7 @@
 """task and metrics: losses, what outputs say, and figures against values worked out by hand."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -43,7 +44,9 @@ def test_number_counts_from_its_middle() -> None:
         task.num_outputs(("young", "old"))
 
 
-def scored(task: Task, said: list[list[float]], targets: list[float] | list[list[float]], names: str = "") -> dict:  # type: ignore[type-arg]
+def scored(
+    task: Task, said: list[list[float]], targets: Sequence[float] | Sequence[list[float]], names: str = ""
+) -> dict:  # type: ignore[type-arg]
     given = np.array(said, np.float32)
     return metrics.scores(task, given, np.array(targets), losses=np.ones(len(said)), names=tuple(names))
 

@@ -18,7 +18,7 @@ Open = Annotated[bool, typer.Option("--open", help="Open the page in a browser."
 _NEEDED = ("torch", "nvidia.dali", "lightning_fabric", "sklearn", "tensorboard")
 
 
-def _check_installed() -> None:
+def check_installed() -> None:
     """One clear line where the extra of the trainer is not installed."""
     for name in _NEEDED:
         try:
@@ -56,19 +56,16 @@ def train(
     Example: facepack train celeba_rarest4 --data builds/celeba-rarest4 --set epochs=20
     """
     with terminal.errors_as_lines(debug=debug):
-        _check_installed()
-        from trainer import fit, recipes
-
-        chosen = recipes.load(recipe, settings or [])
-        where = fit.Settings(device=device, save_every_s=save_every, wandb=wandb)
-        fitted(recipe, chosen, data=data, out=out or Path("runs", recipe), settings=where, show=show)
+        check_installed()
+        where = {"device": device, "save_every_s": save_every, "wandb": wandb}
+        trained(recipe, settings or [], data=data, out=out or Path("runs", recipe), show=show, **where)
 
 
-def fitted(name: str, recipe: Any, *, data: str, out: Path, settings: Any, show: bool) -> None:
-    """Train, and say what came of it, on the first rank."""
-    from trainer import fit, report
+def trained(name: str, settings: list[str], *, data: str, out: Path, show: bool = False, **where: Any) -> None:
+    """Train a recipe, and say what came of it; `where` are fields of `trainer.fit.Settings`."""
+    from trainer import fit, recipes, report
 
-    fit.fit(name, recipe, data=data, out=out, settings=settings)
+    fit.fit(name, recipes.load(name, settings), data=data, out=out, settings=fit.Settings(**where))
     if not fit.is_first_rank():
         return
     path = report.write(out)
@@ -90,7 +87,7 @@ def evaluate(
     Example: facepack evaluate runs/celeba_rarest4 --data builds/another
     """
     with terminal.errors_as_lines(debug=debug):
-        _check_installed()
+        check_installed()
         from trainer import evaluate as evaluating
         from trainer import report
 
@@ -117,7 +114,7 @@ def predict(
     Example: facepack predict runs/appa_real_age runs/afad_age me.jpg
     """
     with terminal.errors_as_lines(debug=debug):
-        _check_installed()
+        check_installed()
         from facepack.storage import Store
         from trainer import predict as predicting
 
@@ -142,7 +139,7 @@ def recipes(
     Example: facepack recipes celeba_rarest4
     """
     with terminal.errors_as_lines(debug=debug):
-        _check_installed()
+        check_installed()
         from trainer import recipes as recipe_book
 
         if name:
@@ -168,7 +165,7 @@ def report(
     Example: facepack report runs/simpsons_cnn runs/simpsons_modern --open
     """
     with terminal.errors_as_lines(debug=debug):
-        _check_installed()
+        check_installed()
         from trainer import report as reporting
 
         path = reporting.write(given[0]) if len(given) == 1 else reporting.compare(given, out=out)

@@ -97,7 +97,7 @@ def _fabric(settings: Settings, recipe: Recipe) -> Fabric:
     wanted = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if wanted.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(f"--device {wanted}: no GPU here that torch can use")
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     if wanted not in ("cpu", "cuda"):
         raise UsageError(f"--device {wanted}: expected cpu or cuda")
     world_size = int(os.environ.get("WORLD_SIZE", "1"))

@@ -12,22 +12,25 @@ def small_resnet(
     *,
     num_outputs: int,
     size_px: Size,  # noqa: ARG001 - it takes any size
-    widths: Sequence[int] = (32, 64, 128, 256),
+    widths: Sequence[int] = (64, 128, 256),
+    stem_stride: int = 1,
+    places: int = 1,
     dropout: float = 0.0,
 ) -> nn.Module:
-    """One residual block per width, each at half the resolution (He et al. 2016), then the mean over places.
+    """One residual block per width, each but the first at half the resolution (He et al. 2016), then means.
 
-    `features` give (batch, widths[-1]), `head` is linear. Any image size.
+    `places` is how many means there are along each side: 1 forgets where something was seen, 4 knows it, which aligned
+    faces reward. `features` give (batch, widths[-1] * places^2), `head` is linear. Any image size.
     """
-    layers: list[nn.Module] = [_convolution(3, widths[0]), nn.ReLU(inplace=True)]
+    layers: list[nn.Module] = [_convolution(3, widths[0], stride=stem_stride), nn.ReLU(inplace=True)]
     before = widths[0]
     for number, width in enumerate(widths):
         layers.append(_Block(before, width, stride=1 if number == 0 else 2))
         before = width
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    layers += [nn.AdaptiveAvgPool2d(places), nn.Flatten()]
     whole = nn.Sequential()
     whole.add_module("features", nn.Sequential(*layers))
-    whole.add_module("head", nn.Sequential(nn.Dropout(dropout), nn.Linear(before, num_outputs)))
+    whole.add_module("head", nn.Sequential(nn.Dropout(dropout), nn.Linear(before * places**2, num_outputs)))
     return whole
 
 

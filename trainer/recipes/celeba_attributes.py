@@ -39,7 +39,7 @@ def celeba_attributes_modern() -> Recipe:
     """A small residual network on 64x64 with flips, crops and colours, one cycle and averaged weights; calibrated."""
     return Recipe(
         build="facepack build celeba --size 64",
-        network="small_resnet(widths=(32, 64, 128, 256), dropout=0.3)",
+        network="small_resnet(widths=(64, 128, 256), dropout=0.3)",
         task=Attributes(loss="bce"),
         augment=(
             RandomResizedCrop(scale=(0.6, 1.0), ratio=(0.85, 1.18)),

@@ -33,7 +33,7 @@ def simpsons_modern() -> Recipe:
     """A small residual network with flips, crops and colours, one cycle and averaged weights; calibrated."""
     return replace(
         simpsons_cnn(),
-        network="small_resnet(widths=(32, 64, 128, 256), dropout=0.2)",
+        network="small_resnet(widths=(64, 128, 256), dropout=0.2)",
         task=Classes(label_smoothing=0.05),
         augment=(
             RandomResizedCrop(scale=(0.6, 1.0), ratio=(0.8, 1.25)),
