@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,9 +45,7 @@ def test_number_counts_from_its_middle() -> None:
         task.num_outputs(("young", "old"))
 
 
-def scored(
-    task: Task, said: list[list[float]], targets: Sequence[float] | Sequence[list[float]], names: str = ""
-) -> dict:  # type: ignore[type-arg]
+def scored(task: Task, said: list[list[float]], targets: Sequence[Any], names: str = "") -> dict[str, Any]:
     given = np.array(said, np.float32)
     return metrics.scores(task, given, np.array(targets), losses=np.ones(len(said)), names=tuple(names))
 
