@@ -41,7 +41,10 @@ def test_datasets_lists_every_description() -> None:
     assert [one["name"] for one in listed] == dataset.names()
 
 
-@pytest.mark.parametrize("verb", ["", "datasets", "build", "verify", "demo"])
+VERBS = ["datasets", "build", "verify", "preview", "train", "evaluate", "predict", "report", "recipes", "demo"]
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS])
 def test_help_has_an_example(verb: str) -> None:
     ended = facepack(*([verb] if verb else []), "--help")
     assert ended.returncode == 0
@@ -192,12 +195,87 @@ def test_preview_writes_a_page_and_says_where(celeba: Path, tmp_path: Path) -> N
     check_refused(facepack("preview", "builds/none", cwd=tmp_path), 1, "builds/none: no build.json")
 
 
-@pytest.mark.slow
-def test_demo_draws_builds_verifies_and_shows(tmp_path: Path) -> None:
-    ended = facepack("demo", "--images", "400", cwd=tmp_path)
+TRAIN = ("train", "celeba_rarest4", "--data", "builds/celeba-rarest4")
+
+
+@pytest.fixture(scope="module")
+def trained(celeba: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which facepack built and trained by its own defaults: builds/celeba-rarest4, runs/celeba_rarest4."""
+    folder = tmp_path_factory.mktemp("trained")
+    words = ("build", "celeba", "--src", celeba, "--classes", "rarest4", "--size", "64", "--split", "60/20/20")
+    assert facepack(*words, "--workers", "0", cwd=folder).returncode == 0
+    ended = facepack(*TRAIN, "--set", "epochs=2", cwd=folder)
     assert ended.returncode == 0, ended.stderr
-    assert "verified and decoded" in ended.stdout
-    assert "preview.html: " in ended.stdout
-    assert (tmp_path / "demo" / "preview.html").read_text().count("data:image/jpeg") > 50
-    assert (tmp_path / "demo" / "preview.png").read_bytes().startswith(b"\x89PNG")
-    assert facepack("demo", "--images", "400", cwd=tmp_path).returncode == 0
+    assert "epoch   2 of 2" in ended.stderr
+    assert "always the commonest answer" in ended.stdout
+    assert ended.stdout.endswith("runs/celeba_rarest4/report.html: the report\n")
+    return folder
+
+
+def test_train_again_says_what_is_there_and_refuses_another_run_in_its_place(trained: Path) -> None:
+    again = facepack(*TRAIN, "--set", "epochs=2", cwd=trained)
+    assert again.returncode == 0
+    assert "epoch   1" not in again.stderr
+    refused = facepack(*TRAIN, "--set", "epochs=3", cwd=trained)
+    check_refused(refused, 2, "runs/celeba_rarest4: holds another run (epochs: 2 there, 3 here)", "give another --out")
+
+
+def test_evaluate_predict_and_report_go_by_the_run_alone(trained: Path, celeba: Path) -> None:
+    ended = facepack("evaluate", "runs/celeba_rarest4", "--split", "test", cwd=trained)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("test: loss ")
+    photos = sorted((celeba / "img_align_celeba").iterdir())[:2]
+    ended = facepack("predict", "runs/celeba_rarest4", *photos, cwd=trained)
+    assert ended.returncode == 0, ended.stderr
+    assert "Pale_Skin" in ended.stdout
+    assert (trained / "predictions.png").read_bytes().startswith(b"\x89PNG")
+    told = facepack("predict", "runs/celeba_rarest4", photos[0], "--json", cwd=trained)
+    assert json.loads(told.stdout)[0]["run"] == "celeba_rarest4"
+    ended = facepack("report", "runs/celeba_rarest4", "runs/celeba_rarest4", cwd=trained)
+    assert ended.stdout == "compare.html\n"
+    assert facepack("report", "runs/celeba_rarest4", cwd=trained).stdout == "runs/celeba_rarest4/report.html\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "texts"),
+    [
+        (("train", "celeba_rarest5", "--data", "builds/celeba-rarest4"), 2, ["did you mean celeba_rarest4"]),
+        (("train", "celeba_rarest4", "--data", "builds/none"), 1, ["builds/none: no build.json", "run facepack build"]),
+        (
+            ("train", "celeba_rarest4", "--data", "builds/celeba-rarest4", "--set", "epoch=3"),
+            2,
+            ["did you mean epochs"],
+        ),
+        (
+            ("train", "celeba_rarest4", "--data", "builds/celeba-rarest4", "--device", "gpu"),
+            2,
+            ["expected cpu or cuda"],
+        ),
+        (
+            ("train", "celeba_attributes", "--data", "builds/celeba-rarest4", "--out", "x", "--set", "task=Number()"),
+            2,
+            [],
+        ),
+        (("train", "own_face", "--data", "builds/celeba-rarest4"), 1, ["runs/celeba_attributes: no run.json"]),
+        (("evaluate", "runs/none"), 1, ["runs/none: no run.json"]),
+        (("predict", "runs/none", "x.jpg"), 2, ["no such photo"]),
+        (("predict", "runs/celeba_rarest4"), 2, ["give at least one photo"]),
+        (("report", "runs/none"), 1, ["runs/none: no run.json"]),
+        (("recipes", "nothing_like_it"), 2, ["is not known"]),
+    ],
+)
+def test_wrong_words_of_the_trainer_are_one_line(
+    trained: Path, words: tuple[str, ...], code: int, texts: list[str]
+) -> None:
+    before = sorted(path.name for path in trained.rglob("*"))
+    check_refused(facepack(*words, cwd=trained), code, *texts)
+    assert sorted(path.name for path in trained.rglob("*")) == before, "nothing is left behind"
+
+
+def test_recipes_are_listed_and_shown_with_their_fields() -> None:
+    listed = facepack("recipes")
+    assert listed.returncode == 0
+    assert len([line for line in listed.stdout.splitlines() if line.startswith("celeba_attributes")]) == 4
+    shown = facepack("recipes", "celeba_rarest4").stdout
+    assert "facepack build celeba --classes rarest4 --size 64" in shown
+    assert "rarest4_cnn(dropout=0.5)" in shown

@@ -1,0 +1,241 @@
+"""Measure training steps fed by the loader against the same steps on one batch in memory, and fed by ImageFolder.
+
+    python benchmarks/fit.py --celeba data/celeba --simpsons data/simpsons
+
+writes benchmarks/results/fit.json, and from it fit.md and fit.png; fifteen minutes on two cores. Each recipe runs
+epochs that take turns: its steps fed by facepack, fed one resident batch again and again, and fed by torchvision's
+ImageFolder and a DataLoader with a worker per core, from the same JPEGs with the same augmentation.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import figures
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from figures import Figure, Raw
+from torch import nn
+
+from facepack.build import Place, build
+from facepack.manifest import Configuration
+from trainer import models, optim, recipes
+from trainer.augment import Normalize
+from trainer.data import Data, Placement
+from trainer.loader import Batch
+from trainer.recipe import Recipe
+
+NUM_CORES = len(os.sched_getaffinity(0))
+LIBRARIES = ("facepack", "torch", "torchvision", "nvidia-dali-cuda120", "numpy")
+GOAL = 1.03
+WAYS = ("resident", "facepack", "ImageFolder")
+CASES = {
+    "celeba_rarest4": ("celeba", {"classes": "rarest4", "size": "64", "split": "90/5/5"}),
+    "simpsons_cnn": ("simpsons", {"size": "64"}),
+    "simpsons_modern": ("simpsons", {"size": "32"}),
+    "celeba_attributes_modern": ("celeba", {"size": "keep", "limit": 4000, "split": "90/5/5"}),
+}
+"""Recipe: dataset, and how it is built here."""
+
+
+# One recipe
+
+
+class Steps:
+    """The steps of a recipe on batches from anywhere."""
+
+    def __init__(self, recipe: Recipe, *, names: tuple[str, ...], size_px: tuple[int, int]) -> None:
+        torch.manual_seed(0)
+        self._recipe = recipe
+        network = models.network(recipe.network, num_outputs=recipe.task.num_outputs(names), size_px=size_px)
+        self._network: nn.Module = network.to(memory_format=torch.channels_last).train()
+        self._optimizer = optim.optimizer(recipe, self._network)
+
+    def epoch(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
+        """Seconds of an epoch."""
+        begun = time.perf_counter()
+        for images, targets in batches:
+            with torch.autocast("cpu", torch.bfloat16, enabled=self._recipe.precision != "32-true"):
+                outputs = self._network(images.contiguous(memory_format=torch.channels_last))
+            loss = self._recipe.task.losses(outputs.float(), targets).mean()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._optimizer.step()
+            self._optimizer.zero_grad(set_to_none=True)
+            loss.item()
+        return time.perf_counter() - begun
+
+
+def measure_case(name: str, *, source: Path, folder: Path, repeats: int) -> Raw:
+    """Seconds per epoch of all ways, and the first epoch of the loader, which decodes."""
+    dataset, choices = CASES[name]
+    configuration = Configuration(dataset, **choices)  # type: ignore[arg-type]
+    build(configuration, place=Place(str(source), str(folder / "build"), workers=0))
+    recipe = recipes.load(name)
+    data = Data(recipe, str(folder / "build"), placement=Placement(torch.device("cpu")))
+    loader = data.loader("train", is_train=True)
+    target = recipe.task.target
+    steps = Steps(recipe, names=loader.targets[target].names, size_px=loader.size_px)
+    batches: list[Batch] = []
+    for batch in loader:
+        batches.append(batch)
+        if len(batches) == 2:
+            break
+    resident = (batches[0].images.clone(), batches[0].targets[target].clone())
+    steps.epoch([resident] * 5)  # so that the first epoch is no slower for what is set up
+    loader.load_state_dict(loader.state_dict() | {"consumed": 0})
+
+    def ours() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return ((batch.images, batch.targets[target]) for batch in loader)
+
+    ways: dict[str, Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]] = {
+        "resident": lambda: [resident] * len(loader),
+        "facepack": ours,
+        "ImageFolder": image_folder(data, recipe, folder / "images"),
+    }
+    first_s = steps.epoch(ours())
+    steps.epoch(ways["ImageFolder"]())  # starts its workers
+    found: list[dict[str, float]] = []
+    others: list[float] = []
+    for _ in range(repeats):
+        others.append(figures.others_at_work(num_cores=NUM_CORES))
+        found.append({way: steps.epoch(make()) for way, make in ways.items()})
+    return {"num": loader.num_samples, "first_s": first_s, "epochs": found, "others_cores": others}
+
+
+def image_folder(data: Data, recipe: Recipe, folder: Path) -> Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]:
+    """The images of the train split as files, through torchvision; targets are there but not what they were."""
+    from torch.utils.data import DataLoader
+    from torchvision import datasets
+    from torchvision.transforms import v2
+
+    table = pq.read_table(Path(data.location) / "manifest.parquet").to_pylist()
+    rows = [row for row in table if row["split"] == "train" and row["status"] == "packed"]
+    for row in rows:
+        path = folder / (row["class"] or "all") / f"{row['key']}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with (Path(data.location) / row["shard"]).open("rb") as file:
+            file.seek(row["offset"])
+            path.write_bytes(file.read(row["size"]))
+    steps: list[Any] = []
+    for one in data.pixels.filled(recipe.augment):
+        named = {field.name: getattr(one, field.name) for field in fields(one)}  # type: ignore[arg-type]
+        if isinstance(one, Normalize):
+            steps += [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+        if named.get("size", 0) is None:
+            named["size"] = rows[0]["height"], rows[0]["width"]
+        steps.append(getattr(v2, type(one).__name__)(**named))
+    images = datasets.ImageFolder(str(folder), transform=v2.Compose(steps))
+    workers: dict[str, Any] = {"num_workers": NUM_CORES, "persistent_workers": True}
+    loader = DataLoader(images, batch_size=recipe.batch_size, shuffle=True, **workers)
+    num_attributes = len(data.build.class_names) or 40
+
+    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for pixels, codes in loader:
+            is_class = recipe.task.kind == "classes"
+            yield pixels, codes if is_class else torch.zeros(len(codes), num_attributes)
+
+    return batches
+
+
+# All of them
+
+
+def measure(sources: dict[str, Path], *, names: list[str], repeats: int) -> Raw:
+    """All recipes."""
+    results: Raw = figures.about(num_cores=NUM_CORES)
+    results["versions"] = {name: version(name) for name in LIBRARIES}
+    results["cases"] = {}
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            source = sources[CASES[name][0]]
+            results["cases"][name] = measure_case(name, source=source, folder=Path(folder), repeats=repeats)
+            print(name, results["cases"][name], flush=True)
+    return results
+
+
+def all_figures(results: Raw) -> list[Figure]:
+    """Every line of the tables."""
+    found = []
+    for name, case in results["cases"].items():
+        epochs = case["epochs"]
+        for way in WAYS:
+            rates = tuple(case["num"] / epoch[way] for epoch in epochs)
+            label = "one batch, again and again" if way == "resident" else way
+            found.append(Figure(name, label, "images/s", rates, ""))
+        for way in WAYS[1:]:
+            ratios = tuple(epoch[way] / epoch["resident"] for epoch in epochs)
+            is_ours = way == "facepack"
+            met = bool(statistics.median(ratios) <= GOAL) if is_ours else None
+            goal = f"at most {GOAL}" if is_ours else ""
+            found.append(Figure(name, f"{way} / one batch, time", "", ratios, "", goal, met))
+        share = (case["first_s"] / statistics.median(epoch["resident"] for epoch in epochs),)
+        found.append(Figure(name, "facepack's first epoch, which decodes / one batch, time", "", share, ""))
+    return found
+
+
+def markdown(results: Raw) -> str:
+    """The tables with what was measured on what."""
+    busy = [one for case in results["cases"].values() for one in case["others_cores"]]
+    repeats = len(next(iter(results["cases"].values()))["epochs"])
+    lines = [
+        "# Fit",
+        "",
+        figures.headline(results, command="python benchmarks/fit.py", others_cores=busy),
+        "",
+        f"- versions: {', '.join(f'{name} {number}' for name, number in results['versions'].items())}",
+        f"- median of {repeats} epochs that take turns (smallest to largest); ratios within each turn.",
+        *figures.tables(all_figures(results)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def plot(results: Raw, file: Path) -> None:
+    """Images per second of all ways."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    every = [replace(figure, goal="") for figure in all_figures(results) if figure.unit]
+    names = list(results["cases"])
+    shape, axes = plt.subplots(len(names), figsize=(11, 1.9 * len(names)), layout="constrained")
+    for name, axis in zip(names, np.atleast_1d(axes), strict=True):
+        figures.bars(axis, [one for one in every if one.group == name], unit="images/s", limits=("one batch",))
+    hardware = results["hardware"]
+    shape.suptitle(f"Training: {hardware['cpu']}, {hardware['cores']} cores", fontsize=12)
+    shape.savefig(file, dpi=110)
+    plt.close(shape)
+
+
+def main() -> None:
+    """Measure, or only write table and plot again."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--celeba", type=Path, default=Path("data/celeba"))
+    parser.add_argument("--simpsons", type=Path, default=Path("data/simpsons"))
+    parser.add_argument("--recipe", action="append", choices=CASES, help="only this one; repeatable")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", help="folder to write to")
+    parser.add_argument("--report-only", action="store_true", help="table and plot from the JSON that is there")
+    chosen = parser.parse_args()
+    file = chosen.results / "fit.json"
+    if not chosen.report_only:
+        sources = {"celeba": chosen.celeba.resolve(), "simpsons": chosen.simpsons.resolve()}
+        results = measure(sources, names=chosen.recipe or list(CASES), repeats=chosen.repeats)
+        chosen.results.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(results, indent=1) + "\n")
+    results = json.loads(file.read_text())
+    (chosen.results / "fit.md").write_text(markdown(results))
+    plot(results, chosen.results / "fit.png")
+
+
+if __name__ == "__main__":
+    main()
