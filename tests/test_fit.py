@@ -39,8 +39,8 @@ def build(celeba: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def small(**choices: Any) -> Recipe:
-    """With dropout, averaged weights and random augmentation."""
-    return tiny(**{"network": TINY, "epochs": 3, **choices})
+    """With dropout, averaged weights, random augmentation and mixing."""
+    return tiny(**{"network": TINY, "epochs": 3, "mixup": 0.2, **choices})
 
 
 def weights(folder: Path, file: str = runs.LAST_FILE) -> dict[str, torch.Tensor]:

@@ -246,8 +246,8 @@ class _Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         targets = batch.targets[self._task.target]
-        outputs = self._model(batch.images.contiguous(memory_format=torch.channels_last))
-        losses = self._task.losses(outputs.float(), targets) * batch.mask
+        outputs, losses = self._losses(batch.images, targets)
+        losses = losses * batch.mask
         num_all = _summed(batch.mask.sum(), fabric)
         # Gradients are averaged over ranks: this makes them those of the mean over the whole batch.
         fabric.backward(losses.sum() * (fabric.world_size / num_all))
@@ -258,8 +258,20 @@ class _Trainer:
         if self._averaged is not None:
             self._averaged.update_parameters(self._network)
         with torch.no_grad():
-            scores = self._task.scores(self._task.said(outputs.float()), targets) * batch.mask
+            scores = self._task.scores(self._task.said(outputs), targets) * batch.mask
             return torch.stack([losses.sum().double(), scores.sum().double(), batch.mask.sum().double()])
+
+    def _losses(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Outputs, float32, and the loss of each sample."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        if not self._recipe.mixup:
+            outputs = self._model(images).float()
+            return outputs, self._task.losses(outputs, targets)
+        share = float(torch.distributions.Beta(self._recipe.mixup, self._recipe.mixup).sample())
+        order = torch.randperm(len(images)).to(images.device)
+        outputs = self._model(share * images + (1 - share) * images[order]).float()
+        losses = share * self._task.losses(outputs, targets)
+        return outputs, losses + (1 - share) * self._task.losses(outputs, targets[order])
 
     def _set_mode(self) -> None:
         """Training mode, but for frozen layers: their batch norm would go on moving towards the new images."""

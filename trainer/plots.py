@@ -47,7 +47,8 @@ def curves(name: str, title: str, lines: Sequence[Line], *, what: str) -> Plot:
             x, y = line.best_epoch + 1, line.values[line.best_epoch]
             axis.axvline(x, color=colour, linewidth=0.8, linestyle=":")
             axis.plot([x], [y], marker="o", markersize=6, color=colour)
-            offset = (6, 8) if x < 0.8 * len(line.values) else (-6, 8)
+            below = y > line.values[0]  # a curve that climbs leaves room below it
+            offset = (6 if x < 0.8 * len(line.values) else -6, -15 if below else 8)
             side = "left" if offset[0] > 0 else "right"
             axis.annotate(f"{y:.4f}", (x, y), xytext=offset, textcoords="offset points", ha=side, color=colour)
     axis.set(xlabel="epoch", ylabel=what)

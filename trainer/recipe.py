@@ -56,6 +56,8 @@ class Recipe:
     """Over all ranks."""
     epochs: int = 10
     seed: int = 0
+    mixup: float = 0.0
+    """Images and their losses are mixed in pairs, by a share from Beta(mixup, mixup) (Zhang et al. 2018); 0 is none."""
     balanced: bool = False
     """Every class equally often in training."""
     average: float = 0.0
@@ -82,7 +84,7 @@ class Recipe:
         for name in ("lr", "batch_size", "epochs"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} {getattr(self, name)}: expected more than 0")
-        for name in ("patience", "momentum", "weight_decay", "lr_decay", "clip_norm"):
+        for name in ("patience", "momentum", "weight_decay", "lr_decay", "clip_norm", "mixup"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} {getattr(self, name)}: expected at least 0")
         for name in ("average", "warmup"):

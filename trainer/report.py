@@ -246,13 +246,14 @@ def _facts(story: Story) -> list[tuple[str, str]]:
     ]
     if run.num_learning < run.num_weights:
         facts.insert(2, ("learning", f"{run.num_learning:,} weights; the others are frozen"))
-    for split, figures in story.scores["splits"].items():
-        if "calibration_error" in figures:
-            told = f"{figures['calibration_error']:.3f} on {split}, at temperature {story.scores['temperature']:.2f}"
-            facts.append(("calibration error", told))
-    facts.append(
-        ("loss", ", ".join(f"{figures['loss']:.4f} {name}" for name, figures in story.scores["splits"].items()))
-    )
+    splits = story.scores["splits"].items()
+    errors = [
+        f"{figures['calibration_error']:.3f} {name}" for name, figures in splits if "calibration_error" in figures
+    ]
+    if errors:
+        temperature = story.scores["temperature"]
+        facts.append(("calibration error", f"{', '.join(errors)}, at temperature {temperature:.2f}"))
+    facts.append(("loss", ", ".join(f"{figures['loss']:.4f} {name}" for name, figures in splits)))
     return [(name, text) for name, text in facts if text]
 
 
