@@ -28,7 +28,7 @@ from torch import nn
 
 from facepack.build import Place, build
 from facepack.manifest import Configuration
-from trainer import models, optim, recipes
+from trainer import fit, models, optim, recipes
 from trainer.augment import Normalize
 from trainer.data import Data, Placement
 from trainer.loader import Batch
@@ -64,7 +64,7 @@ class Steps:
         """Seconds of an epoch."""
         begun = time.perf_counter()
         for images, targets in batches:
-            with torch.autocast("cpu", torch.bfloat16, enabled=self._recipe.precision != "32-true"):
+            with torch.autocast("cpu", torch.bfloat16, enabled=fit.precision_of(self._recipe, "cpu") != "32-true"):
                 outputs = self._network(images.contiguous(memory_format=torch.channels_last))
             loss = self._recipe.task.losses(outputs.float(), targets).mean()
             loss.backward()  # type: ignore[no-untyped-call]

@@ -1,6 +1,7 @@
 """evaluate: every sample once with its own answer, figures that agree with them, and builds that do not fit refused."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from facepack.errors import JobError, UsageError
 from trainer import checkpoint, evaluate, recipes
 from trainer import run as runs
 from trainer.data import OTHER, Data, Mixture, Placement
-from trainer.evaluate import Answers
+from trainer.evaluate import Answers, Trained
 from trainer.task import Attributes, Number
 
 CPU = torch.device("cpu")
@@ -81,10 +82,34 @@ def test_another_build_of_the_same_classes_is_scored_beside_the_runs_own(run: Pa
     make(tmp_path / "celeba", tmp_path / "another", split="60/20/20", seed=3)
     before = (run / runs.SCORES_FILE).read_bytes()
     scores, out = evaluate.evaluate(run, data=str(tmp_path / "another"), device=CPU)
-    assert out == run / "on-another"
+    assert out.name.startswith("on-another-")
+    assert out.parent == run
     assert list(scores["splits"]) == ["valid", "test"]
     assert (run / runs.SCORES_FILE).read_bytes() == before
     assert (out / runs.PREDICTIONS_FILE).exists()
+
+
+def test_one_split_alone_leaves_what_is_known_of_the_others(run: Path) -> None:
+    before = {name: (run / name).read_bytes() for name in (runs.SCORES_FILE, runs.PREDICTIONS_FILE)}
+    scores, _ = evaluate.evaluate(run, splits=["train"], device=CPU)
+    assert set(scores["splits"]) == {"train", "valid", "test"}
+    kept = json.loads(before[runs.SCORES_FILE])["splits"]
+    assert {split: scores["splits"][split] for split in kept} == kept
+    rows = pq.read_table(run / runs.PREDICTIONS_FILE)
+    assert rows["split"].to_pylist().count("test") == kept["test"]["num"]
+    for name, content in before.items():
+        (run / name).write_bytes(content)
+
+
+def test_build_that_was_moved_is_known_again(run: Path, build: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    shutil.copytree(build, tmp_path / "moved")
+    _, out = evaluate.evaluate(tmp_path / "run", data=str(tmp_path / "moved"), device=CPU)
+    assert out == tmp_path / "run"
+    assert runs.read(tmp_path / "run").data.location == str(tmp_path / "moved")
+    shutil.rmtree(tmp_path / "moved")
+    with pytest.raises(JobError, match="where the build of the run lies now, say with --data"):
+        evaluate.evaluate(tmp_path / "run", device=CPU)
 
 
 def test_build_with_other_classes_is_refused(celeba: Path, run: Path, tmp_path: Path) -> None:
@@ -144,15 +169,25 @@ def test_temperature_takes_back_what_was_made_too_sure() -> None:
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     targets = np.array([rng.choice(3, p=row / row.sum()) for row in probabilities.astype(float)])
     found = Answers(np.arange(4000), 3 * logits, targets)
-    temperature, thresholds = evaluate.calibrated(found, recipe=tiny(calibrate=True))
-    assert temperature == pytest.approx(3.0, rel=0.1)
-    assert thresholds is None
-    assert evaluate.calibrated(found, recipe=tiny(calibrate=False))[0] == 1.0
+    trained = Trained(torch.nn.Identity())
+    calibrated = evaluate.calibrated(trained, found, recipe=tiny(calibrate=True))
+    assert calibrated.temperature == pytest.approx(3.0, rel=0.1)
+    assert calibrated.thresholds is None
+    assert evaluate.calibrated(trained, found, recipe=tiny(calibrate=False)).temperature == 1.0
+
+
+def test_temperature_of_a_perfect_or_tiny_split_stays_within_bounds() -> None:
+    trained, targets = Trained(torch.nn.Identity()), np.arange(300) % 3
+    outputs = (20 * np.eye(3, dtype=np.float32))[targets]
+    assert evaluate.calibrated(trained, Answers(np.arange(300), outputs, targets), recipe=tiny()).temperature >= 0.2
+    few = Answers(np.arange(9), outputs[:9], targets[:9])
+    assert evaluate.calibrated(trained, few, recipe=tiny()).temperature == 1.0
 
 
 def test_thresholds_of_attributes_come_from_valid() -> None:
     found = Answers(np.arange(4), np.array([[-3], [-2], [-1], [0]], np.float32), np.array([[0], [0], [1], [1]]))
-    _, thresholds = evaluate.calibrated(found, recipe=replace(tiny(), task=Attributes(), calibrate=False))
+    recipe = tiny(task=Attributes(), calibrate=False)
+    thresholds = evaluate.calibrated(Trained(torch.nn.Identity()), found, recipe=recipe).thresholds
     assert thresholds is not None
     assert 1 / (1 + np.exp(2)) < thresholds[0] < 1 / (1 + np.exp(1))
 
@@ -178,6 +213,7 @@ def test_own_face_is_learnt_among_faces_drawn_from_another_build(whole: Path, tm
     train(own, tmp_path / "run", recipe)
     run = runs.read(tmp_path / "run")
     assert run.names == ("me", OTHER)
+    assert run.negatives is not None
     assert run.pixels == runs.read(base).pixels
     predictions = pq.read_table(tmp_path / "run" / runs.PREDICTIONS_FILE).to_pylist()
     assert [row["target"] for row in predictions].count("me") == [row["target"] for row in predictions].count(OTHER)

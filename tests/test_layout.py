@@ -32,7 +32,7 @@ TRAINER_ORDER = [
     ["draws", "targets", "staging", "calls", "checkpoint", "plots", "progress"],
     ["feed", "augment", "task", "models"],
     ["pipeline", "recipe", "metrics"],
-    ["loader", "recipes", "optim"],
+    ["loader", "recipes", "optim", "stopping"],
     ["data"],
     ["run"],
     ["logs", "evaluate"],

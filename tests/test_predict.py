@@ -1,6 +1,7 @@
 """predict: a photo is treated as the images that the run learnt from, and says so where it cannot be."""
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -83,10 +84,10 @@ def test_photo_without_a_face_or_with_several_is_said_so(wild: Path, tmp_path: P
     (tmp_path / "text.jpg").write_text("no picture")
     names = ["two.png", "none.png", "text.jpg"]
     answers = predict.predict([wild / "run"], [tmp_path / name for name in names], device=CPU)
-    assert [answer.text for answer in answers] == [
-        "several faces; --all-faces takes each",
-        "no face found",
-        "not an image",
+    assert [answer.lines for answer in answers] == [
+        ["several faces; --all-faces takes each"],
+        ["no face found"],
+        ["not an image"],
     ]
     every = predict.predict([wild / "run"], [tmp_path / "two.png"], device=CPU, all_faces=True)
     assert len(every) == 2
@@ -123,3 +124,12 @@ def test_folders_give_their_images_and_empty_ones_an_error(celeba: Path, tmp_pat
         predict.photos_of([str(tmp_path)])
     with pytest.raises(UsageError, match=r"nobody\.jpg: no such photo"):
         predict.photos_of([str(tmp_path / "nobody.jpg")])
+
+
+def test_runs_of_one_name_stay_apart_and_ages_below_one_are_no_shares(wild: Path, tmp_path: Path) -> None:
+    shutil.copytree(wild / "run", tmp_path / "run")
+    photo = wild / "utkface" / pq.read_table(wild / "build" / "manifest.parquet")["source"][0].as_py()
+    answers = predict.predict([wild / "run", tmp_path / "run"], [photo], device=CPU)
+    assert len({answer.run for answer in answers}) == 2
+    assert predict.Answer(photo, "run", said=(("age", 0.6),), is_number=True).lines == ["age 0.6"]
+    assert predict.Answer(photo, "run", said=(("Bald", 0.6),)).lines == ["Bald 60 %"]

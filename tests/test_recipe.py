@@ -110,7 +110,7 @@ def test_settings_change_fields_of_every_kind() -> None:
         ("epochs=many", "epochs=many: input should be a valid integer"),
         ("epochs=0", "epochs 0: expected more than 0"),
         ("lr=-1", "lr -1.0: expected more than 0"),
-        ("lr=nan", "lr nan: expected more than 0"),
+        ("lr=nan", "lr nan: expected a number"),
         ("optimizer=adamm", "optimizer=adamm: input should be 'adam', 'adamw', 'sgd' or 'adagrad'"),
         ("average=1", "expected 0 <= average < 1"),
         ("task=Clases()", "did you mean Classes"),

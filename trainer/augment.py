@@ -362,5 +362,5 @@ def check(augmentations: Sequence[Augmentation]) -> None:
     for step in augmentations:
         for name, value in vars(step).items():
             for number in value if isinstance(value, Sequence) else (value,):
-                if number is not None and not math.isfinite(number):
+                if number is not None and not (isinstance(number, int | float) and math.isfinite(number)):
                     raise UsageError(f"augment: {type(step).__name__}: {name} is {value}")

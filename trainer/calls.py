@@ -31,7 +31,10 @@ def made(text: str, known: Mapping[str, Callable[..., Any]], *, what: str) -> An
         inspect.signature(function).bind(*arguments, **named)
     except TypeError as error:
         raise UsageError(f"{what} {name}: {error}; it is {name}{inspect.signature(function)}") from error
-    return function(*arguments, **named)
+    try:
+        return function(*arguments, **named)
+    except (TypeError, ValueError) as error:
+        raise error if isinstance(error, UsageError) else UsageError(f"{what} {text}: {error}") from error
 
 
 def made_list(text: str, known: Mapping[str, Callable[..., Any]], *, what: str) -> tuple[Any, ...]:

@@ -41,7 +41,7 @@ def _device(name: str) -> Any:
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="What to train; facepack recipes lists them.")],
     data: Annotated[str, typer.Option(help="The build to train on (folder or URL).")],
-    out: Annotated[Path | None, typer.Option(help="Folder of the run. [runs/RECIPE]")] = None,
+    out: Annotated[str, typer.Option(help="Folder of the run. [runs/RECIPE]")] = "",
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the recipe; repeatable.")
     ] = None,
@@ -57,19 +57,25 @@ def train(
     """
     with terminal.errors_as_lines(debug=debug):
         check_installed()
-        where = {"device": device, "save_every_s": save_every, "wandb": wandb}
-        trained(recipe, settings or [], data=data, out=out or Path("runs", recipe), show=show, **where)
+        from facepack.storage import is_url
+        from trainer import fit
+
+        if is_url(out):
+            raise UsageError(f"--out {out}: a run is kept in a folder; builds are read from URLs")
+        where = fit.Settings(device=device, save_every_s=save_every, wandb=wandb)
+        trained(recipe, settings or [], data=data, out=Path(out or f"runs/{recipe}"), where=where, show=show)
 
 
-def trained(name: str, settings: list[str], *, data: str, out: Path, show: bool = False, **where: Any) -> None:
-    """Train a recipe, and say what came of it; `where` are fields of `trainer.fit.Settings`."""
+def trained(name: str, settings: list[str], *, data: str, out: Path, where: Any = None, show: bool = False) -> None:
+    """Train a recipe, and say what came of it; `where` are `trainer.fit.Settings`."""
     from trainer import fit, recipes, report
+    from trainer.run import SCORES_FILE
 
-    fit.fit(name, recipes.load(name, settings), data=data, out=out, settings=fit.Settings(**where))
+    fit.fit(name, recipes.load(name, settings), data=data, out=out, settings=where)
     if not fit.is_first_rank():
         return
     path = report.write(out)
-    _show_scores(json.loads((out / "scores.json").read_bytes()) if (out / "scores.json").exists() else {"splits": {}})
+    _show_scores(json.loads((out / SCORES_FILE).read_bytes()))
     terminal.out.print(f"{path}: the report", soft_wrap=True)
     if show:
         report.opened(path)
@@ -127,7 +133,7 @@ def predict(
         answers = predicting.predict(folders, photos, device=_device(device), all_faces=all_faces, landmarks=landmarks)
         Store(str(out.parent)).write(out.name, predicting.picture(answers))
         predicting.show(answers, as_json=as_json)
-        terminal.note(f"{out}: the photos, with what was said")
+        terminal.note(f"{out}: the first photos, with what was said")
 
 
 def recipes(

@@ -1,7 +1,8 @@
 """Data: the loaders of a run, over a build, or over a build and others' faces as one more class."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,12 @@ import torch
 
 from facepack import manifest
 from facepack.errors import UsageError
-from facepack.manifest import Build, Status
-from facepack.storage import Store
+from facepack.manifest import Build, Configuration, Status
+from facepack.storage import Store, is_url
 from trainer import draws
 from trainer.augment import Augmentation, Normalize
 from trainer.feed import FeedSettings
-from trainer.loader import Batch, CacheKind, Loader
+from trainer.loader import Batch, Loader
 from trainer.recipe import Recipe
 
 OTHER = "other"
@@ -31,7 +32,27 @@ class Placement:
     device: torch.device
     rank: int = 0
     world_size: int = 1
-    cache: CacheKind = "auto"
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """What is kept of the build that a run was trained on."""
+
+    location: str
+    digest: str
+    plan_digest: str
+    configuration: Configuration
+    class_names: list[str]
+    counts: manifest.Counts
+    mean: list[float] | None
+    std: list[float] | None
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, build: Build, location: str) -> "TrainedOn":
+        """Take it from build.json."""
+        kept = {name: getattr(build, name) for name in cls.__dataclass_fields__ if name != "location"}
+        return cls(location=location, **kept)
 
 
 @dataclass(frozen=True)
@@ -59,18 +80,15 @@ class Pixels:
 class Data:
     """A build as a recipe looks at it."""
 
-    def __init__(
-        self, recipe: Recipe, location: str, *, placement: Placement, pixels: Pixels | None = None, negatives: str = ""
-    ) -> None:
+    def __init__(self, recipe: Recipe, location: str, *, placement: Placement, pixels: Pixels | None = None) -> None:
         """Open it. `pixels` are those of the build a run was trained on. Raises `JobError` or `UsageError`."""
-        self.build = manifest.read_build(location)
-        self.location = Store(location).location
+        self.location = location if is_url(location) else str(Path(location).absolute())
+        self.build = manifest.read_build(self.location)
         self.pixels = pixels or Pixels.of(self.build)
         self._recipe, self._placement = recipe, placement
-        self._parts = [_Part.read(location, self.build)]
-        if recipe.negatives or negatives:
-            other = recipe.negatives or negatives
-            self._parts.append(_Part.read(other, manifest.read_build(other)))
+        self._parts = [_Part.read(self.location, self.build)]
+        if recipe.negatives:
+            self._parts.append(_Part.read(recipe.negatives, manifest.read_build(recipe.negatives)))
             if recipe.task.target != "class" or OTHER in self.build.class_names:
                 raise UsageError(f"negatives: the build must have classes, none of them {OTHER!r}")
 
@@ -78,6 +96,11 @@ class Data:
     def splits(self) -> list[str]:
         """Those that hold images."""
         return [split for split in ("train", "valid", "test") if len(self._parts[0].rows(split))]
+
+    @property
+    def trained_on(self) -> list[TrainedOn]:
+        """What a run keeps of its builds."""
+        return [TrainedOn.of(part.build, part.location) for part in self._parts]
 
     @property
     def parts(self) -> "list[_Part]":
@@ -95,13 +118,13 @@ class Data:
             "split": split,
             "augment": self.pixels.filled(recipe.augment if is_train else recipe.eval_augment),
             "seed": recipe.seed,
-            "cache": place.cache,
+            "cache": "none" if split == "test" else "auto",  # it is gone through once
             "device": place.device,
             "rank": place.rank,
             "world_size": place.world_size,
         }
         feed = FeedSettings(shuffle=is_train, balanced=is_train and recipe.balanced)
-        batch_size = recipe.batch_size if is_train else max(recipe.batch_size, 256)
+        batch_size = recipe.batch_size if is_train else max(2 * recipe.batch_size, 64)
         target = (recipe.task.target,)
         if len(self._parts) == 1:
             return Loader(self._parts[0].location, batch_size=batch_size, targets=target, feed=feed, **common)
@@ -167,11 +190,6 @@ class Mixture:
     def size_px(self) -> tuple[int, int]:
         """Height and width of the images."""
         return self._first.size_px
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that the next batch belongs to."""
-        return self._first.epoch
 
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the current epoch."""

@@ -1,14 +1,16 @@
 """Evaluate: what a network says of every sample of a split, once each over all ranks, and how right it is."""
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 import torch.distributed
 from torch import nn
@@ -22,8 +24,11 @@ from trainer.data import Data, Mixture, Placement
 from trainer.loader import Loader
 from trainer.recipe import Recipe
 from trainer.run import Run
+from trainer.task import Task
 
 _MAX_STEPS = 100
+_FEWEST_TO_CALIBRATE = 50
+_TEMPERATURES = (0.2, 5.0)
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,13 @@ def load(folder: Path, run: Run, *, device: torch.device) -> Trained:
         raise JobError(
             f"{folder / runs.BEST_FILE}: not the network of {folder}: {str(error).splitlines()[0]}"
         ) from error
+
+
+def save(folder: Path, trained: Trained) -> None:
+    """Write best.ckpt."""
+    thresholds = None if trained.thresholds is None else trained.thresholds.tolist()
+    content = {"network": trained.network.state_dict(), "epoch": trained.epoch}
+    checkpoint.save(folder / runs.BEST_FILE, content | {"temperature": trained.temperature, "thresholds": thresholds})
 
 
 def num_outputs(run: Run) -> int:
@@ -127,26 +139,34 @@ def scored(found: Answers, *, run: Run, trained: Trained) -> tuple[dict[str, Any
     return figures, said
 
 
-def calibrated(found: Answers, *, recipe: Recipe) -> tuple[float, npt.NDArray[np.float64] | None]:
-    """The temperature that gives these answers the least loss, and the thresholds that tell attributes apart best."""
-    task, temperature = recipe.task.scored, 1.0
+def calibrated(trained: Trained, found: Answers, *, recipe: Recipe) -> Trained:
+    """With the temperature that gives these answers the least loss, and thresholds that tell attributes apart best."""
+    task = recipe.task.scored
     outputs, targets = torch.from_numpy(found.outputs), torch.from_numpy(found.targets)
-    if recipe.calibrate and task.kind != "number":
-        log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
-        optimizer = torch.optim.LBFGS([log_temperature], max_iter=_MAX_STEPS, line_search_fn="strong_wolfe")
-
-        def loss() -> torch.Tensor:
-            optimizer.zero_grad()
-            value = task.losses(outputs.double() / log_temperature.exp(), targets).mean()
-            value.backward()  # type: ignore[no-untyped-call]
-            return value
-
-        optimizer.step(loss)  # type: ignore[no-untyped-call]
-        temperature = float(log_temperature.detach().exp().clamp(0.05, 20.0))
+    temperature = 1.0
+    if recipe.calibrate and task.kind != "number" and len(found) >= _FEWEST_TO_CALIBRATE:
+        temperature = _temperature(task, outputs.double(), targets)
     if task.kind != "attributes":
-        return temperature, None
+        return replace(trained, temperature=temperature)
     said = task.said(outputs / temperature).numpy()
-    return temperature, np.asarray(metrics.best_thresholds(said, found.targets), np.float64)
+    return replace(trained, temperature=temperature, thresholds=metrics.best_thresholds(said, found.targets))
+
+
+def _temperature(task: Task, outputs: torch.Tensor, targets: torch.Tensor) -> float:
+    """The number that outputs are divided by for the least mean loss, within bounds that a small split needs."""
+    log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_temperature], max_iter=_MAX_STEPS, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = task.losses(outputs / log_temperature.exp(), targets).mean()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    found = float(log_temperature.detach().exp())
+    low, high = _TEMPERATURES
+    return min(max(found, low), high) if math.isfinite(found) else 1.0
 
 
 def evaluate(
@@ -159,12 +179,17 @@ def evaluate(
     """
     run = runs.read(folder)
     trained = load(folder, run, device=device)
-    opened = Data(run.recipe, data or run.data.location, placement=Placement(device, cache="none"), pixels=run.pixels)
-    is_own = opened.build.plan_digest == run.data.plan_digest and opened.build.digest == run.data.digest
+    try:
+        opened = Data(run.recipe, data or run.data.location, placement=Placement(device), pixels=run.pixels)
+    except JobError as error:
+        hint = "" if data else "; where the build of the run lies now, say with --data"
+        raise JobError(f"{error}{hint}") from error
+    is_own = run.is_trained_on(opened.trained_on)
     if not data and not is_own:
-        raise JobError(
-            f"{run.data.location}: another build than {folder} was trained on; name it with --data to use it"
-        )
+        raise JobError(f"{run.data.location}: built anew since {folder} was trained; name it with --data to use it")
+    if is_own and opened.location != run.data.location:  # it was moved
+        run = replace(run, data=replace(run.data, location=opened.location))
+        run.write(folder)
     chosen = list(splits) or [split for split in opened.splits if split != "train"] or opened.splits
     loaders = {split: opened.loader(split, is_train=False) for split in chosen}
     for loader in loaders.values():
@@ -178,7 +203,7 @@ def evaluate(
             answered = answers(trained.network, loader, run=run)
         assert answered is not None
         found[split] = answered
-    out = folder if is_own else folder / f"on-{Path(opened.location).name}"
+    out = folder if is_own else folder / f"on-{Path(opened.location).name}-{opened.build.plan_digest[:8]}"
     return write(found, run=run, trained=trained, data=opened, out=out), out
 
 
@@ -197,18 +222,33 @@ def check_names(run: Run, names: tuple[str, ...], *, where: str, folder: Path) -
 
 
 def write(found: dict[str, Answers], *, run: Run, trained: Trained, data: Data, out: Path) -> dict[str, Any]:
-    """Score the answers of some splits; write scores.json and predictions.parquet."""
-    scores: dict[str, Any] = {"score": run.recipe.task.score, "epoch": trained.epoch, "splits": {}}
-    scores["temperature"] = trained.temperature
-    tables = []
+    """Score the answers of some splits; write scores.json and predictions.parquet, where other splits stay."""
+    scores: dict[str, Any] = {"score": run.recipe.task.score, "epoch": trained.epoch}
+    scores |= {"temperature": trained.temperature, "splits": {}}
+    tables = _kept(out, scores, besides=list(found))
     for split, answered in found.items():
         scores["splits"][split], said = scored(answered, run=run, trained=trained)
         tables.append(_table(answered, said, split=split, run=run, keys=data.keys(answered.rows)))
     out.mkdir(parents=True, exist_ok=True)
     store = Store(str(out))
-    manifest.write_table(store, runs.PREDICTIONS_FILE, pa.concat_tables(tables))
+    if tables:
+        manifest.write_table(store, runs.PREDICTIONS_FILE, pa.concat_tables(tables))
     store.write(runs.SCORES_FILE, (json.dumps(scores, indent=1, ensure_ascii=False) + "\n").encode())
     return scores
+
+
+def _kept(out: Path, scores: dict[str, Any], *, besides: list[str]) -> list[pa.Table]:
+    """What was found before of other splits with the same network: its figures go into `scores`, its rows are given."""
+    try:
+        before = json.loads((out / runs.SCORES_FILE).read_bytes())
+        table = manifest.read_table(Store(str(out)), runs.PREDICTIONS_FILE)
+        if any(before[name] != scores[name] for name in ("score", "epoch", "temperature")):
+            return []
+        others = {split: figures for split, figures in before["splits"].items() if split not in besides}
+    except (OSError, ValueError, KeyError, AttributeError, JobError):
+        return []
+    scores["splits"] |= others
+    return [table.filter(pc.equal(table["split"], split)) for split in others]
 
 
 def _table(found: Answers, said: npt.NDArray[np.float32], *, split: str, run: Run, keys: list[str]) -> pa.Table:

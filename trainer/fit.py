@@ -26,13 +26,12 @@ from trainer import checkpoint, evaluate, models, optim
 from trainer import run as runs
 from trainer.data import Data, Mixture, Placement
 from trainer.evaluate import Trained
-from trainer.loader import Batch, CacheKind, Loader
+from trainer.loader import Batch, Loader
 from trainer.logs import Logs
 from trainer.progress import TrainingProgress
 from trainer.recipe import Recipe
-from trainer.run import Run, TrainedOn
-
-Row = dict[str, float]
+from trainer.run import Run
+from trainer.stopping import Row, best_epoch, should_stop
 
 _CHECK_EVERY = 50
 """Steps between looks at the loss on a GPU, as each look waits for it."""
@@ -46,10 +45,7 @@ class Settings:
     device: str = ""
     save_every_s: float = 60.0
     """Seconds between checkpoints within an epoch."""
-    cache: CacheKind = "auto"
     wandb: bool = False
-    stop_after_steps: int | None = None
-    """Stop as an interrupt would."""
 
 
 @dataclass
@@ -59,12 +55,12 @@ class _State:
     epoch: int = 0
     step: int = 0
     sums: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Of the epoch so far: loss, score, samples."""
-    wait_s: float = 0.0
+    """Of the epoch so far, over all ranks: loss, score, samples."""
     train_s: float = 0.0
+    wait_s: float = 0.0
+    save_s: float = 0.0
     history: list[Row] = field(default_factory=list)
     times: list[Row] = field(default_factory=list)
-    best_epoch: int = -1
     ended: bool = False
 
 
@@ -82,9 +78,12 @@ def fit(recipe_name: str, recipe: Recipe, *, data: str, out: Path, settings: Set
     if fabric.is_global_zero:
         Store(str(out)).make()
     with held(Store(str(out)), what="run") if fabric.is_global_zero else nullcontext():
-        trainer.set_up()
-        trainer.train()
-        return trainer.finish()
+        try:
+            trainer.set_up()
+            trainer.train()
+            return trainer.finish()
+        except torch.OutOfMemoryError as error:
+            raise JobError(f"the GPU has too little memory: --set batch_size={recipe.batch_size // 2}") from error
 
 
 def is_first_rank() -> bool:
@@ -107,13 +106,13 @@ def _fabric(settings: Settings, recipe: Recipe) -> Fabric:
         devices=here,
         num_nodes=world_size // here,
         strategy="ddp" if world_size > 1 else "auto",
-        precision=_precision(recipe, wanted),
+        precision=precision_of(recipe, wanted),
     )
     fabric.launch()
     return fabric
 
 
-def _precision(recipe: Recipe, device: str) -> Literal["32-true", "bf16-mixed"]:
+def precision_of(recipe: Recipe, device: str) -> Literal["32-true", "bf16-mixed"]:
     """The arithmetic of a recipe on this machine."""
     if recipe.precision != "auto":
         return recipe.precision
@@ -137,15 +136,19 @@ class _Trainer:
     ) -> None:
         self._fabric, self._recipe, self._out, self._settings = fabric, recipe, out, settings
         base = runs.read(Path(recipe.base)) if recipe.base else None
-        place = Placement(fabric.device, fabric.global_rank, fabric.world_size, settings.cache)
+        place = Placement(fabric.device, fabric.global_rank, fabric.world_size)
         self._data = Data(recipe, data, placement=place, pixels=base.pixels if base else None)
         self._train_loader = self._data.loader("train", is_train=True)
-        self._valid_loader = self._data.loader("valid", is_train=False) if "valid" in self._data.splits else None
+        others = [split for split in self._data.splits if split != "train"]
+        self._loaders = {split: self._data.loader(split, is_train=False) for split in others}
         self._task = recipe.task
         names = self._train_loader.targets[self._task.target].names
         size_px = self._train_loader.size_px
-        if self._valid_loader is not None and self._valid_loader.size_px != size_px:
-            raise UsageError(f"augment gives images of {size_px} pixels, eval_augment of {self._valid_loader.size_px}")
+        for split, loader in self._loaders.items():
+            if loader.size_px != size_px:
+                raise UsageError(
+                    f"augment gives images of {_size(size_px)} pixels, eval_augment on {split} {_size(loader.size_px)}"
+                )
         torch.manual_seed(recipe.seed)
         self._network = models.network(recipe.network, num_outputs=self._task.num_outputs(names), size_px=size_px)
         if base is not None:
@@ -154,13 +157,15 @@ class _Trainer:
         self.run = Run(
             recipe_name=recipe_name,
             recipe=recipe,
-            data=TrainedOn.of(self._data.build, self._data.location),
+            data=self._data.trained_on[0],
+            negatives=self._data.trained_on[1] if recipe.negatives else None,
+            base_digest=runs.digest_of(Path(recipe.base) / runs.BEST_FILE) if recipe.base else "",
             names=names,
             size_px=size_px,
             pixels=self._data.pixels,
             num_weights=sum(weight.numel() for weight in self._network.parameters()),
             num_learning=sum(learning),
-            precision=_precision(recipe, fabric.device.type),
+            precision=precision_of(recipe, fabric.device.type),
             versions=runs.versions(),
             machine=runs.machine(fabric.device),
         )
@@ -172,8 +177,13 @@ class _Trainer:
         """Put network and optimiser on the device, and go on from the last checkpoint where there is one."""
         recipe, fabric = self._recipe, self._fabric
         kept = None
-        if (self._out / runs.RUN_FILE).exists():
-            self.run.check_same(runs.read(self._out), folder=self._out)
+        if is_first := fabric.is_global_zero:
+            Store(str(self._out)).delete_temporary()  # of a run that was killed while it wrote
+        if has_begun := (self._out / runs.RUN_FILE).exists():
+            began = runs.read(self._out)
+            self.run.check_same(began, folder=self._out)
+            if is_first and (changed := self.run.changed_versions(began)):
+                terminal.warn(f"{self._out}: begun with {changed}; it may not end with the same weights as with that")
             if (self._out / runs.LAST_FILE).exists():
                 kept = checkpoint.load(self._out / runs.LAST_FILE)
         self._network.to(fabric.device).to(memory_format=torch.channels_last)
@@ -184,7 +194,7 @@ class _Trainer:
         if kept is not None:
             self._restore(kept, optimizer)
         self._model, self._optimizer = fabric.setup(self._network, optimizer)
-        if fabric.is_global_zero:
+        if is_first and not has_begun:
             self.run.write(self._out)
 
     # The loop
@@ -195,7 +205,11 @@ class _Trainer:
         is_first = fabric.is_global_zero
         if state.step and is_first and not state.ended:
             terminal.note(f"{self._out.name}: going on from step {state.step:,}, epoch {state.epoch + 1}")
-        logs = Logs(self._out, self.run, step=state.step, wandb=self._settings.wandb) if is_first else None
+        logs = None
+        if is_first:
+            self._warn()
+            last = state.history[-1] if state.history else {}
+            logs = Logs(self._out, self.run, step=state.step, last=last, wandb=self._settings.wandb)
         progress = TrainingProgress(num_steps=self._num_steps, done=state.step, shown=is_first)
         self._write_history()
         try:
@@ -208,47 +222,64 @@ class _Trainer:
             if logs is not None:
                 logs.close()
 
+    def _warn(self) -> None:
+        """Say what may make a run worth less than it seems."""
+        if (others := self.run.negatives) is not None:
+            fields = [(name, getattr(others.configuration, name)) for name in ("align", "margin", "size", "encoding")]
+            mine = self.run.data.configuration
+            differing = [
+                f"{name} {value} there, {getattr(mine, name)} here"
+                for name, value in fields
+                if value != getattr(mine, name)
+            ]
+            if differing:
+                told = ", ".join(differing)
+                terminal.warn(
+                    f"negatives {others.location}: cut out otherwise ({told}); a network may go by that alone"
+                )
+
     def _train_epoch(self, progress: TrainingProgress, logs: Logs | None, interrupted: list[int]) -> None:
         """The rest of the current epoch."""
-        state, recipe = self._state, self._recipe
+        state, recipe, fabric = self._state, self._recipe, self._fabric
         self._set_mode()
-        watch = _Watch(self._data, every=1 if self._fabric.device.type == "cpu" else _CHECK_EVERY)
+        watch = _Watch(self._data, every=1 if fabric.device.type == "cpu" else _CHECK_EVERY)
         log_every = max(1, len(self._train_loader) // 20)
         saved = asked = time.monotonic()
         for batch in self._train_loader:
-            came = time.monotonic()
+            state.wait_s += time.monotonic() - asked
             lr = optim.learning_rate(recipe, step=state.step, num_steps=self._num_steps)
-            sums = self._step(batch, lr=lr)
+            sums, stops = self._step(batch, lr=lr, stops=bool(interrupted))
             state.step += 1
             watch.add(state, sums, lr=lr, rows=batch.rows)
-            now = time.monotonic()
-            state.wait_s += came - asked
-            state.train_s += now - asked
-            progress.advance(epoch=state.epoch, loss=watch.loss, num_images=self._fabric.world_size * len(batch.rows))
             if logs is not None and state.step % log_every == 0:
                 watch.look(state)
                 logs.step(state.step, loss=watch.loss, lr=lr)
-            stops = interrupted or state.step == self._settings.stop_after_steps
+            now = time.monotonic()
+            state.train_s += now - asked
+            asked = now
+            progress.advance(epoch=state.epoch, loss=watch.loss, num_images=fabric.world_size * len(batch.rows))
             if stops or now - saved > self._settings.save_every_s:
                 watch.look(state)
                 self._save()
-                saved = time.monotonic()
+                saved = asked = time.monotonic()
+                state.save_s += saved - now
             if stops:
                 raise KeyboardInterrupt
-            asked = time.monotonic()
         watch.look(state)
+        state.train_s += time.monotonic() - asked
 
-    def _step(self, batch: Batch, *, lr: float) -> torch.Tensor:
-        """Learn from one batch; gives its sums of loss, score and samples on this rank, float64 (3,)."""
+    def _step(self, batch: Batch, *, lr: float, stops: bool) -> tuple[torch.Tensor, bool]:
+        """Learn from one batch; gives sums of loss, score and samples, float64 (3,), and whether any rank stops."""
         fabric, recipe, state = self._fabric, self._recipe, self._state
-        # Dropout depends on the step alone, so that a run that goes on needs no state of random numbers.
+        # What is random in a step depends on the step alone, so that a run that goes on needs no state of it.
         torch.manual_seed((recipe.seed * _SEED_STRIDE + state.step) * fabric.world_size + fabric.global_rank)
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         targets = batch.targets[self._task.target]
         outputs, losses = self._losses(batch.images, targets)
         losses = losses * batch.mask
-        num_all = _summed(batch.mask.sum(), fabric)
+        num_here = batch.mask.sum()
+        num_all, num_stops = _summed(torch.stack([num_here, num_here.new_tensor(int(stops))]), fabric)
         # Gradients are averaged over ranks: this makes them those of the mean over the whole batch.
         fabric.backward(losses.sum() * (fabric.world_size / num_all))
         if recipe.clip_norm:
@@ -259,7 +290,9 @@ class _Trainer:
             self._averaged.update_parameters(self._network)
         with torch.no_grad():
             scores = self._task.scores(self._task.said(outputs), targets) * batch.mask
-            return torch.stack([losses.sum().double(), scores.sum().double(), batch.mask.sum().double()])
+            sums = torch.stack([losses.sum().double(), scores.sum().double(), num_here.double()])
+            # On one rank nobody else can stop, and asking a GPU would mean waiting for it.
+            return _summed(sums, fabric), stops if fabric.world_size == 1 else bool(num_stops)
 
     def _losses(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Outputs, float32, and the loss of each sample."""
@@ -282,27 +315,31 @@ class _Trainer:
     def _end_epoch(self, progress: TrainingProgress, logs: Logs | None) -> None:
         """Validate, keep what is best, and write it all down."""
         state, recipe, begun = self._state, self._recipe, time.monotonic()
-        loss, score, num = _summed(torch.tensor(state.sums, dtype=torch.float64), self._fabric).tolist()
+        loss, score, num = state.sums
         row: Row = {"epoch": state.epoch, "step": state.step}
         row["lr"] = optim.learning_rate(recipe, step=state.step - 1, num_steps=self._num_steps)
         row |= {"train_loss": loss / num, f"train_{self._task.score}": score / num}
-        if self._valid_loader is not None:
-            loss, score, num_valid = self._validate(self._valid_loader)
+        if "valid" in self._loaders:
+            loss, score, num_valid = self._validate(self._loaders["valid"])
+            if not math.isfinite(loss):
+                raise JobError(
+                    f"the validation loss is {loss} after epoch {state.epoch + 1}; a lower --set lr may help"
+                )
             row |= {"valid_loss": loss / num_valid, f"valid_{self._task.score}": score / num_valid}
         state.history.append(row)
-        valid_s = time.monotonic() - begun
-        begun = time.monotonic()
+        validated = time.monotonic()
         times: Row = {"epoch": state.epoch, "images_per_s": num / max(state.train_s, 1e-9)}
-        times |= {"train_s": state.train_s, "wait_s": state.wait_s, "valid_s": valid_s}
-        best = best_epoch(state.history, recipe, score=self._task.score)
+        times |= {"train_s": state.train_s, "wait_s": state.wait_s, "valid_s": validated - begun}
+        best = best_epoch(state.history, recipe)
         if best == state.epoch:
             self._save_best()
-        state.best_epoch = best
-        state.ended = should_stop(state.history, recipe, score=self._task.score)
-        state.epoch, state.sums, state.wait_s, state.train_s = state.epoch + 1, (0.0, 0.0, 0.0), 0.0, 0.0
+        state.ended = should_stop(state.history, recipe)
+        times["save_s"] = state.save_s
+        state.epoch, state.sums = state.epoch + 1, (0.0, 0.0, 0.0)
+        state.train_s = state.wait_s = state.save_s = 0.0
         state.times.append(times)
         self._save()
-        times["save_s"] = time.monotonic() - begun
+        times["save_s"] += time.monotonic() - validated
         self._write_history()
         progress.line(_told(row, times, recipe, is_best=best == row["epoch"], score=self._task.score))
         if logs is not None:
@@ -311,6 +348,7 @@ class _Trainer:
     @torch.inference_mode()
     def _validate(self, loader: Loader | Mixture) -> tuple[float, float, float]:
         """Sums of loss, score and samples over all ranks."""
+        self._share_buffers()
         network, task = self._best_weights().eval(), self._task.scored
         sums = torch.zeros(3, dtype=torch.float64, device=self._fabric.device)
         for batch in loader:
@@ -328,6 +366,13 @@ class _Trainer:
             return self._network
         module: nn.Module = self._averaged.module
         return module
+
+    def _share_buffers(self) -> None:
+        """Give all ranks the statistics of the first one's batch norm, which are those that are kept."""
+        if self._fabric.world_size > 1:
+            for module in (self._network, self._averaged):
+                for buffer in module.buffers() if module is not None else ():
+                    torch.distributed.broadcast(buffer, 0)
 
     # Keeping
 
@@ -357,8 +402,7 @@ class _Trainer:
 
     def _save_best(self) -> None:
         if self._fabric.is_global_zero:
-            content = {"network": self._best_weights().state_dict(), "epoch": self._state.epoch}
-            checkpoint.save(self._out / runs.BEST_FILE, content | {"temperature": 1.0, "thresholds": None})
+            evaluate.save(self._out, Trained(self._best_weights(), epoch=self._state.epoch))
 
     def _write_history(self) -> None:
         """Write metrics.csv and times.csv whole: no gap and no repeat, wherever a run was stopped."""
@@ -373,28 +417,20 @@ class _Trainer:
         """Take the best network, calibrate it on valid, and score valid and test."""
         fabric, recipe = self._fabric, self._recipe
         fabric.barrier()
-        content = checkpoint.load(self._out / runs.BEST_FILE)
-        self._network.load_state_dict(content["network"])
-        splits = [split for split in self._data.splits if split != "train"]
+        trained = evaluate.load(self._out, self.run, device=fabric.device)
+        best = best_epoch(self._state.history, recipe)
+        if trained.epoch != best and fabric.is_global_zero:
+            terminal.warn(f"{self._out / runs.BEST_FILE}: of epoch {trained.epoch + 1}; the best one was {best + 1}")
         found = {}
-        for split in splits:
-            loader = self._valid_loader if split == "valid" else self._data.loader(split, is_train=False)
-            assert loader is not None
+        for split, loader in self._loaders.items():
             with loader:
-                found[split] = evaluate.answers(self._network, loader, run=self.run)
+                found[split] = evaluate.answers(trained.network, loader, run=self.run)
         if fabric.is_global_zero:
             every = {split: one for split, one in found.items() if one is not None}
-            temperature, thresholds = 1.0, None
             if "valid" in every:
-                temperature, thresholds = evaluate.calibrated(every["valid"], recipe=recipe)
-            kept = content | {
-                "temperature": temperature,
-                "thresholds": None if thresholds is None else thresholds.tolist(),
-            }
-            checkpoint.save(self._out / runs.BEST_FILE, kept)
-            trained = Trained(self._network, temperature, thresholds, content["epoch"])
-            if every:
-                evaluate.write(every, run=self.run, trained=trained, data=self._data, out=self._out)
+                trained = evaluate.calibrated(trained, every["valid"], recipe=recipe)
+                evaluate.save(self._out, trained)
+            evaluate.write(every, run=self.run, trained=trained, data=self._data, out=self._out)
         fabric.barrier()
         return self.run
 
@@ -429,36 +465,6 @@ class _Watch:
             state.sums = (state.sums[0] + loss, state.sums[1] + score, state.sums[2] + num)
             self.loss = loss / max(num, 1.0)
         self._pending = []
-
-
-def best_epoch(history: list[Row], recipe: Recipe, *, score: str) -> int:
-    """The epoch with the least validation loss or the best validation score, the first of equals; without, the last."""
-    values = _watched(history, recipe, score=score)
-    return int(history[values.index(min(values))]["epoch"]) if values else int(history[-1]["epoch"])
-
-
-def should_stop(history: list[Row], recipe: Recipe, *, score: str) -> bool:
-    """True where the rule of the recipe ends training after these epochs."""
-    if not recipe.patience or "valid_loss" not in history[-1]:
-        return False
-    if recipe.stop == "patience":
-        return len(history) - 1 - best_epoch(history, recipe, score=score) >= recipe.patience
-    counter = 0
-    for number in range(1, len(history)):
-        earlier = history[:number]
-        mean_valid, mean_train = (sum(row[f"{one}_loss"] for row in earlier) / number for one in ("valid", "train"))
-        row = history[number]
-        counter = counter + 1 if row["valid_loss"] > mean_valid and row["train_loss"] < mean_train else 0
-    return counter > recipe.patience
-
-
-def _watched(history: list[Row], recipe: Recipe, *, score: str) -> list[float]:
-    """What is to be least, per epoch."""
-    name = "valid_loss" if recipe.monitor == "loss" else f"valid_{score}"
-    if name not in history[-1]:
-        return []
-    sign = -1.0 if recipe.monitor == "score" and score == "accuracy" else 1.0
-    return [sign * row[name] for row in history]
 
 
 def _take_layers(network: nn.Module, base: Path, recipe: Recipe) -> None:
@@ -505,6 +511,10 @@ def _interrupts() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _size(size_px: tuple[int, int]) -> str:
+    return f"{size_px[1]}x{size_px[0]}"
 
 
 def _csv(rows: list[Row]) -> bytes:

@@ -189,6 +189,8 @@ class Loader:
         """Let go of threads, files and memory; a later `for` opens them again."""
         if self._stage is not None:
             self._stage.close()
+            device = self._engine.device
+            self._pixels = _Pixels(self._samples.num, self._plan.kept_size, self._cache_kind, device)
         self._stage = self._runner = None
 
     def __enter__(self) -> "Loader":

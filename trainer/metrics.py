@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from sklearn import metrics as sklearn_metrics
 
 from trainer.task import AGE_TOLERANCE_YEARS, Task
@@ -27,6 +28,8 @@ def scores(
     `losses` (num,). `thresholds` (num_names,) tell attributes apart for their balanced accuracy.
     """
     found: dict[str, Any] = {"num": len(targets), "loss": float(losses.mean())}
+    if task.kind != "number":
+        found["prior_loss"] = _prior_loss(task, targets, num_names=len(names))
     if task.kind == "classes":
         return found | _of_classes(said, targets, names)
     if task.kind == "attributes":
@@ -34,17 +37,29 @@ def scores(
     return found | _of_numbers(said[:, 0], targets)
 
 
+def _prior_loss(task: Task, targets: npt.NDArray[Any], *, num_names: int) -> float:
+    """The loss of always giving how frequent every class or attribute is, whatever the image."""
+    shares = targets.mean(axis=0) if targets.ndim > 1 else np.bincount(targets, minlength=num_names) / len(targets)
+    known = torch.from_numpy(np.clip(shares, 1e-7, 1 - 1e-7))
+    if targets.ndim > 1:
+        outputs = known.logit()
+    else:  # of two classes a single output may speak
+        outputs = known.log() if task.num_outputs(("",) * num_names) > 1 else known[1:].logit()
+    return float(task.losses(outputs.expand(len(targets), -1), torch.from_numpy(targets)).mean())
+
+
 def _of_classes(said: Floats, targets: npt.NDArray[Any], names: tuple[str, ...]) -> dict[str, Any]:
     codes, answered = np.arange(len(names)), said.argmax(axis=1)
     precision, recall, f1, support = sklearn_metrics.precision_recall_fscore_support(
         targets, answered, labels=codes, zero_division=0.0
     )
-    is_there = support > 0
+    is_there, majority = support > 0, float(support.max() / len(targets))
     return {
         "accuracy": float((answered == targets).mean()),
-        "majority": float(np.bincount(targets, minlength=len(names)).max() / len(targets)),
+        "majority": majority,
         "balanced_accuracy": float(recall[is_there].mean()),
         "macro_f1": float(f1[is_there].mean()),
+        "majority_macro_f1": float(2 * majority / (1 + majority) / is_there.sum()),
         "calibration_error": calibration_error(said.max(axis=1), answered == targets),
         "per_class": [
             {"name": name, "precision": float(p), "recall": float(r), "f1": float(f), "support": int(s)}
@@ -62,7 +77,7 @@ def calibration_error(confidences: Floats, is_right: npt.NDArray[np.bool_]) -> f
     return float(np.abs(sure - right).sum() / len(confidences))
 
 
-def best_thresholds(said: Floats, targets: npt.NDArray[Any]) -> Floats:
+def best_thresholds(said: Floats, targets: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Per attribute the probability that tells it apart with the best balanced accuracy; 0.5 where all are alike."""
     found = np.full(said.shape[1], 0.5)
     for number in range(said.shape[1]):
@@ -96,7 +111,7 @@ def _of_attributes(
             row["balanced_accuracy"] = float((apart[true].mean() + (~apart[~true]).mean()) / 2)
             row["average_precision"] = float(sklearn_metrics.average_precision_score(true, said[:, number]))
         per_attribute.append(row)
-    means = ("accuracy", "majority", "balanced_accuracy", "average_precision")
+    means = ("positives", "accuracy", "majority", "balanced_accuracy", "average_precision")
     kept = {name: [row[name] for row in per_attribute if name in row] for name in means}
     return {name: float(np.mean(values)) for name, values in kept.items() if values} | {"per_attribute": per_attribute}
 
@@ -114,6 +129,6 @@ def _of_numbers(said: Floats, targets: npt.NDArray[Any]) -> dict[str, Any]:
         "absolute_error": float(errors.mean()),
         "median_baseline": float(np.abs(targets - np.median(targets)).mean()),
         "cumulative_score": float((errors <= AGE_TOLERANCE_YEARS).mean()),
-        "correlation": float(np.corrcoef(said, targets)[0, 1]) if len(targets) > 1 and np.ptp(said) else 0.0,
+        "correlation": float(np.corrcoef(said, targets)[0, 1]) if np.ptp(said) and np.ptp(targets) else 0.0,
         "per_decade": decades,
     }

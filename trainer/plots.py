@@ -135,18 +135,17 @@ class Panel:
 
 
 _LINE_HEIGHT, _TEXT_SIZE = 0.19, 9.0
-_MAX_PANELS = 40
 
 
 def photos(panels: Sequence[Panel]) -> bytes:
-    """Photos one under the other with text beside each, as a PNG; at most forty."""
+    """Photos one under the other with text beside each, as a PNG."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
     from matplotlib.patches import Rectangle
 
-    shown = panels[:_MAX_PANELS]
+    shown = panels
     per_row = 3
     rows = [-(-len(panel.blocks) // per_row) for panel in shown]
     heights = [

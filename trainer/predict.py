@@ -26,7 +26,7 @@ from trainer.plots import Panel
 from trainer.run import Run
 
 _NUM_SAID = 5
-_NPY_MAGIC_BYTES = 10
+_MAX_SHOWN, _SHOWN_PX = 40, 640
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 
 WHY_NOT = {
@@ -51,11 +51,15 @@ class Answer:
     said: tuple[tuple[str, float], ...] = ()
     """Names with their probabilities, the likeliest first; or the target with its number."""
     problem: str = ""
+    is_number: bool = False
+    """True for a number such as an age, False for probabilities."""
 
     @property
-    def text(self) -> str:
-        """In one line."""
-        return self.problem or ", ".join(_told(name, value) for name, value in self.said)
+    def lines(self) -> list[str]:
+        """One for each thing that is said."""
+        if self.problem:
+            return [self.problem]
+        return [f"{name} {value:.1f}" if self.is_number else f"{name} {100 * value:.0f} %" for name, value in self.said]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -67,9 +71,9 @@ class Answer:
 class Predictor:
     """A run's network, with all that its build did to images."""
 
-    def __init__(self, folder: Path, *, device: torch.device, landmarks: str = "") -> None:
+    def __init__(self, folder: Path, *, device: torch.device, landmarks: str = "", name: str = "") -> None:
         """Load it; `landmarks` is the landmark model for chips. Raises `JobError`, `UsageError`."""
-        self.name = folder.absolute().name
+        self.name = name or folder.absolute().name
         self.run: Run = runs.read(folder)
         self._trained: Trained = evaluate.load(folder, self.run, device=device)
         self._device = device
@@ -82,16 +86,25 @@ class Predictor:
     def __call__(self, photo: Path, *, all_faces: bool = False) -> list[Answer]:
         """Answers for the one face of a photo, or for `all_faces`; a photo without an answer says why."""
         try:
-            samples = self._samples(photo.read_bytes(), all_faces=all_faces)
+            content = photo.read_bytes()
+            return [self._answer(photo, one) for one in self._samples(content, all_faces=all_faces)]
         except BadImageError as error:
-            return [Answer(photo, self.name, problem=WHY_NOT.get(error.status, str(error.status)))]
+            return [self._no_answer(photo, error)]
         except OSError as error:
             return [Answer(photo, self.name, problem=f"cannot be read: {error.strerror or error}")]
-        answers = []
-        for sample in samples:
+
+    def _answer(self, photo: Path, sample: Sample | BadImageError) -> Answer:
+        if isinstance(sample, BadImageError):
+            return self._no_answer(photo, sample)
+        try:
             said = self.said(sample)
-            answers.append(Answer(photo, self.name, sample.box, self._in_words(said)))
-        return answers
+        except UsageError as error:
+            return Answer(photo, self.name, sample.box, problem=str(error))
+        is_number = self.run.recipe.task.kind == "number"
+        return Answer(photo, self.name, sample.box, self._in_words(said), is_number=is_number)
+
+    def _no_answer(self, photo: Path, error: BadImageError) -> Answer:
+        return Answer(photo, self.name, problem=WHY_NOT.get(error.status, str(error.status)))
 
     def said(self, sample: Sample) -> npt.NDArray[np.float32]:
         """Probabilities (num_names,), or a number (1,), for one image as a build would hold it."""
@@ -99,7 +112,8 @@ class Predictor:
         outputs = evaluate.forward(self._trained.network, images, run=self.run) / self._trained.temperature
         return np.asarray(self.run.recipe.task.said(outputs)[0].cpu().numpy(), np.float32)
 
-    def _samples(self, content: bytes, *, all_faces: bool) -> list[Sample]:
+    def _samples(self, content: bytes, *, all_faces: bool) -> list[Sample | BadImageError]:
+        """What a build would hold of a photo, or of each face, where it would hold it."""
         configuration = self.run.data.configuration
         if self._aligner is None or not all_faces:
             return [shard.transform(content, configuration, aligner=self._aligner)]
@@ -107,7 +121,13 @@ class Predictor:
         boxes = align.find(cv2.cvtColor(photo_hwc, cv2.COLOR_BGR2GRAY))  # type: ignore[arg-type]
         if not boxes:
             raise BadImageError(Status.NO_FACE)
-        return [shard.finished(self._aligner.cut(photo_hwc, box), configuration) for box in boxes]
+        found: list[Sample | BadImageError] = []
+        for box in boxes:
+            try:
+                found.append(shard.finished(self._aligner.cut(photo_hwc, box), configuration))
+            except BadImageError as error:
+                found.append(error)
+        return found
 
     def _normalised(self, sample: Sample) -> torch.Tensor:
         """The image as the loader would give it: decoded and normalised by the same pipeline, (1, 3, height, width)."""
@@ -121,7 +141,7 @@ class Predictor:
         sizes = np.array([[width, height]], np.int64)
         inputs, after = graph.inputs(seed=0, epoch=0, numbers=np.zeros(1, np.int64), sizes=sizes)
         if (int(after[0, 1]), int(after[0, 0])) != run.size_px:
-            raise UsageError(f"{self.name}: trained on images of one size, {run.size_px[1]}x{run.size_px[0]} pixels")
+            raise UsageError(f"{width}x{height} pixels, but it was trained on {run.size_px[1]}x{run.size_px[0]}")
         content = np.frombuffer(sample.content, np.uint8)
         if not is_encoded:
             content = np.ascontiguousarray(sample.image_hwc[:, :, ::-1])
@@ -146,10 +166,6 @@ def _next(coming: list[Any]) -> Any:
     if not coming:
         raise StopIteration
     return coming.pop()
-
-
-def _told(name: str, value: float) -> str:
-    return f"{name} {100 * value:.0f} %" if 0 <= value <= 1 else f"{name} {value:.1f}"
 
 
 def photos_of(given: Sequence[str]) -> list[Path]:
@@ -181,7 +197,9 @@ def predict(
 
     Raises `UsageError` where `all_faces` are asked for and no run looks for faces.
     """
-    predictors = [Predictor(folder, device=device, landmarks=landmarks) for folder in folders]
+    names = runs.distinct_names(folders)
+    pairs = zip(folders, names, strict=True)
+    predictors = [Predictor(folder, device=device, landmarks=landmarks, name=name) for folder, name in pairs]
     if all_faces and all(one.run.data.configuration.align == "none" for one in predictors):
         raise UsageError("--all-faces: these runs were trained on whole photos, in which no faces were looked for")
     return [answer for photo in photos for predictor in predictors for answer in predictor(photo, all_faces=all_faces)]
@@ -191,26 +209,31 @@ def predict(
 
 
 def picture(answers: Sequence[Answer]) -> bytes:
-    """A PNG of the photos, with faces marked and numbered, and what the runs say of each beside it."""
+    """A PNG of the first forty photos, with faces marked and numbered, and what the runs say of each beside it."""
     panels = []
-    for photo in dict.fromkeys(answer.photo for answer in answers):
+    for photo in list(dict.fromkeys(answer.photo for answer in answers))[:_MAX_SHOWN]:
         of_photo = [answer for answer in answers if answer.photo == photo]
         boxes = list(dict.fromkeys(answer.box for answer in of_photo if answer.box is not None))
         blocks = []
         for answer in of_photo:
             number = f"  face {boxes.index(answer.box) + 1}" if answer.box is not None and len(boxes) > 1 else ""
-            lines = [answer.problem] if answer.problem else [_told(*one) for one in answer.said]
-            blocks.append((f"{answer.run}{number}", lines))
-        panels.append(Panel(photo.name, _shown(photo), [tuple(box) for box in boxes], blocks))
+            blocks.append((f"{answer.run}{number}", answer.lines))
+        shown_hwc, scale = _shown(photo)
+        scaled = [tuple(side * scale for side in box) for box in boxes]
+        panels.append(Panel(photo.name, shown_hwc, scaled, blocks))
     return plots.photos(panels)
 
 
-def _shown(photo: Path) -> Pixels | None:
-    """RGB pixels of a photo, None where it has none."""
+def _shown(photo: Path) -> tuple[Pixels | None, float]:
+    """RGB pixels of a photo, reduced, and by how much; None where it has none."""
     try:
-        return np.ascontiguousarray(image.decode(photo.read_bytes())[:, :, ::-1])
+        photo_hwc = image.decode(photo.read_bytes())
     except (BadImageError, OSError):
-        return None
+        return None, 1.0
+    height, width = photo_hwc.shape[:2]
+    scale = min(1.0, _SHOWN_PX / max(height, width))
+    small_hwc = image.resize(photo_hwc, width_px=max(1, round(width * scale)), height_px=max(1, round(height * scale)))
+    return np.ascontiguousarray(small_hwc[:, :, ::-1]), scale
 
 
 def show(answers: Sequence[Answer], *, as_json: bool) -> None:
@@ -235,6 +258,7 @@ def _table(answers: Sequence[Answer]) -> Any:
     for photo in dict.fromkeys(answer.photo for answer in answers):
         by_run = {name: [one for one in answers if one.photo == photo and one.run == name] for name in names}
         for number in range(max(len(column) for column in by_run.values())):
-            cells = [column[number].text if number < len(column) else "" for column in by_run.values()]
-            table.add_row(photo.name if number == 0 else "", *cells)
+            cells = [", ".join(column[number].lines) if number < len(column) else "" for column in by_run.values()]
+            face = f" face {number + 1}" if number else ""
+            table.add_row(f"{photo.name}{face}", *cells)
     return table

@@ -1,6 +1,7 @@
 """Recipe: a training set-up, complete and written down, and how one of its fields is changed."""
 
 import difflib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_type_hints
@@ -81,6 +82,12 @@ class Recipe:
     """A build whose images are one more class, `other`, as many as the others have together."""
 
     def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UsageError(f"{one.name} {value}: expected a number")
+        if not 0 <= self.seed < 1 << 31:
+            raise UsageError(f"seed {self.seed}: expected 0 to 2,147,483,647")
         for name in ("lr", "batch_size", "epochs"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} {getattr(self, name)}: expected more than 0")

@@ -3,6 +3,7 @@
 import csv
 import json
 import webbrowser
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from facepack.page import jpeg_uri, rendered
 from facepack.storage import Store
 from trainer import plots
 from trainer import run as runs
+from trainer.data import OTHER
 from trainer.plots import Line, Plot
 from trainer.run import Run
+from trainer.stopping import best_epoch
 
 _NUM_MISTAKES, _MAX_PER_KIND = 36, 3
 _MAX_CLASSES = 60
@@ -57,7 +60,8 @@ class Story:
         if (folder / runs.SCORES_FILE).exists():
             try:
                 scores = json.loads((folder / runs.SCORES_FILE).read_bytes())
-            except ValueError as error:
+                scores["splits"].items()
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise JobError(f"{folder / runs.SCORES_FILE}: damaged; facepack evaluate writes it again") from error
         history, times = (_rows(folder / name) for name in (runs.METRICS_FILE, runs.TIMES_FILE))
         return cls(folder, run, history, times, scores)
@@ -72,14 +76,17 @@ class Story:
         """Counted from 0; None before the first ended."""
         if "epoch" in self.scores:
             return int(self.scores["epoch"])
-        from trainer.fit import best_epoch
-
-        return best_epoch(self.history, self.run.recipe, score=self.run.recipe.task.score) if self.history else None
+        return best_epoch(self.history, self.run.recipe) if self.history else None
 
     @property
     def split(self) -> str:
         """The split that speaks for the run: test, where there is one."""
-        return next((one for one in ("test", "valid") if one in self.scores["splits"]), "")
+        return next((one for one in ("test", "valid", "train") if one in self.scores["splits"]), "")
+
+    @property
+    def has_ended(self) -> bool:
+        """True once all epochs are done and scored."""
+        return "epoch" in self.scores
 
     def total(self, name: str) -> float:
         """The sum of a column of times.csv."""
@@ -94,11 +101,12 @@ class Story:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the time of a run."""
+    """A part of the time of a run, and how many images per second it did."""
 
     name: str
     seconds: float
     colour: str
+    images_per_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,7 @@ class Page:
     attributes: list[dict[str, Any]] = field(default_factory=list)
     decades: list[dict[str, Any]] = field(default_factory=list)
     num_mistakes: int = 0
+    num_hidden_classes: int = 0
 
 
 def write(folder: Path) -> Path:
@@ -136,7 +145,7 @@ def write(folder: Path) -> Path:
 def compare(folders: list[Path], *, out: Path) -> Path:
     """Write one page that shows runs side by side."""
     stories = [Story.read(folder) for folder in folders]
-    names = _distinct([story.folder for story in stories])
+    names = runs.distinct_names(folders)
     score = stories[0].run.recipe.task.score
     if other := next((story for story in stories if story.run.recipe.task.score != score), None):
         raise UsageError(f"{other.folder}: its score is {other.run.recipe.task.score}, that of the first run {score}")
@@ -150,9 +159,12 @@ def compare(folders: list[Path], *, out: Path) -> Path:
                     best = story.best_epoch if kind == "valid" else None
                     lines.append(Line(f"{name} {kind}", values, number, kind == "train", best))
         drawn.append(plots.curves(f"compare-{what}", _title(what), lines, what=what.replace("_", " ")))
-    fields = {
-        name: [f"{story.run.recipe.to_dict()[name]}" for story in stories] for name in stories[0].run.recipe.to_dict()
-    }
+    recipe_fields = [story.run.recipe.to_dict() for story in stories]
+    fields = {name: [f"{one[name]}" for one in recipe_fields] for name in recipe_fields[0]}
+    fields |= {"data": [f"{story.run.data.location} ({story.run.data.plan_digest[:8]})" for story in stories]}
+    fields |= {"arithmetic": [story.run.precision for story in stories]}
+    for name in ("versions", "machine"):
+        fields[name] = [", ".join(f"{key} {one}" for key, one in getattr(story.run, name).items()) for story in stories]
     differing = {name: values for name, values in fields.items() if len(set(values)) > 1}
     shown: dict[str, Any] = {
         "stories": list(zip(names, stories, strict=True)),
@@ -174,9 +186,7 @@ def page_of(folder: Path) -> Page:
     """Put together what the page of a run shows; raises `JobError` where there is no run."""
     story = Story.read(folder)
     figures = story.scores["splits"].get(story.split, {})
-    notes: list[str] = []
-    if not figures:
-        notes.append("This run has not ended: the figures of valid and test are written after the last epoch.")
+    notes = list(_notes(story))
     predictions = _predictions(folder, story.split)
     mistakes, num_mistakes = [], 0
     if predictions is not None:
@@ -198,13 +208,28 @@ def page_of(folder: Path) -> Page:
         rejects=_rejects(story.run),
         leaks=_leaks(story.run),
         classes=sorted(figures.get("per_class", []), key=lambda row: row["f1"])[:_MAX_CLASSES],
-        attributes=sorted(figures.get("per_attribute", []), key=lambda row: row["majority"] - row["accuracy"]),
+        attributes=sorted(figures.get("per_attribute", []), key=lambda row: row["accuracy"] - row["majority"]),
         decades=figures.get("per_decade", []),
         num_mistakes=num_mistakes,
+        num_hidden_classes=max(0, len(story.run.data.class_names) - _MAX_CLASSES),
     )
 
 
 # Figures
+
+
+def _notes(story: Story) -> Iterator[str]:
+    """What a reader would otherwise take wrongly."""
+    recipe, task = story.run.recipe, story.run.recipe.task
+    if not story.has_ended:
+        yield "This run has not ended: the figures of valid and test are written after the last epoch."
+    elif not story.scores["splits"]:
+        yield "The build has neither a valid nor a test split, so nothing was scored."
+    if recipe.mixup or task != task.scored:
+        yield "The training curves are of mixed or smoothed labels, so they lie apart from those of validation."
+    fitted = ["temperature"] * recipe.calibrate + ["thresholds"] * (task.kind == "attributes")
+    if "valid" in story.scores["splits"] and fitted:
+        yield f"The {' and the '.join(fitted)} were fitted on valid, so its figures flatter a little."
 
 
 def _headline(story: Story) -> list[tuple[str, str, str]]:
@@ -224,11 +249,13 @@ def _headline(story: Story) -> list[tuple[str, str, str]]:
         beside = f"{100 * figures['majority']:.1f} % for the commonest answer"
         found.append((f"{split} accuracy", f"{100 * figures['accuracy']:.1f} %", beside))
         if kind == "classes":
-            found.append((f"{split} macro F1", f"{figures['macro_f1']:.3f}", f"of {figures['num']:,} images"))
+            beside = f"{figures['majority_macro_f1']:.3f} for the commonest answer"
+            found.append((f"{split} macro F1", f"{figures['macro_f1']:.3f}", beside))
         elif "average_precision" in figures:
             text = f"{100 * figures['balanced_accuracy']:.1f} %"
             found.append((f"{split} balanced accuracy", text, "50 % for any constant answer"))
-            found.append((f"{split} average precision", f"{figures['average_precision']:.3f}", "mean over attributes"))
+            beside = f"{figures['positives']:.3f} for any constant answer"
+            found.append((f"{split} average precision", f"{figures['average_precision']:.3f}", beside))
     return found
 
 
@@ -236,10 +263,14 @@ def _facts(story: Story) -> list[tuple[str, str]]:
     run, recipe = story.run, story.run.recipe
     best = story.best_epoch
     seconds = story.total("train_s") + story.total("valid_s") + story.total("save_s")
+    configuration = run.data.configuration
+    choices = {"size": configuration.size, "align": configuration.align, "encoding": configuration.encoding}
+    choices |= {"split": configuration.split or "by default", "seed": f"{configuration.seed}"}
     facts = [
         ("epochs", f"{len(story.history)} of {recipe.epochs}" + ("" if best is None else f", the best is {best + 1}")),
         ("network", f"{recipe.network}: {run.num_weights:,} weights"),
         ("images", f"{run.size_px[1]}x{run.size_px[0]} pixels"),
+        ("build", ", ".join(f"{name} {value}" for name, value in choices.items())),
         ("time", f"{_duration(seconds)}, {story.images_per_s:,.0f} images/s in training"),
         ("machine", ", ".join(f"{value}" for value in (run.machine.get("gpu"), run.machine["processor"]) if value)),
         ("arithmetic", f"{run.precision}, {run.machine['cores']} cores"),
@@ -253,7 +284,9 @@ def _facts(story: Story) -> list[tuple[str, str]]:
     if errors:
         temperature = story.scores["temperature"]
         facts.append(("calibration error", f"{', '.join(errors)}, at temperature {temperature:.2f}"))
-    facts.append(("loss", ", ".join(f"{figures['loss']:.4f} {name}" for name, figures in splits)))
+    losses = [f"{figures['loss']:.4f} {name}" for name, figures in splits]
+    priors = [f"{figures['prior_loss']:.4f}" for _, figures in splits if "prior_loss" in figures]
+    facts.append(("loss", ", ".join(losses) + (f" ({', '.join(priors)} for frequencies alone)" if priors else "")))
     return [(name, text) for name, text in facts if text]
 
 
@@ -287,11 +320,13 @@ def _title(what: str) -> str:
 
 def _stages(story: Story) -> list[Stage]:
     """Where the time went."""
-    wait = story.total("wait_s")
+    wait, num_epochs = story.total("wait_s"), len(story.times)
+    counts = {s: num_epochs * manifest.total(story.run.data.counts, split=s, statuses=[Status.PACKED]) for s in _SPLITS}
+    busy_s, valid_s = story.total("train_s") - wait, story.total("valid_s")
     return [
-        Stage("training", story.total("train_s") - wait, "--train"),
+        Stage("training", busy_s, "--train", counts["train"] / max(busy_s, 1e-9)),
         Stage("waiting for the loader", wait, "--bad"),
-        Stage("validation", story.total("valid_s"), "--valid"),
+        Stage("validation", valid_s, "--valid", counts["valid"] / max(valid_s, 1e-9) if counts["valid"] else None),
         Stage("keeping checkpoints", story.total("save_s"), "--test"),
     ]
 
@@ -306,6 +341,9 @@ def _counts(run: Run) -> list[tuple[str, dict[str, int]]]:
         (name, {s: manifest.total(run.data.counts, split=s, class_name=name, statuses=packed) for s in _SPLITS})
         for name in run.data.class_names[:_MAX_CLASSES]
     ]
+    if run.negatives is not None:
+        drawn = {s: sum(numbers[s] for _, numbers in rows) for s in _SPLITS}
+        rows.append((f"{OTHER}, drawn from {run.negatives.location}", drawn))
     return [*rows, ("", {s: manifest.total(run.data.counts, split=s, statuses=packed) for s in _SPLITS})]
 
 
@@ -434,10 +472,3 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = seconds / 60
     return f"{minutes:.1f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
-
-
-def _distinct(folders: list[Path]) -> list[str]:
-    """Short names that tell folders apart."""
-    paths = [folder.absolute() for folder in folders]
-    names = [path.name for path in paths]
-    return names if len(set(names)) == len(names) else [f"{path.parent.name}/{path.name}" for path in paths]

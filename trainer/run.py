@@ -1,21 +1,22 @@
 """Run: the folder of one execution of a recipe, and what run.json says of it."""
 
+import hashlib
 import json
 import os
 import platform
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from facepack import manifest
 from facepack.errors import JobError, UsageError
-from facepack.manifest import Build, Configuration
 from facepack.storage import Store
 from trainer import recipe as recipes
-from trainer.data import Pixels
+from trainer.data import Pixels, TrainedOn
 from trainer.recipe import Recipe
 
 RUN_FILE = "run.json"
@@ -27,27 +28,6 @@ REPORT_FILE = "report.html"
 LAST_FILE, BEST_FILE = "last.ckpt", "best.ckpt"
 
 _LIBRARIES = ("facepack", "torch", "nvidia-dali-cuda120", "lightning-fabric", "scikit-learn", "numpy")
-
-
-@dataclass(frozen=True)
-class TrainedOn:
-    """What is kept of the build that a run was trained on."""
-
-    location: str
-    digest: str
-    plan_digest: str
-    configuration: Configuration
-    class_names: list[str]
-    counts: manifest.Counts
-    mean: list[float] | None
-    std: list[float] | None
-    left_out: dict[str, int] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, build: Build, location: str) -> "TrainedOn":
-        """Take it from build.json."""
-        kept = {name: getattr(build, name) for name in cls.__dataclass_fields__ if name != "location"}
-        return cls(location=location, **kept)
 
 
 @dataclass(frozen=True)
@@ -63,6 +43,10 @@ class Run:
     """Height and width of the images that the network gets."""
     pixels: Pixels
     """What images are normalised by."""
+    negatives: TrainedOn | None
+    """The build that the class `other` was drawn from."""
+    base_digest: str
+    """sha256 of the checkpoint whose layers were taken."""
     num_weights: int
     num_learning: int
     precision: str
@@ -71,8 +55,7 @@ class Run:
 
     def write(self, folder: Path) -> None:
         """Write run.json, whole."""
-        content = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("recipe", "data")}
-        content |= {"recipe": self.recipe.to_dict(), "data": asdict(self.data), "pixels": asdict(self.pixels)}
+        content = asdict(self) | {"recipe": self.recipe.to_dict()}
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         Store(str(folder)).write(RUN_FILE, text.encode())
 
@@ -83,13 +66,25 @@ class Run:
                 f"{folder}: holds a run of {other.recipe_name}; give another --out, or delete it for {self.recipe_name}"
             )
         found = self.recipe.differences(other.recipe)
-        if self.data.plan_digest != other.data.plan_digest or self.data.digest != other.data.digest:
+        if not other.is_trained_on([self.data, *([self.negatives] if self.negatives else [])]):
             found["data"] = (self.data.location, f"another build ({other.data.location})")
+        if self.base_digest != other.base_digest:
+            found["base"] = (self.base_digest[:16], other.base_digest[:16])
         if self.precision != other.precision:
             found["precision"] = (self.precision, other.precision)
         if found:
             told = "; ".join(f"{name}: {there} there, {here} here" for name, (here, there) in found.items())
             raise UsageError(f"{folder}: holds another run ({told}); give another --out, or delete it")
+
+    def is_trained_on(self, parts: list[TrainedOn]) -> bool:
+        """True where these are the build, and the one of the negatives, that it was trained on."""
+        mine = [self.data, *([self.negatives] if self.negatives else [])]
+        return [(one.digest, one.plan_digest) for one in mine] == [(one.digest, one.plan_digest) for one in parts]
+
+    def changed_versions(self, other: "Run") -> str:
+        """The libraries whose version was another one there, with that version."""
+        pairs = other.versions.items()
+        return ", ".join(f"{name} {number}" for name, number in pairs if self.versions.get(name) != number)
 
 
 def read(folder: Path) -> Run:
@@ -102,15 +97,36 @@ def read(folder: Path) -> Run:
         raise JobError(f"{folder / RUN_FILE}: not valid: {error}") from error
     try:
         recipe = recipes.from_dict(content.pop("recipe"), where=f"{folder / RUN_FILE}")
-        data = TypeAdapter(TrainedOn).validate_json(json.dumps(content.pop("data")))
-        rest = {name: content[name] for name in Run.__dataclass_fields__ if name not in ("recipe", "data")}
+        rest = {name: content[name] for name in Run.__dataclass_fields__ if name != "recipe"}
+        parts = {name: _part(rest.pop(name)) for name in ("data", "negatives")}
+        rest["pixels"] = Pixels(**{name: tuple(values) for name, values in rest["pixels"].items()})
+        rest["names"], rest["size_px"] = tuple(rest["names"]), tuple(rest["size_px"])
+        return Run(recipe=recipe, **parts, **rest)
     except (KeyError, TypeError, AttributeError) as error:
         raise JobError(f"{folder / RUN_FILE}: damaged: {error} is missing") from error
     except (ValidationError, UsageError) as error:
         raise JobError(f"{folder / RUN_FILE}: damaged: {str(error).splitlines()[0]}") from error
-    rest["pixels"] = Pixels(**{name: tuple(values) for name, values in rest["pixels"].items()})
-    rest["names"], rest["size_px"] = tuple(rest["names"]), tuple(rest["size_px"])
-    return Run(recipe=recipe, data=data, **rest)
+
+
+def _part(content: Any) -> Any:
+    """What is kept of a build, or None."""
+    return TypeAdapter(TrainedOn | None).validate_json(json.dumps(content))
+
+
+def digest_of(path: Path) -> str:
+    """sha256 of a file; `JobError` where it is not there."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise JobError(f"{path}: no such checkpoint: the run of it has not come to the end of an epoch") from error
+
+
+def distinct_names(folders: Sequence[Path]) -> list[str]:
+    """Short names that tell runs apart."""
+    paths = [folder.absolute() for folder in folders]
+    names = [path.name for path in paths]
+    return names if len(set(names)) == len(names) else [f"{path.parent.name}/{path.name}" for path in paths]
 
 
 def versions() -> dict[str, str]:

@@ -58,6 +58,10 @@ class Classes:
     kind: ClassVar[Kind] = "classes"
     score = "accuracy"
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise UsageError(f"label_smoothing {self.label_smoothing}: expected 0 <= label_smoothing < 1")
+
     @property
     def scored(self) -> Task:
         """Without smoothing: the loss of a right and sure answer is zero."""

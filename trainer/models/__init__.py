@@ -30,10 +30,15 @@ def network(text: str, *, num_outputs: int, size_px: Size) -> nn.Module:
     """Make a network from text such as "simpsons_cnn(dropout=0.5)"; `UsageError` where that cannot be."""
     name, arguments, settings = calls.name_and_arguments(text, what="network")
     function = calls.found(name, known(), what="network")
+    if taken := {"num_outputs", "size_px"} & set(settings):
+        raise UsageError(f"network {name}: {' and '.join(sorted(taken))} follow from the build")
     named: dict[str, Any] = {"num_outputs": num_outputs, "size_px": size_px, **settings}
     try:
         inspect.signature(function).bind(*arguments, **named)
     except TypeError as error:
         raise UsageError(f"network {name}: {error}; it is {name}{inspect.signature(function)}") from error
-    made: nn.Module = function(*arguments, **named)
+    try:
+        made: nn.Module = function(*arguments, **named)
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+        raise error if isinstance(error, UsageError) else UsageError(f"network {text}: {error}") from error
     return made
