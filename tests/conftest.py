@@ -82,7 +82,7 @@ def tiny(name: str = "celeba_rarest4_modern", **choices: Any) -> "Recipe":
     return replace(recipes.load(name), **(small | choices))
 
 
-def train(build: Path, out: Path, recipe: "Recipe", **settings: Any) -> Path:
+def train(build: Path | str, out: Path, recipe: "Recipe", **settings: Any) -> Path:
     """Train on the CPU, in this process; gives the folder of the run."""
     from trainer import fit
 

@@ -4,13 +4,16 @@ import json
 import shutil
 from pathlib import Path
 
+import boto3
 import pyarrow.parquet as pq
 import pytest
-from conftest import make, tiny, train
+import torch
+from conftest import make, tiny, train, use_s3
 from test_preview import Reader
 
 from facepack.errors import JobError, UsageError
-from trainer import report
+from facepack.storage import Store
+from trainer import evaluate, report
 from trainer import run as runs
 
 
@@ -114,3 +117,19 @@ def test_folder_that_holds_no_run_is_one_clear_line(tmp_path: Path, content: str
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(JobError, match=r"run\.json: (not valid|damaged)"):
         report.write(tmp_path)
+
+
+def test_run_on_an_object_store_is_trained_scored_and_shown_as_any_other(
+    run: Path, tmp_path: Path, s3_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_s3(monkeypatch, s3_server)
+    boto3.client("s3", endpoint_url=s3_server).create_bucket(Bucket="report")
+    for path in (run.parent / "build").iterdir():
+        Store("s3://report/build").write(path.name, path.read_bytes())
+    train("s3://report/build", tmp_path / "run", tiny())
+    figures = [json.loads((one / runs.SCORES_FILE).read_text())["splits"] for one in (tmp_path / "run", run)]
+    assert [one["test"]["num"] for one in figures] == [30, 30]
+    read = page(report.write(tmp_path / "run"))
+    assert "s3://report/build" in read.text
+    assert len(read.pictures) == round(30 * (1 - figures[0]["test"]["accuracy"]))
+    assert evaluate.evaluate(tmp_path / "run", device=torch.device("cpu"))[1] == tmp_path / "run"

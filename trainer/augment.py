@@ -142,6 +142,8 @@ class RandomResizedCrop:
             tried = np.rint(np.stack([np.sqrt(area * ratio), np.sqrt(area / ratio)], axis=1)).astype(np.int64)
             fits = (tried > 0).all(axis=1) & (tried <= sizes).all(axis=1) & ~found
             part, found = np.where(fits[:, None], tried, part), found | fits
+            if found.all():
+                break
         left = np.where(found, draw.integer("left", width - part[:, 0] + 1), (width - part[:, 0]) // 2)
         top = np.where(found, draw.integer("top", height - part[:, 1] + 1), (height - part[:, 1]) // 2)
         after = sizes

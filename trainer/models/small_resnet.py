@@ -13,11 +13,12 @@ def small_resnet(
     num_outputs: int,
     size_px: Size,  # noqa: ARG001 - it takes any size
     widths: Sequence[int] = (64, 128, 256),
+    depth: int = 1,
     stem_stride: int = 1,
     places: int = 1,
     dropout: float = 0.0,
 ) -> nn.Module:
-    """One residual block per width, each but the first at half the resolution (He et al. 2016), then means.
+    """Residual blocks, `depth` per width, each width but the first at half the resolution (He et al. 2016), then means.
 
     `places` is how many means there are along each side: 1 forgets where something was seen, 4 knows it, which aligned
     faces reward. `features` give (batch, widths[-1] * places^2), `head` is linear. Any image size.
@@ -25,8 +26,9 @@ def small_resnet(
     layers: list[nn.Module] = [_convolution(3, widths[0], stride=stem_stride), nn.ReLU(inplace=True)]
     before = widths[0]
     for number, width in enumerate(widths):
-        layers.append(_Block(before, width, stride=1 if number == 0 else 2))
-        before = width
+        for block in range(depth):
+            layers.append(_Block(before, width, stride=2 if number and not block else 1))
+            before = width
     layers += [nn.AdaptiveAvgPool2d(places), nn.Flatten()]
     whole = nn.Sequential()
     whole.add_module("features", nn.Sequential(*layers))
