@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import hear_interrupts, make, tiny, train
@@ -347,3 +348,25 @@ def test_base_gives_its_layers_and_frozen_ones_stay(build: Path, whole: Path, tm
 def test_network_that_is_not_known_offers_its_neighbours() -> None:
     with pytest.raises(UsageError, match="did you mean simpsons_cnn"):
         models.network("simpson_cnn()", num_outputs=3, size_px=(64, 64))
+
+
+@pytest.mark.gpu
+def test_gpu_learns_what_the_cpu_learns_and_answers_photos_alike(
+    build: Path, celeba: Path, tmp_path: Path, whole: Path
+) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU here")
+    from trainer.predict import Predictor
+
+    for precision in ("32-true", "auto"):
+        out = tmp_path / precision
+        fit.fit("tiny", small(precision=precision), data=str(build), out=out, settings=fit.Settings(device="cuda"))
+        ours, theirs = metrics_of(out), metrics_of(whole)
+        assert float(ours[0]["train_loss"]) == pytest.approx(float(theirs[0]["train_loss"]), rel=0.1)
+        row = pq.read_table(out / runs.PREDICTIONS_FILE).to_pylist()[0]
+        source = pq.read_table(build / "manifest.parquet")["source"][row["row"]].as_py()
+        (answer,) = Predictor(out, device=torch.device("cuda"))(celeba / source)
+        expected = dict(zip(runs.read(out).names, row["probabilities"], strict=True))
+        assert dict(answer.said) == pytest.approx(expected, abs=0.02)
+        times = [float(one) for one in (out / runs.TIMES_FILE).read_text().splitlines()[1].split(",")[1:]]
+        assert all(one >= 0 for one in times)
