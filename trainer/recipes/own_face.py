@@ -40,16 +40,16 @@ def own_face_modern() -> Recipe:
     """All of a celeba_attributes_modern run (base) trained on slowly, with averaged weights; calibrated."""
     return replace(
         own_face(),
-        build="facepack build folder --src my-photos --align crop --margin 50% --size 64",
-        network="small_resnet(dropout=0.3)",
+        build="facepack build folder --src my-photos --align crop --margin 50% --size 112",
+        network="small_resnet(widths=(32, 64, 128, 256), stem_stride=2, places=4, dropout=0.5)",
         augment=(
-            RandomResizedCrop((64, 64), scale=(0.5, 1.0)),
+            RandomResizedCrop((112, 96), scale=(0.5, 1.0)),
             RandomRotation(10),
             ColorJitter(0.4, 0.4, 0.4),
             RandomHorizontalFlip(),
             Normalize(),
         ),
-        eval_augment=(Resize((64, 64)), Normalize()),
+        eval_augment=(Resize((112, 96)), Normalize()),
         optimizer="adamw",
         lr=5e-4,
         weight_decay=0.05,
