@@ -23,11 +23,12 @@ check: .venv/.tests  ## lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/.tests  ## measure: make bench SRC=folder-of-celeba DETECT=photos-with-counted-faces PHOTOS=folder-of-jpegs
+bench: .venv/.tests  ## measure: make bench SRC=celeba DETECT=photos-with-counted-faces PHOTOS=jpegs SIMPSONS=simpsons
 	@test -n "$(SRC)" || (echo "make bench: say where CelebA lies: make bench SRC=data/celeba" >&2; exit 2)
 	$(BIN)/python benchmarks/build.py --src $(SRC)
 	@test -z "$(DETECT)" || $(BIN)/python benchmarks/align.py --celeba $(SRC) --detect $(DETECT)
 	@test -z "$(PHOTOS)" || $(BIN)/python benchmarks/loader.py --photos $(PHOTOS)
+	@test -z "$(SIMPSONS)" || $(BIN)/python benchmarks/fit.py --celeba $(SRC) --simpsons $(SIMPSONS)
 
 clean:  ## remove what the other targets made, but no data and no build
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist demo

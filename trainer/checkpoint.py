@@ -1,5 +1,6 @@
 """Checkpoints: tensors and plain values, written whole or not at all, and read without running any code."""
 
+import io
 import pickle
 import warnings
 from pathlib import Path
@@ -13,9 +14,10 @@ from facepack.storage import Store
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint: under its name it is whole."""
-    with Store(str(path.parent)).writer(path.name) as file:
-        torch.save(content, file)
+    """Write a checkpoint: under its name it is whole. `OSError` on a full disk leaves the one before."""
+    kept = io.BytesIO()  # torch hides what a file says when it cannot be written
+    torch.save(content, kept)
+    Store(str(path.parent)).write(path.name, kept.getvalue())
 
 
 def load(path: Path) -> dict[str, Any]:
