@@ -14,6 +14,7 @@ from trainer import augment
 from trainer.augment import (
     Augmentation,
     CenterCrop,
+    CenterResizedCrop,
     ColorJitter,
     Normalize,
     RandomCrop,
@@ -70,6 +71,7 @@ def torchvision(images: npt.NDArray[np.uint8], transform: Callable[[Any], Any]) 
         (Resize(24), v2.Resize(24, antialias=True)),
         (CenterCrop(30), v2.CenterCrop(30)),
         (CenterCrop((21, 34)), v2.CenterCrop((21, 34))),
+        (CenterResizedCrop(0.8), v2.Compose([v2.CenterCrop((38, 49)), v2.Resize((47, 61), antialias=True)])),
         (RandomHorizontalFlip(1.0), v2.RandomHorizontalFlip(1.0)),
         (RandomHorizontalFlip(0.0), v2.RandomHorizontalFlip(0.0)),
         (RandomCrop((47, 61)), v2.RandomCrop((47, 61))),
@@ -138,6 +140,7 @@ def spread(images: torch.Tensor) -> npt.NDArray[np.float64]:
         (RandomHorizontalFlip(0.3), v2.RandomHorizontalFlip(0.3)),
         (RandomResizedCrop(24), v2.RandomResizedCrop(24, antialias=True)),
         (RandomResizedCrop((16, 30), (0.5, 0.9), (0.5, 2.0)), v2.RandomResizedCrop((16, 30), (0.5, 0.9), (0.5, 2.0))),
+        (RandomResizedCrop(), v2.RandomResizedCrop((47, 61), antialias=True)),
         (RandomRotation(30.0), v2.RandomRotation(30)),
         (ColorJitter(brightness=0.4), v2.ColorJitter(brightness=0.4)),
         (ColorJitter(contrast=0.4), v2.ColorJitter(contrast=0.4)),
@@ -177,6 +180,12 @@ def test_crop_of_a_smaller_image_is_refused() -> None:
     for step in (RandomCrop(50), CenterCrop(50)):
         with pytest.raises(UsageError, match=r"an image of 61x47 pixels is smaller; put a Resize before it"):
             run(photos(1), [step])
+
+
+def test_share_of_the_middle_is_more_than_nothing_and_at_most_all() -> None:
+    for share in (0.0, 1.2, -1.0):
+        with pytest.raises(UsageError, match="expected more than 0, and at most 1"):
+            CenterResizedCrop(share)
 
 
 def test_lists_that_make_no_sense_are_refused() -> None:

@@ -166,6 +166,33 @@ class RandomResizedCrop:
 
 
 @dataclass(frozen=True)
+class CenterResizedCrop:
+    """The middle of each image, so large a share of each side, resized to the size that the image had.
+
+    Networks that learn from random parts, which are enlarged, see things larger in training than elsewhere; with this
+    they do not (Touvron et al. 2019, "Fixing the train-test resolution discrepancy").
+    """
+
+    share: float
+    is_random = False
+    is_pointwise = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise UsageError(f"CenterResizedCrop({self.share}): expected more than 0, and at most 1")
+
+    def inputs(self, draw: Draw, sizes: Sizes) -> tuple[Inputs, Sizes]:
+        """Top, left and size of the part."""
+        part = np.maximum(1, np.rint(sizes * self.share)).astype(np.int64)
+        inputs = _slice(np.rint((sizes - part) / 2.0), part)
+        return inputs | {"size": sizes[:, ::-1].astype(np.float32)}, sizes
+
+    def graph(self, images: Any, inputs: dict[str, Any]) -> Any:
+        """A slice, then the filter of `Resize`."""
+        return _resized(_sliced(images, inputs), inputs["size"])
+
+
+@dataclass(frozen=True)
 class RandomHorizontalFlip:
     """Left and right exchanged with probability p."""
 

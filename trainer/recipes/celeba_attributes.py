@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from trainer.augment import Normalize, RandomHorizontalFlip, RandomResizedCrop, Resize
+from trainer.augment import CenterResizedCrop, Normalize, RandomHorizontalFlip, RandomResizedCrop, Resize
 from trainer.recipe import UNIT, Recipe
 from trainer.task import Attributes
 
@@ -42,7 +42,7 @@ def celeba_attributes_modern() -> Recipe:
         network="small_resnet(widths=(32, 64, 128, 256), stem_stride=2, places=4, dropout=0.5)",
         task=Attributes(loss="bce"),
         augment=(RandomResizedCrop(scale=(0.75, 1.0), ratio=(0.79, 0.93)), RandomHorizontalFlip(), Normalize()),
-        eval_augment=(Normalize(),),
+        eval_augment=(CenterResizedCrop(0.91), Normalize()),
         optimizer="adamw",
         lr=0.01,
         weight_decay=0.05,

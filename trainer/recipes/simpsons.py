@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from trainer.augment import Normalize, RandomHorizontalFlip, RandomResizedCrop
+from trainer.augment import CenterResizedCrop, Normalize, RandomHorizontalFlip, RandomResizedCrop
 from trainer.recipe import UNIT, Recipe
 from trainer.task import Classes
 
@@ -36,7 +36,7 @@ def simpsons_modern() -> Recipe:
         network="small_resnet(widths=(32, 64, 128, 256), dropout=0.5)",
         task=Classes(label_smoothing=0.05),
         augment=(RandomResizedCrop(scale=(0.5, 1.0), ratio=(0.8, 1.25)), RandomHorizontalFlip(), Normalize()),
-        eval_augment=(Normalize(),),
+        eval_augment=(CenterResizedCrop(0.84), Normalize()),
         optimizer="adamw",
         lr=0.01,
         weight_decay=0.05,
