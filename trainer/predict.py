@@ -26,6 +26,7 @@ from trainer.plots import Panel
 from trainer.run import Run
 
 _NUM_SAID = 5
+_WORTH_SAYING = 0.01
 _MAX_SHOWN, _SHOWN_PX = 40, 640
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 
@@ -59,7 +60,10 @@ class Answer:
         """One for each thing that is said."""
         if self.problem:
             return [self.problem]
-        return [f"{name} {value:.1f}" if self.is_number else f"{name} {100 * value:.0f} %" for name, value in self.said]
+        if self.is_number:
+            return [f"{name} {value:.1f}" for name, value in self.said]
+        worth = [pair for pair in self.said if pair[1] >= _WORTH_SAYING] or self.said[:1]
+        return [f"{name} {100 * value:.0f} %" for name, value in worth]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""

@@ -161,7 +161,7 @@ def compare(folders: list[Path], *, out: Path) -> Path:
         drawn.append(plots.curves(f"compare-{what}", _title(what), lines, what=what.replace("_", " ")))
     recipe_fields = [story.run.recipe.to_dict() for story in stories]
     fields = {name: [f"{one[name]}" for one in recipe_fields] for name in recipe_fields[0]}
-    fields |= {"data": [f"{story.run.data.location} ({story.run.data.plan_digest[:8]})" for story in stories]}
+    fields |= {"data": [f"{story.run.data.location} ({story.run.data.digest[:8]})" for story in stories]}
     fields |= {"arithmetic": [story.run.precision for story in stories]}
     for name in ("versions", "machine"):
         fields[name] = [", ".join(f"{key} {one}" for key, one in getattr(story.run, name).items()) for story in stories]
