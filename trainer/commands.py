@@ -98,7 +98,7 @@ def evaluate(
         from trainer import report
 
         scores, out = evaluating.evaluate(run, data=data, splits=split or [], device=_device(device))
-        _show_scores(scores)
+        _show_scores({"splits": {name: one for name, one in scores["splits"].items() if not split or name in split}})
         if out == run:
             report.write(run)
         terminal.out.print(f"{out}: scores.json, predictions.parquet", soft_wrap=True)

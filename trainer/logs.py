@@ -55,6 +55,7 @@ def _wandb_run(folder: Path, run: Run) -> Any:
     config = run.recipe.to_dict() | {"recipe": run.recipe_name, "build": run.data.digest}
     id_file = folder / "wandb" / "facepack-id"  # names repeat; a run that goes on must find itself
     if not id_file.exists():
+        id_file.parent.mkdir(exist_ok=True)
         Store(str(id_file.parent)).write(id_file.name, uuid.uuid4().hex.encode())
     kept = id_file.read_text()
     return wandb.init(project="facepack", name=folder.name, id=kept, dir=folder, config=config, resume="allow")

@@ -45,7 +45,8 @@ def _prior_loss(task: Task, targets: npt.NDArray[Any], *, num_names: int) -> flo
         outputs = known.logit()
     else:  # of two classes a single output may speak
         outputs = known.log() if task.num_outputs(("",) * num_names) > 1 else known[1:].logit()
-    return float(task.losses(outputs.expand(len(targets), -1), torch.from_numpy(targets)).mean())
+    given = torch.from_numpy(targets if targets.ndim == 1 else targets.astype(np.float64))
+    return float(task.losses(outputs.expand(len(targets), -1), given).mean())
 
 
 def _of_classes(said: Floats, targets: npt.NDArray[Any], names: tuple[str, ...]) -> dict[str, Any]:
