@@ -215,7 +215,7 @@ def trained(celeba: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_train_again_says_what_is_there_and_refuses_another_run_in_its_place(trained: Path) -> None:
     again = facepack(*TRAIN, "--set", "epochs=2", cwd=trained)
     assert again.returncode == 0
-    assert "epoch   1" not in again.stderr
+    assert "epoch " not in again.stderr
     refused = facepack(*TRAIN, "--set", "epochs=3", cwd=trained)
     check_refused(refused, 2, "runs/celeba_rarest4: holds another run (epochs: 2 there, 3 here)", "give another --out")
 

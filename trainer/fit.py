@@ -203,7 +203,7 @@ class _Trainer:
         """All epochs that are left."""
         state, fabric = self._state, self._fabric
         is_first = fabric.is_global_zero
-        if state.step and is_first and not state.ended:
+        if state.step and is_first and not state.ended and state.epoch < self._recipe.epochs:
             terminal.note(f"{self._out.name}: going on from step {state.step:,}, epoch {state.epoch + 1}")
         logs = None
         if is_first:
