@@ -35,7 +35,7 @@ clean:  ## remove what the other targets made, but no data and no build
 
 .venv/.made:
 	@test -n "$(PYTHON)" || (echo "facepack needs Python 3.11, 3.12 or 3.13 with venv on the path" >&2; exit 1)
-	@echo "setting up .venv with $(PYTHON); the first time this takes a minute or two"
+	@echo "setting up .venv with $(PYTHON); the first time this takes a few minutes"
 	@$(PYTHON) -m venv .venv
 	@touch $@
 

@@ -27,7 +27,11 @@ def celeba_rarest4() -> Recipe:
 
 
 def celeba_rarest4_modern() -> Recipe:
-    """A small residual network with flips, crops and mixing, one cycle and averaged weights; balanced, calibrated."""
+    """A small residual network with flips, crops and mixing, one cycle and averaged weights; balanced, calibrated.
+
+    Reached on 898 images to train on: 0.753 of 255 test images (0.286 for the commonest answer), against 0.698 with
+    celeba_rarest4; 47 seconds on two cores of an AMD EPYC.
+    """
     return replace(
         celeba_rarest4(),
         network="small_resnet(widths=(32, 64, 128, 256), stem_stride=2, places=4, dropout=0.5)",
