@@ -38,8 +38,8 @@ def celeba_attributes_adam_cross_entropy() -> Recipe:
 def celeba_attributes_modern() -> Recipe:
     """A small residual network with flips, crops and mixing, one cycle and averaged weights; calibrated.
 
-    Reached on 10,000 images of 89x109 (--split 90/5/5, 8,987 to train on): accuracy 0.900 on test (0.804 for the commoner
-    answers), balanced accuracy 0.847, average precision 0.714; 7.3 minutes on two cores of an AMD EPYC.
+    Reached on 10,000 images of 89x109 (--split 90/5/5, 8,987 to train on): accuracy 0.900 on test (0.804 for the
+    commoner answers), balanced accuracy 0.847, average precision 0.714; 7.3 minutes on two cores of an AMD EPYC.
     """
     return Recipe(
         build="facepack build celeba --size 96x112",
