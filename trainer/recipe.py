@@ -125,6 +125,26 @@ class Recipe:
         return {name: (f"{mine[name]}", f"{theirs[name]}") for name in mine if mine[name] != theirs[name]}
 
 
+def modern(recipe: Recipe, **own: Any) -> Recipe:
+    """What the modern siblings have in common, and what each has of its own.
+
+    AdamW over one cycle from a rate that is high for it, images mixed in pairs, mirror images asked, too; calibrated.
+    """
+    common: dict[str, Any] = {
+        "optimizer": "adamw",
+        "lr": 0.01,
+        "lr_decay": 0.0,
+        "weight_decay": 0.05,
+        "schedule": "one_cycle",
+        "precision": "auto",
+        "batch_size": 32,
+        "mixup": 0.2,
+        "flip_at_test": True,
+        "calibrate": True,
+    }
+    return replace(recipe, **(common | own))
+
+
 def from_dict(content: dict[str, Any], *, where: str) -> Recipe:
     """Read back what `to_dict` gave; `UsageError` names what is wrong."""
     try:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from trainer.augment import CenterResizedCrop, Normalize, RandomHorizontalFlip, RandomResizedCrop, Resize
-from trainer.recipe import UNIT, Recipe
+from trainer.recipe import UNIT, Recipe, modern
 from trainer.task import Attributes
 
 
@@ -41,21 +41,13 @@ def celeba_attributes_modern() -> Recipe:
     Reached on 10,000 images of 89x109 (--split 90/5/5, 8,987 to train on): accuracy 0.900 on test (0.804 for the
     commoner answers), balanced accuracy 0.847, average precision 0.714; 7.3 minutes on two cores of an AMD EPYC.
     """
-    return Recipe(
+    return modern(
+        celeba_attributes(),
         build="facepack build celeba --size 96x112",
         network="small_resnet(widths=(32, 64, 128, 256), stem_stride=2, places=4, dropout=0.5)",
         task=Attributes(loss="bce"),
         augment=(RandomResizedCrop(scale=(0.75, 1.0), ratio=(0.79, 0.93)), RandomHorizontalFlip(), Normalize()),
         eval_augment=(CenterResizedCrop(0.91), Normalize()),
-        optimizer="adamw",
-        lr=0.01,
-        weight_decay=0.05,
-        schedule="one_cycle",
-        precision="auto",
-        batch_size=32,
         epochs=18,
-        mixup=0.2,
         average=0.998,
-        flip_at_test=True,
-        calibrate=True,
     )

@@ -1,9 +1,7 @@
 """S4's transfer, one's own face among others', and its modern sibling."""
 
-from dataclasses import replace
-
 from trainer.augment import ColorJitter, Normalize, RandomHorizontalFlip, RandomResizedCrop, RandomRotation, Resize
-from trainer.recipe import UNIT, Recipe
+from trainer.recipe import UNIT, Recipe, modern
 from trainer.task import TwoClasses
 
 
@@ -41,7 +39,7 @@ def own_face_modern() -> Recipe:
 
     Not measured on real photos of one person, which nobody had here; a test tells drawn characters from drawn faces.
     """
-    return replace(
+    return modern(
         own_face(),
         build="facepack build folder --src my-photos --align crop --margin 50% --size 112",
         network="small_resnet(widths=(32, 64, 128, 256), stem_stride=2, places=4, dropout=0.5)",
@@ -53,16 +51,10 @@ def own_face_modern() -> Recipe:
             Normalize(),
         ),
         eval_augment=(Resize((112, 96)), Normalize()),
-        optimizer="adamw",
         lr=5e-4,
-        weight_decay=0.05,
-        schedule="one_cycle",
-        precision="auto",
-        batch_size=32,
         epochs=40,
         base="runs/celeba_attributes_modern",
         freeze="none",
+        mixup=0.0,
         average=0.95,
-        flip_at_test=True,
-        calibrate=True,
     )
