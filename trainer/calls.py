@@ -2,11 +2,24 @@
 
 import ast
 import difflib
+import importlib
 import inspect
-from collections.abc import Callable, Mapping
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from facepack.errors import UsageError
+
+
+def functions_in(package: str, path: Iterable[str]) -> dict[str, Callable[..., Any]]:
+    """Public functions of the modules of a package, by name: what is there is found, and stands in no list."""
+    modules = [importlib.import_module(f"{package}.{one.name}") for one in pkgutil.iter_modules(path)]
+    return {
+        name: function
+        for module in modules
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__ and not name.startswith("_")
+    }
 
 
 def name_and_arguments(text: str, *, what: str) -> tuple[str, list[Any], dict[str, Any]]:

@@ -1,8 +1,6 @@
 """Networks, found by looking: every public function of a module here makes one."""
 
-import importlib
 import inspect
-import pkgutil
 from collections.abc import Callable
 from typing import Any
 
@@ -17,13 +15,7 @@ Size = tuple[int, int]
 
 def known() -> dict[str, Callable[..., nn.Module]]:
     """All networks by name: functions of (num_outputs, size_px) and settings of their own."""
-    modules = [importlib.import_module(f"{__name__}.{one.name}") for one in pkgutil.iter_modules(__path__)]
-    return {
-        name: function
-        for module in modules
-        for name, function in inspect.getmembers(module, inspect.isfunction)
-        if function.__module__ == module.__name__ and not name.startswith("_")
-    }
+    return calls.functions_in(__name__, __path__)
 
 
 def network(text: str, *, num_outputs: int, size_px: Size) -> nn.Module:

@@ -1,8 +1,5 @@
 """Recipes, found by looking: every public function of a module here is one."""
 
-import importlib
-import inspect
-import pkgutil
 from collections.abc import Callable, Sequence
 
 from trainer import calls
@@ -11,13 +8,7 @@ from trainer.recipe import Recipe
 
 def known() -> dict[str, Callable[[], Recipe]]:
     """All recipes by name; their docstrings say what they need and give."""
-    modules = [importlib.import_module(f"{__name__}.{one.name}") for one in pkgutil.iter_modules(__path__)]
-    return {
-        name: function
-        for module in modules
-        for name, function in inspect.getmembers(module, inspect.isfunction)
-        if function.__module__ == module.__name__ and not name.startswith("_")
-    }
+    return calls.functions_in(__name__, __path__)
 
 
 def load(name: str, settings: Sequence[str] = ()) -> Recipe:
