@@ -29,12 +29,13 @@ class Draw(NamedTuple):
     step: int
     """The place of the augmentation in the list."""
     numbers: npt.NDArray[np.int64]
-    """The place of each image in the order of the epoch."""
+    """The place of each image in the order of the epoch; negative where an image stays plain."""
 
     def uniform(self, what: str, low: float = 0.0, high: float = 1.0) -> npt.NDArray[np.float64]:
-        """One number per image in [low, high)."""
+        """One number per image in [low, high); for a plain image their middle, which most steps change nothing by."""
         key = draws.key(self.seed, self.epoch, self.step, what)
-        return low + (high - low) * draws.uniform(self.numbers, key)
+        share = np.where(self.numbers < 0, 0.5, draws.uniform(self.numbers, key))
+        return low + (high - low) * share
 
     def integer(self, what: str, number: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """One number per image in 0 .. number - 1."""

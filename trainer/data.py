@@ -123,7 +123,9 @@ class Data:
             "rank": place.rank,
             "world_size": place.world_size,
         }
-        feed = FeedSettings(shuffle=is_train, balanced=is_train and recipe.balanced)
+        feed = FeedSettings(shuffle=is_train)
+        if is_train:
+            feed = replace(feed, balanced=recipe.balanced, copies=recipe.copies)
         batch_size = recipe.batch_size if is_train else max(2 * recipe.batch_size, 64)
         target = (recipe.task.target,)
         if len(self._parts) == 1:

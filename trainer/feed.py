@@ -1,7 +1,7 @@
 """Feed: which samples come in which order, for which rank, as a pure function of seed and epoch."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,8 @@ class FeedSettings:
     """Shards whose samples are shuffled together. None: all of them where the build is local, else 16."""
     balanced: bool = False
     """Every class equally often: samples of rare classes come several times in an epoch, some of common ones not."""
+    copies: int = 1
+    """Times that every sample comes in an epoch: once plain, then changed at random but alike in all epochs."""
     pad_last: bool = False
     """Fill up the last batch with repeated samples that the mask marks, so that every batch has one size."""
 
@@ -38,7 +40,7 @@ class Part:
     shards: Positions
     """The shard of each position."""
     numbers: Positions
-    """The place of each in the order of the epoch: what its random numbers go by."""
+    """What the random numbers of each go by: its place in the order of the epoch; negative where it stays plain."""
     consumed: int
     """Samples of the epoch that are consumed once this batch is, over all ranks."""
 
@@ -150,6 +152,12 @@ class Feed:
             counts[members] = whole
             counts[draws.permutation(members, draws.key(self._seed, epoch, "repeats"))[:rest]] += 1
         return counts
+
+
+def as_copies(part: Part, copies: int) -> Part:
+    """The part of a feed in whose positions every sample stands so many times, one after the other."""
+    positions, copy = np.divmod(part.positions, copies)
+    return replace(part, positions=positions, numbers=np.where(copy == 0, -1, part.positions))
 
 
 def num_batches(num_samples: int, *, batch_size: int, consumed: int = 0) -> int:

@@ -22,7 +22,7 @@ from facepack import terminal
 from facepack.errors import JobError, UsageError
 from facepack.lock import held
 from facepack.storage import Store
-from trainer import checkpoint, evaluate, models, optim
+from trainer import checkpoint, evaluate, layers, models, optim, weights
 from trainer import run as runs
 from trainer.data import Data, Mixture, Placement
 from trainer.evaluate import Trained
@@ -135,9 +135,10 @@ class _Trainer:
         self, fabric: Fabric, recipe_name: str, recipe: Recipe, *, data: str, out: Path, settings: Settings
     ) -> None:
         self._fabric, self._recipe, self._out, self._settings = fabric, recipe, out, settings
-        base = runs.read(Path(recipe.base)) if recipe.base else None
+        begun = weights.find(recipe.weights, network=recipe.network)
         place = Placement(fabric.device, fabric.global_rank, fabric.world_size)
-        self._data = Data(recipe, data, placement=place, pixels=base.pixels if base else None)
+        before = begun.run if begun else None
+        self._data = Data(recipe, data, placement=place, pixels=before.pixels if before else None)
         self._train_loader = self._data.loader("train", is_train=True)
         others = [split for split in self._data.splits if split != "train"]
         self._loaders = {split: self._data.loader(split, is_train=False) for split in others}
@@ -151,15 +152,16 @@ class _Trainer:
                 )
         torch.manual_seed(recipe.seed)
         self._network = models.network(recipe.network, num_outputs=self._task.num_outputs(names), size_px=size_px)
-        if base is not None:
-            _take_layers(self._network, Path(recipe.base), recipe)
+        if begun is not None:
+            weights.load_into(self._network, begun, name=recipe.network)
+        layers.freeze(self._network, recipe.freeze)
         learning = [weight.numel() for weight in self._network.parameters() if weight.requires_grad]
         self.run = Run(
             recipe_name=recipe_name,
             recipe=recipe,
             data=self._data.trained_on[0],
             negatives=self._data.trained_on[1] if recipe.negatives else None,
-            base_digest=runs.digest_of(Path(recipe.base) / runs.BEST_FILE) if recipe.base else "",
+            weights_digest=begun.sha256 if begun else "",
             names=names,
             size_px=size_px,
             pixels=self._data.pixels,
@@ -241,7 +243,7 @@ class _Trainer:
     def _train_epoch(self, progress: TrainingProgress, logs: Logs | None, interrupted: list[int]) -> None:
         """The rest of the current epoch."""
         state, recipe, fabric = self._state, self._recipe, self._fabric
-        self._set_mode()
+        layers.set_training(self._network)
         watch = _Watch(self._data, every=1 if fabric.device.type == "cpu" else _CHECK_EVERY)
         log_every = max(1, len(self._train_loader) // 20)
         saved = asked = time.monotonic()
@@ -273,8 +275,7 @@ class _Trainer:
         fabric, recipe, state = self._fabric, self._recipe, self._state
         # What is random in a step depends on the step alone, so that a run that goes on needs no state of it.
         torch.manual_seed((recipe.seed * _SEED_STRIDE + state.step) * fabric.world_size + fabric.global_rank)
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
+        optim.set_learning_rate(self._optimizer, lr)
         targets = batch.targets[self._task.target]
         outputs, losses = self._losses(batch.images, targets)
         losses = losses * batch.mask
@@ -305,12 +306,6 @@ class _Trainer:
         outputs = self._model(share * images + (1 - share) * images[order]).float()
         losses = share * self._task.losses(outputs, targets)
         return outputs, losses + (1 - share) * self._task.losses(outputs, targets[order])
-
-    def _set_mode(self) -> None:
-        """Training mode, but for frozen layers: their batch norm would go on moving towards the new images."""
-        self._model.train()
-        if self._recipe.freeze == "features":
-            self._network.get_submodule("features").eval()
 
     def _end_epoch(self, progress: TrainingProgress, logs: Logs | None) -> None:
         """Validate, keep what is best, and write it all down."""
@@ -465,21 +460,6 @@ class _Watch:
             state.sums = (state.sums[0] + loss, state.sums[1] + score, state.sums[2] + num)
             self.loss = loss / max(num, 1.0)
         self._pending = []
-
-
-def _take_layers(network: nn.Module, base: Path, recipe: Recipe) -> None:
-    """Put the layers before the head of a finished run into a network."""
-    kept = checkpoint.load(base / runs.BEST_FILE)["network"]
-    features = {name: weights for name, weights in kept.items() if name.startswith("features.")}
-    wanted = {name for name in network.state_dict() if name.startswith("features.")}
-    if not features or set(features) != wanted:
-        raise UsageError(f"base {base}: its network is not {recipe.network}: give that of the run with --set network=")
-    try:
-        network.load_state_dict(features, strict=False)
-    except RuntimeError as error:
-        raise UsageError(f"base {base}: its layers are not those of {recipe.network}") from error
-    if recipe.freeze == "features":
-        network.get_submodule("features").requires_grad_(False)
 
 
 def _summed(values: torch.Tensor, fabric: Fabric) -> torch.Tensor:

@@ -25,7 +25,7 @@ from facepack.storage import Store
 from trainer import augment as augmenting
 from trainer import targets as targeting
 from trainer.augment import Augmentation, Normalize
-from trainer.feed import Feed, FeedSettings, Part, num_batches
+from trainer.feed import Feed, FeedSettings, Part, as_copies, num_batches
 from trainer.pipeline import Engine, Graph, Host, Pipeline
 from trainer.staging import Stage, StagingSettings
 from trainer.targets import Target
@@ -123,12 +123,12 @@ class Loader:
 
     def __len__(self) -> int:
         """Batches of a whole epoch, the same on every rank."""
-        return num_batches(self._samples.num, batch_size=self._batch_size)
+        return num_batches(self.num_samples, batch_size=self._batch_size)
 
     @property
     def num_samples(self) -> int:
         """Samples of an epoch, over all ranks."""
-        return self._samples.num
+        return self._samples.num * self._settings.copies
 
     @property
     def epoch(self) -> int:
@@ -149,7 +149,8 @@ class Loader:
         """The rest of the current epoch."""
         runner = self._running()
         epoch = self._epoch
-        runner.begin(self._parts(epoch, self._consumed), epoch=epoch)
+        # Copies are changed alike in all epochs.
+        runner.begin(self._parts(epoch, self._consumed), epoch=epoch if self._settings.copies == 1 else 0)
         ended = False
         try:
             while True:
@@ -209,7 +210,9 @@ class Loader:
         codes = None
         if self._settings.balanced:
             codes = self._samples.target("class", class_names=names).values.astype(np.int32)
-        return Feed(self._samples.shard_stops, seed=self._seed, shuffle=shuffle, window_shards=window, codes=codes)
+            codes = np.repeat(codes, self._settings.copies)
+        stops = self._samples.shard_stops * self._settings.copies
+        return Feed(stops, seed=self._seed, shuffle=shuffle, window_shards=window, codes=codes)
 
     def _choose_cache(self, wanted: CacheKind) -> str:
         """Keep decoded images where they have one size and fit."""
@@ -246,7 +249,7 @@ class Loader:
         return self._runner
 
     def _parts(self, epoch: int, consumed: int) -> Iterator[Part]:
-        return self._feed.batches(
+        parts = self._feed.batches(
             epoch,
             batch_size=self._batch_size,
             consumed=consumed,
@@ -254,6 +257,8 @@ class Loader:
             world_size=self._world_size,
             pad=self._settings.pad_last,
         )
+        copies = self._settings.copies
+        return parts if copies == 1 else (as_copies(part, copies) for part in parts)
 
     def _batch(self, images: torch.Tensor, part: Part) -> Batch:
         device = self._engine.device

@@ -10,12 +10,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from facepack.errors import UsageError
 from trainer import augment as augmenting
-from trainer import calls
+from trainer import calls, layers
 from trainer.augment import Augmentation, Normalize, RandomHorizontalFlip
 from trainer.task import TASKS, Classes, Task
 
 UNIT = Normalize((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 """Pixels in 0..1, as the published systems have them."""
+
+FREEZE = ("none", "head", "last_block")
 
 Augmentations = tuple[Augmentation, ...]
 _CALLS: dict[str, Any] = {
@@ -43,10 +45,11 @@ class Recipe:
     momentum: float = 0.0
     """Of SGD."""
     weight_decay: float = 0.0
-    schedule: Literal["constant", "inverse_time", "one_cycle"] = "constant"
-    """Learning rate over the steps: `inverse_time` is lr / (1 + lr_decay * step); `one_cycle` climbs over `warmup` and
-    falls to nothing along a cosine."""
+    schedule: Literal["constant", "inverse_time", "drop", "one_cycle"] = "constant"
+    """Learning rate over the steps: `inverse_time` is lr / (1 + lr_decay * step); `drop` is lr, and lr * lr_decay once
+    `drop_after` epochs are over; `one_cycle` climbs over `warmup` and falls to nothing along a cosine."""
     lr_decay: float = 0.0
+    drop_after: int = 0
     warmup: float = 0.2
     """Part of the steps of `one_cycle` over which the learning rate climbs."""
     precision: Literal["32-true", "bf16-mixed", "auto"] = "32-true"
@@ -55,6 +58,9 @@ class Recipe:
     """Longest gradient; 0 is any."""
     batch_size: int = 64
     """Over all ranks."""
+    copies: int = 1
+    """Times that an image comes in an epoch of training: the first time plain, then changed at random, in the same way in
+    every epoch, as a folder grown by changed copies gives. With 1 it is changed anew in every epoch."""
     epochs: int = 10
     seed: int = 0
     mixup: float = 0.0
@@ -74,10 +80,14 @@ class Recipe:
     stop: Literal["patience", "above_mean"] = "patience"
     """`above_mean`: counts epochs in a row whose validation loss is above the mean of all before while the training
     loss is below its own, and stops when they are more than `patience` (S1's rule)."""
-    base: str = ""
-    """A finished run whose layers before the head are taken."""
-    freeze: Literal["none", "features"] = "none"
-    """`features`: all before the head stay as they are."""
+    weights: str = ""
+    """What all layers but the head begin with: a finished run, a file, an address (https://...#sha256=...), or a
+    published name such as IMAGENET1K_V1. Random, where it is empty."""
+    freeze: str = "none"
+    """What learns: all (`none`), the `head` alone (feature extraction), `last_block` and head, or all from a layer on
+    (`from:layer3`). The layers before it stay as they are."""
+    backbone_lr: float = 1.0
+    """The learning rate of all layers but the head, as a share of `lr`."""
     negatives: str = ""
     """A build whose images are one more class, `other`, as many as the others have together."""
 
@@ -88,17 +98,17 @@ class Recipe:
                 raise UsageError(f"{one.name} {value}: expected a number")
         if not 0 <= self.seed < 1 << 31:
             raise UsageError(f"seed {self.seed}: expected 0 to 2,147,483,647")
-        for name in ("lr", "batch_size", "epochs"):
+        for name in ("lr", "batch_size", "epochs", "copies"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} {getattr(self, name)}: expected more than 0")
-        for name in ("patience", "momentum", "weight_decay", "lr_decay", "clip_norm", "mixup"):
+        for name in ("patience", "momentum", "weight_decay", "lr_decay", "drop_after", "clip_norm", "mixup", "backbone_lr"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} {getattr(self, name)}: expected at least 0")
         for name in ("average", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)}: expected 0 <= {name} < 1")
-        if self.freeze == "features" and not self.base:
-            raise UsageError("freeze=features: whose layers? give a finished run with --set base=RUN")
+        if self.freeze not in FREEZE and not self.freeze.startswith(f"{layers.FROM}"):
+            raise UsageError(f"freeze={self.freeze}: expected {', '.join(FREEZE)} or {layers.FROM}<layer>")
         for name in ("augment", "eval_augment"):
             steps = getattr(self, name)
             augmenting.check(steps)

@@ -45,8 +45,8 @@ class Run:
     """What images are normalised by."""
     negatives: TrainedOn | None
     """The build that the class `other` was drawn from."""
-    base_digest: str
-    """sha256 of the checkpoint whose layers were taken."""
+    weights_digest: str
+    """sha256 of the file of weights that it began with."""
     num_weights: int
     num_learning: int
     precision: str
@@ -68,8 +68,8 @@ class Run:
         found = self.recipe.differences(other.recipe)
         if not other.is_trained_on([self.data, *([self.negatives] if self.negatives else [])]):
             found["data"] = (self.data.location, f"another build ({other.data.location})")
-        if self.base_digest != other.base_digest:
-            found["base"] = (self.base_digest[:16], other.base_digest[:16])
+        if self.weights_digest != other.weights_digest:
+            found["weights"] = (self.weights_digest[:16], other.weights_digest[:16])
         if self.precision != other.precision:
             found["precision"] = (self.precision, other.precision)
         if found:

@@ -189,9 +189,7 @@ class Number:
 
     def num_outputs(self, names: tuple[str, ...]) -> int:
         """A single one; `UsageError` where the target is one of several names."""
-        if names:
-            raise UsageError(f"target {self.target} is one of {len(names)} names, not a number: choose another task")
-        return 1
+        return _checked_number(self.target, names)
 
     def losses(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Squared or absolute error, in the unit of the target."""
@@ -207,4 +205,111 @@ class Number:
         return (said[:, 0] - targets.float()).abs()
 
 
-TASKS = {one.__name__: one for one in (Classes, TwoClasses, Attributes, Number)}
+@dataclass(frozen=True)
+class Distribution:
+    """A number by how likely each whole value of it is: a softmax over `low` .. `high`, whose mean is the answer.
+
+    Learns a bell curve of `deviation` around the true value, and the error of the mean, `l1` times as much (Gao et al.
+    2018, "Age Estimation Using Expectation of Label Distribution Learning"). With deviation 0 and l1 0 it is
+    classification with an expected value, as Rothe et al. (2015, "DEX") have it.
+    """
+
+    target: str = "age"
+    low: int = 0
+    high: int = 100
+    deviation: float = 2.0
+    l1: float = 1.0
+
+    kind: ClassVar[Kind] = "number"
+    score = "absolute_error"
+
+    def __post_init__(self) -> None:
+        if not (self.low < self.high and 0 <= self.deviation < math.inf and 0 <= self.l1 < math.inf):
+            raise UsageError(
+                f"Distribution: low {self.low}, high {self.high}, deviation {self.deviation}, l1 {self.l1}: expected "
+                "low < high, and at least 0"
+            )
+
+    @property
+    def scored(self) -> Task:
+        """Itself."""
+        return self
+
+    def num_outputs(self, names: tuple[str, ...]) -> int:
+        """One per whole value; `UsageError` where the target is one of several names."""
+        return _checked_number(self.target, names) * (self.high - self.low + 1)
+
+    def losses(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy with the bell curve, and the error of the mean in the unit of the target."""
+        inside = targets.float().clamp(self.low, self.high)[:, None]
+        offsets = self._values(outputs) - inside
+        # With no deviation a value between two whole ones is shared between them.
+        wanted = (1 - offsets.abs()).clamp(min=0.0)
+        if self.deviation:
+            wanted = (-0.5 * (offsets / self.deviation).square()).softmax(dim=1)
+        error = (self.said(outputs)[:, 0] - targets.float()).abs()
+        return -(wanted * outputs.log_softmax(dim=1)).sum(dim=1) + self.l1 * error
+
+    def said(self, outputs: torch.Tensor) -> torch.Tensor:
+        """The mean of the distribution, (batch, 1)."""
+        return (outputs.softmax(dim=1) * self._values(outputs)).sum(dim=1, keepdim=True)
+
+    def scores(self, said: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Absolute error."""
+        return (said[:, 0] - targets.float()).abs()
+
+    def _values(self, outputs: torch.Tensor) -> torch.Tensor:
+        return torch.arange(self.low, self.high + 1, dtype=outputs.dtype, device=outputs.device)
+
+
+@dataclass(frozen=True)
+class Ordinal:
+    """A number by whether it is above each of `low` .. `high` - 1, yes or no; the answer is `low` and all that is yes.
+
+    One binary cross-entropy per threshold (Niu et al. 2016, "Ordinal Regression with Multiple Output CNN for Age
+    Estimation"), which for the sum of the probabilities is near to the absolute error.
+    """
+
+    target: str = "age"
+    low: int = 0
+    high: int = 100
+
+    kind: ClassVar[Kind] = "number"
+    score = "absolute_error"
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise UsageError(f"Ordinal: low {self.low}, high {self.high}: expected low < high")
+
+    @property
+    def scored(self) -> Task:
+        """Itself."""
+        return self
+
+    def num_outputs(self, names: tuple[str, ...]) -> int:
+        """One per threshold; `UsageError` where the target is one of several names."""
+        return _checked_number(self.target, names) * (self.high - self.low)
+
+    def losses(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The sum over the thresholds; a value between two whole ones is partly above."""
+        thresholds = torch.arange(self.low, self.high, dtype=outputs.dtype, device=outputs.device)
+        above = (targets.float()[:, None] - thresholds).clamp(0.0, 1.0)
+        return F.binary_cross_entropy_with_logits(outputs, above, reduction="none").sum(dim=1)
+
+    def said(self, outputs: torch.Tensor) -> torch.Tensor:
+        """The number, (batch, 1)."""
+        return self.low + outputs.sigmoid().sum(dim=1, keepdim=True)
+
+    def scores(self, said: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Absolute error."""
+        return (said[:, 0] - targets.float()).abs()
+
+
+def _checked_number(target: str, names: tuple[str, ...]) -> int:
+    """One; `UsageError` where the target is one of several names."""
+    if names:
+        raise UsageError(f"target {target} is one of {len(names)} names, not a number: choose another task")
+    return 1
+
+
+TASKS = {one.__name__: one for one in (Classes, TwoClasses, Attributes, Number, Distribution, Ordinal)}

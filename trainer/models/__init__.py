@@ -14,7 +14,10 @@ Size = tuple[int, int]
 
 
 def known() -> dict[str, Callable[..., nn.Module]]:
-    """All networks by name: functions of (num_outputs, size_px) and settings of their own."""
+    """All networks by name: functions of (num_outputs, size_px) and settings of their own.
+
+    A network with blocks names the last one: `last_block`, a path of modules.
+    """
     return calls.functions_in(__name__, __path__)
 
 

@@ -33,6 +33,7 @@ def small_resnet(
     whole = nn.Sequential()
     whole.add_module("features", nn.Sequential(*layers))
     whole.add_module("head", nn.Sequential(nn.Dropout(dropout), nn.Linear(before * places**2, num_outputs)))
+    whole.last_block = f"features.{len(layers) - 3}"  # type: ignore[assignment] - a name, not a module
     return whole
 
 

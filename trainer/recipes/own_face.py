@@ -6,7 +6,7 @@ from trainer.task import TwoClasses
 
 
 def own_face() -> Recipe:
-    """S4's transfer as published: convolutions of a celeba_attributes run (base) frozen, 4,353 new weights.
+    """S4's transfer as published: convolutions of a celeba_attributes run (weights) frozen, 4,353 new weights.
 
     Own photos are a `folder` build of one class, the other is drawn from a CelebA build whose faces are cut out alike
     (negatives: facepack build celeba --images wild --align crop --margin 50% --size 192). A build of both needs none:
@@ -28,14 +28,14 @@ def own_face() -> Recipe:
         lr=1e-5,
         batch_size=20,
         epochs=150,
-        base="runs/celeba_attributes",
-        freeze="features",
+        weights="runs/celeba_attributes",
+        freeze="head",
         negatives="builds/celeba",
     )
 
 
 def own_face_modern() -> Recipe:
-    """All of a celeba_attributes_modern run (base) trained on slowly, with averaged weights; calibrated.
+    """All of a celeba_attributes_modern run (weights) trained on slowly, with averaged weights; calibrated.
 
     Not measured on real photos of one person, which nobody had here; a test tells drawn characters from drawn faces.
     """
@@ -53,7 +53,7 @@ def own_face_modern() -> Recipe:
         eval_augment=(Resize((112, 96)), Normalize()),
         lr=5e-4,
         epochs=40,
-        base="runs/celeba_attributes_modern",
+        weights="runs/celeba_attributes_modern",
         freeze="none",
         mixup=0.0,
         average=0.95,

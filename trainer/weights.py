@@ -1,0 +1,120 @@
+"""Weights: what a network begins with, from a finished run, a file, an address, or by its publisher's name."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urldefrag
+
+import torch
+from torch import nn
+
+from facepack import download, terminal
+from facepack.download import Expected
+from facepack.errors import JobError, UsageError
+from facepack.storage import is_url
+from trainer import calls, checkpoint, layers, models
+from trainer import run as runs
+
+_FACENET = "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/"
+_PUBLISHED = {
+    "inception_resnet_v1": {
+        "vggface2": f"{_FACENET}20180402-114759-vggface2.pt",
+        "casia-webface": f"{_FACENET}20180408-102900-casia-webface.pt",
+    }
+}
+"""Addresses of weights that torchvision does not know; their publisher states no checksum."""
+_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.[a-z]+$")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A file of weights, and its sha256."""
+
+    path: Path
+    sha256: str
+    run: runs.Run | None = None
+    """The run that they are of."""
+
+
+def find(given: str, *, network: str) -> Weights | None:
+    """The file that is meant by the field `weights` of a recipe; None for none.
+
+    Files from addresses are kept where torch keeps its own (TORCH_HOME), under their name only when they are whole.
+    Raises `UsageError` for a name that is not known, `JobError` where a file cannot be had or is not as published.
+    """
+    if not given:
+        return None
+    folder = Path(given)
+    if (folder / runs.RUN_FILE).exists():
+        path = folder / runs.BEST_FILE
+        return Weights(path, runs.digest_of(path), runs.read(folder))
+    if folder.is_dir():
+        raise JobError(f"weights {given}: no {runs.RUN_FILE} in this folder, so no run of facepack train")
+    if folder.exists():
+        return Weights(folder, runs.digest_of(folder))
+    if is_url(given):
+        return _from_address(given)
+    return _by_name(given, network=calls.name_and_arguments(network, what="network")[0])
+
+
+def load_into(network: nn.Module, weights: Weights, *, name: str) -> None:
+    """Take all layers but the head; `UsageError` names the first layer that is not the same in both."""
+    content = checkpoint.load(weights.path)
+    kept = content.get("network" if weights.run else "state_dict", content)
+    head, own = layers.head(network), network.state_dict()
+    taken = {key: value for key, value in kept.items() if not layers.is_in(key, head)}
+    wanted = {key for key in own if not layers.is_in(key, head) and not key.endswith("num_batches_tracked")}
+    odd = sorted(wanted - set(taken)) + sorted(set(taken) - set(own))
+    odd += [key for key in sorted(wanted & set(taken)) if getattr(taken[key], "shape", None) != own[key].shape]
+    if odd:
+        hint = f"; give its network with --set 'network={weights.run.recipe.network}'" if weights.run else ""
+        raise UsageError(
+            f"weights {weights.path}: not of {name}: {odd[0]}"
+            + (f" and {len(odd) - 1:,} more" if len(odd) > 1 else "")
+            + f" differ or are missing{hint}"
+        )
+    network.load_state_dict(taken | {key: value for key, value in own.items() if layers.is_in(key, head)})
+
+
+def _from_address(given: str) -> Weights:
+    url, fragment = urldefrag(given)
+    kind, _, digest = fragment.partition("=")
+    if not url.startswith(("http://", "https://")) or (fragment and kind != "sha256"):
+        raise UsageError(f"weights {given}: expected https://..., and #sha256=... at its end to have it checked")
+    name = f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{download.name_of(url)}"
+    return _fetched(url, name, Expected(sha256=digest))
+
+
+def _by_name(given: str, *, network: str) -> Weights:
+    published = _PUBLISHED.get(network) or _of_torchvision(network)
+    if given not in published:
+        known = f"there are {', '.join(published)}" if published else "none are published"
+        raise UsageError(f"weights {given!r} of {network}: no such file or run, and not a published name: {known}")
+    url = published[given]
+    found = _HASH_IN_NAME.search(url)  # torchvision's names end in the first digits of the sha256
+    return _fetched(url, download.name_of(url), Expected(sha256=found[1] if found else ""))
+
+
+def _of_torchvision(network: str) -> dict[str, str]:
+    """Addresses by name, the best last as DEFAULT."""
+    if network not in {name for name, make in models.known().items() if make.__module__.endswith(".pretrained")}:
+        return {}
+    from torchvision.models import get_model_weights
+
+    every = get_model_weights(network)
+    return {name: every[name].url for name in every.__members__}
+
+
+def _fetched(url: str, name: str, expected: Expected) -> Weights:
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    try:
+        if not path.exists():
+            terminal.note(f"fetching {url}")
+            download.download(url, path, expected=expected)
+        weights = Weights(path, runs.digest_of(path))
+    except JobError as error:
+        raise JobError(f"{error}; or put the file at {path}, or give its place with --set weights=FILE") from error
+    if not weights.sha256.startswith(expected.sha256):
+        raise JobError(f"{path}: its sha256 is {weights.sha256}, expected {expected.sha256}; delete it, and it is fetched")
+    return weights
