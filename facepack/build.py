@@ -304,7 +304,7 @@ def command(
     limit_per_class: Annotated[int | None, typer.Option(help="At most so many rows per class.")] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many rows.")] = None,
     split: Annotated[
-        str, typer.Option(help="official, identity, TRAIN/VALID/TEST, or identity:TRAIN/VALID/TEST. [official if any]")
+        str, typer.Option(help="official, identity or TRAIN/VALID/TEST, also identity:... and index:TRAIN/VALID/TEST.")
     ] = "",
     seed: Annotated[int, typer.Option(help="Decides split, order and random classes.")] = 0,
     size: Annotated[

@@ -21,7 +21,7 @@ CONNECT_S, READ_S = 10.0, 30.0
 """How long we wait for a connection, and for the next bytes."""
 _TRIES = 5
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 60.0
-_PIECE_BYTES = 1 << 18
+_PIECE_BYTES = 1 << 16
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
 _LOST = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 
@@ -53,7 +53,7 @@ def download(
 ) -> Path:
     """Fetch a file, unless it is there; under its name it is whole and as expected.
 
-    What a cut connection or a killed process left is gone on with by a range request, if it is still the same file there.
+    What a cut connection or a killed process left is gone on with by a range request, if it is the same file still.
     `advance` hears of bytes as they come, less than none when they are thrown away. Several processes may ask for one
     file: one fetches it. Raises `JobError` with address and cause after bounded tries.
     """
@@ -169,11 +169,12 @@ class _Transfer:
             return total is None or self._here >= total
 
     def _check_status(self, answer: Any) -> None:
+        said = f"the server says {answer.status_code} {answer.reason}"
         if answer.status_code in _AGAIN:
             wait = answer.headers.get("Retry-After", "")
-            raise _LaterError(f"the server says {answer.status_code} {answer.reason}", float(wait) if wait.isdigit() else 0)
+            raise _LaterError(said, float(wait) if wait.isdigit() else 0.0)
         if answer.status_code not in (200, 206):
-            raise JobError(f"{self._url}: the server says {answer.status_code} {answer.reason}")
+            raise JobError(f"{self._url}: {said}")
 
     def _keep_tag(self, headers: Any) -> None:
         """What tells this file from a later one of the same name; a weak tag does not."""

@@ -146,12 +146,14 @@ def _splits(
     if rule == "identity" or kind == "identity":
         fractions = DEFAULT_FRACTIONS if rule == "identity" else fractions
         return rule, _by_identity(description, table, fractions=fractions, seed=configuration.seed)
-    shares = _fractions(rule)
+    is_by_index = kind == "index"  # the first rows of each class are train
+    shares = _fractions(fractions if is_by_index else rule)
     classes = table["class"].combine_chunks().fill_null("").dictionary_encode().indices.to_numpy()
     splits = np.zeros(len(table), np.int8)
     for code in np.unique(classes):
         rows = np.flatnonzero(classes == code)
-        splits[rows[np.argsort(order[rows], kind="stable")]] = _in_shares(len(rows), shares)
+        shuffled = rows if is_by_index else rows[np.argsort(order[rows], kind="stable")]
+        splits[shuffled] = _in_shares(len(rows), shares)
     return rule, splits
 
 
@@ -167,13 +169,13 @@ def _fractions(text: str) -> tuple[float, float, float]:
     """Shares of train, valid and test that add up to one, from '64/16/20' or '0.64/0.16/0.2'."""
     numbers = [float(part) for part in text.split("/")] if _FRACTIONS.fullmatch(text) else [0.0]
     if len(numbers) != 3 or numbers[0] <= 0:
-        raise UsageError(f"--split {text}: expected official, identity or TRAIN/VALID/TEST such as 80/10/10")
+        raise UsageError(f"--split {text}: expected official, identity, 80/10/10 or the like, or index:80/10/10")
     train, valid, test = (number / sum(numbers) for number in numbers)
     return train, valid, test
 
 
 def _in_shares(number: int, shares: tuple[float, float, float]) -> npt.NDArray[np.int8]:
-    """Split numbers of rows in shuffled order: valid and test rounded to the nearest, train the rest."""
+    """Split numbers of rows in order: valid and test rounded to the nearest, train the rest."""
     valid, test = (int(number * share + 0.5) for share in shares[1:])
     test = min(test, number)
     valid = min(valid, number - test)

@@ -331,8 +331,8 @@ def test_smoothed_labels_are_learnt_by_but_not_scored_by() -> None:
     assert task.scored.losses(outputs, target).item() < 1e-6
 
 
-def test_base_gives_its_layers_and_frozen_ones_stay(build: Path, whole: Path, tmp_path: Path) -> None:
-    recipe = small(base=str(whole), freeze="features", average=0.0, epochs=2)
+def test_run_gives_its_layers_and_frozen_ones_stay(build: Path, whole: Path, tmp_path: Path) -> None:
+    recipe = small(weights=str(whole), freeze="head", average=0.0, epochs=2)
     train(build, tmp_path / "run", recipe)
     before, after = weights(whole, runs.BEST_FILE), weights(tmp_path / "run")
     features = [name for name in after if name.startswith("network features.")]
@@ -341,7 +341,7 @@ def test_base_gives_its_layers_and_frozen_ones_stay(build: Path, whole: Path, tm
     assert not torch.equal(before["network head.1.weight"], after["network head.1.weight"])
     run = runs.read(tmp_path / "run")
     assert run.num_learning == 16 * 4 + 4
-    with pytest.raises(UsageError, match=r"its network is not|its layers are not"):
+    with pytest.raises(UsageError, match=r"not of small_resnet.*differ or are missing; give its network with"):
         train(build, tmp_path / "other", replace(recipe, network="small_resnet(widths=(8, 32))"))
 
 

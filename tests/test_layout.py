@@ -12,7 +12,7 @@ MODULES = sorted((ROOT / "facepack").glob("*.py"))
 TRAINER = sorted((ROOT / "trainer").rglob("*.py"))
 ORDER = [
     ["errors"],
-    ["terminal", "storage", "drawing", "page"],
+    ["terminal", "storage", "drawing", "page", "download"],
     ["dataset"],
     ["manifest", "index", "lock"],
     ["label"],
@@ -29,13 +29,13 @@ ORDER = [
 """A module may import those of earlier lines."""
 
 TRAINER_ORDER = [
-    ["draws", "targets", "staging", "calls", "checkpoint", "plots", "progress"],
+    ["draws", "targets", "staging", "calls", "checkpoint", "plots", "progress", "layers"],
     ["feed", "augment", "task", "models"],
     ["pipeline", "recipe", "metrics"],
     ["loader", "recipes", "optim", "stopping"],
     ["data"],
     ["run"],
-    ["logs", "evaluate"],
+    ["logs", "evaluate", "weights"],
     ["fit", "predict"],
     ["report"],
     ["commands"],
@@ -44,6 +44,7 @@ SEEN_BY_TRAINER = {"errors", "manifest", "storage"}
 """All that the trainer knows of a build."""
 ALSO_SEEN = {
     "progress": {"terminal"},
+    "weights": {"terminal", "download"},
     "fit": {"terminal", "lock"},
     "predict": {"terminal", "align", "image", "shard"},  # a photo is treated as the build treated its images
     "report": {"image", "page"},

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from facepack.errors import UsageError
-from trainer import models, recipe, recipes
+from trainer import layers, models, recipe, recipes
 from trainer.augment import Normalize, RandomCrop
 from trainer.task import Attributes, Classes
 
@@ -63,7 +63,7 @@ def test_published_networks_have_the_published_number_of_weights(
 
 def test_transfer_of_s4_learns_4353_weights() -> None:
     network = models.network("attributes_cnn()", num_outputs=1, size_px=(192, 192))
-    network.get_submodule("features").requires_grad_(False)
+    layers.freeze(network, "head")
     assert num_weights(network, learning=True) == 4_353
 
 
@@ -117,7 +117,7 @@ def test_settings_change_fields_of_every_kind() -> None:
         ("task=Attributes(loss='hinge')", "expected bce, mse or softmax"),
         ("augment=[Normalize(), RandomCrop(5)]", "Normalize must come last"),
         ("augment=[RandomCrop(5)]", "must end with Normalize"),
-        ("freeze=features", "whose layers"),
+        ("freeze=features", "freeze=features: expected none, head, last_block or from:<layer>"),
     ],
 )
 def test_wrong_settings_name_the_field(setting: str, reason: str) -> None:

@@ -32,7 +32,7 @@ def load(path: Path) -> dict[str, Any]:
         raise JobError(
             f"{path}: refused: it holds code, or is damaged; only tensors and plain values are read from a checkpoint"
         ) from error
-    except (RuntimeError, EOFError, BadZipFile, ValueError, KeyError, AttributeError) as error:
+    except (RuntimeError, EOFError, OSError, BadZipFile, ValueError, KeyError, AttributeError) as error:
         raise JobError(f"{path}: damaged ({(str(error) or 'it ends early').splitlines()[0]})") from error
     if not isinstance(content, dict):
         raise JobError(f"{path}: not a checkpoint of facepack train")

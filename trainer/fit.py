@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import nn
@@ -152,6 +153,9 @@ class _Trainer:
                 )
         torch.manual_seed(recipe.seed)
         self._network = models.network(recipe.network, num_outputs=self._task.num_outputs(names), size_px=size_px)
+        self._is_solved = isinstance(self._network, models.Solved)
+        if self._is_solved:
+            _check_solvable(recipe, fabric)
         if begun is not None:
             weights.load_into(self._network, begun, name=recipe.network)
         layers.freeze(self._network, recipe.freeze)
@@ -192,10 +196,12 @@ class _Trainer:
         if recipe.average:
             average = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call]
             self._averaged = AveragedModel(self._network, multi_avg_fn=average, use_buffers=True)
-        optimizer = optim.optimizer(recipe, self._network)
+        optimizer = None if self._is_solved else optim.optimizer(recipe, self._network)
         if kept is not None:
             self._restore(kept, optimizer)
-        self._model, self._optimizer = fabric.setup(self._network, optimizer)
+        self._model: nn.Module = self._network
+        if optimizer is not None:
+            self._model, self._optimizer = fabric.setup(self._network, optimizer)
         if is_first and not has_begun:
             self.run.write(self._out)
 
@@ -217,7 +223,10 @@ class _Trainer:
         try:
             with progress, _interrupts() as interrupted:
                 while state.epoch < self._recipe.epochs and not state.ended:
-                    self._train_epoch(progress, logs, interrupted)
+                    if self._is_solved:
+                        self._solve(progress, interrupted)
+                    else:
+                        self._train_epoch(progress, logs, interrupted)
                     self._end_epoch(progress, logs)
         finally:
             self._train_loader.close()
@@ -268,6 +277,29 @@ class _Trainer:
             if stops:
                 raise KeyboardInterrupt
         watch.look(state)
+        state.train_s += time.monotonic() - asked
+
+    def _solve(self, progress: TrainingProgress, interrupted: list[int]) -> None:
+        """Fit a classifier that is no network to the features of all images at once."""
+        state, task, network = self._state, self._task, self._network
+        assert isinstance(network, models.Solved)
+        features, targets = [], []
+        asked = time.monotonic()
+        for batch in self._train_loader:
+            state.wait_s += time.monotonic() - asked
+            features.append(network.describe(batch.images))
+            targets.append(batch.targets[task.target].cpu())
+            state.step += 1
+            state.train_s += time.monotonic() - asked
+            asked = time.monotonic()
+            progress.advance(epoch=0, loss=0.0, num_images=len(batch.rows))
+            if interrupted:
+                raise KeyboardInterrupt
+        every, wanted = np.concatenate(features), torch.cat(targets)
+        network.solve(every, wanted.numpy(), seed=self._recipe.seed)
+        outputs = network.answer(every).cpu()
+        losses, scores = task.losses(outputs, wanted), task.scores(task.said(outputs), wanted)
+        state.sums = (float(losses.double().sum()), float(scores.double().sum()), float(len(wanted)))
         state.train_s += time.monotonic() - asked
 
     def _step(self, batch: Batch, *, lr: float, stops: bool) -> tuple[torch.Tensor, bool]:
@@ -379,16 +411,17 @@ class _Trainer:
         content: dict[str, Any] = {name: getattr(state, name) for name in _State.__dataclass_fields__}
         content["network"] = self._network.state_dict()
         content["averaged"] = None if self._averaged is None else self._averaged.state_dict()
-        content["optimizer"] = self._optimizer.state_dict()
+        content["optimizer"] = None if self._is_solved else self._optimizer.state_dict()
         content["loader"] = self._train_loader.state_dict()
         checkpoint.save(self._out / runs.LAST_FILE, content)
 
-    def _restore(self, kept: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    def _restore(self, kept: dict[str, Any], optimizer: torch.optim.Optimizer | None) -> None:
         try:
             self._network.load_state_dict(kept["network"])
             if self._averaged is not None:
                 self._averaged.load_state_dict(kept["averaged"])
-            optimizer.load_state_dict(kept["optimizer"])
+            if optimizer is not None:
+                optimizer.load_state_dict(kept["optimizer"])
             self._train_loader.load_state_dict(kept["loader"])
             self._state = _State(**{name: kept[name] for name in _State.__dataclass_fields__})
         except (KeyError, RuntimeError, TypeError, ValueError, UsageError) as error:
@@ -460,6 +493,19 @@ class _Watch:
             state.sums = (state.sums[0] + loss, state.sums[1] + score, state.sums[2] + num)
             self.loss = loss / max(num, 1.0)
         self._pending = []
+
+
+def _check_solvable(recipe: Recipe, fabric: Fabric) -> None:
+    """Refuse what only steps can do."""
+    name = recipe.network.partition("(")[0]
+    if recipe.task.kind != "classes" or recipe.task.num_outputs(("", "")) != 2:
+        raise UsageError(f"network {name}: tells classes apart and nothing else: give task=Classes()")
+    wrong = ["epochs"] * (recipe.epochs > 1)
+    wrong += [one for one in ("weights", "average", "mixup") if getattr(recipe, one)]
+    if wrong:
+        raise UsageError(f"network {name}: is fitted at once: {wrong[0]} does not apply to it")
+    if fabric.world_size > 1:
+        raise UsageError(f"network {name}: is fitted in one process; leave out torchrun")
 
 
 def _summed(values: torch.Tensor, fabric: Fabric) -> torch.Tensor:

@@ -16,7 +16,8 @@ _KERAS_ACCUMULATOR = 0.1
 def optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
     """The optimiser over all weights that learn; weight decay spares biases and what normalises.
 
-    Each of its groups has a `share` of the learning rate. Epsilon, and what Adagrad's accumulator begins with, are those of Keras, which the published systems used.
+    Each of its groups has a `share` of the learning rate. Epsilon, and what Adagrad's accumulator begins with, are
+    those of Keras, which S0, S3 and S4 used.
     """
     head = layers.head(network) if recipe.backbone_lr != 1 else ""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}

@@ -17,6 +17,9 @@ from trainer.task import TASKS, Classes, Task
 UNIT = Normalize((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 """Pixels in 0..1, as the published systems have them."""
 
+IMAGENET = Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""What torchvision's weights were trained with."""
+
 FREEZE = ("none", "head", "last_block")
 
 Augmentations = tuple[Augmentation, ...]
@@ -59,7 +62,7 @@ class Recipe:
     batch_size: int = 64
     """Over all ranks."""
     copies: int = 1
-    """Times that an image comes in an epoch of training: the first time plain, then changed at random, in the same way in
+    """Times that an image comes in an epoch of training: the first time plain, then changed at random, but alike in
     every epoch, as a folder grown by changed copies gives. With 1 it is changed anew in every epoch."""
     epochs: int = 10
     seed: int = 0
@@ -101,7 +104,16 @@ class Recipe:
         for name in ("lr", "batch_size", "epochs", "copies"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} {getattr(self, name)}: expected more than 0")
-        for name in ("patience", "momentum", "weight_decay", "lr_decay", "drop_after", "clip_norm", "mixup", "backbone_lr"):
+        for name in (
+            "patience",
+            "momentum",
+            "weight_decay",
+            "lr_decay",
+            "drop_after",
+            "clip_norm",
+            "mixup",
+            "backbone_lr",
+        ):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} {getattr(self, name)}: expected at least 0")
         for name in ("average", "warmup"):

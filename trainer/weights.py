@@ -116,5 +116,7 @@ def _fetched(url: str, name: str, expected: Expected) -> Weights:
     except JobError as error:
         raise JobError(f"{error}; or put the file at {path}, or give its place with --set weights=FILE") from error
     if not weights.sha256.startswith(expected.sha256):
-        raise JobError(f"{path}: its sha256 is {weights.sha256}, expected {expected.sha256}; delete it, and it is fetched")
+        raise JobError(
+            f"{path}: its sha256 is {weights.sha256}, expected {expected.sha256}; delete it, and it is fetched"
+        )
     return weights

@@ -2,8 +2,11 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from torch import nn
 
 from facepack.errors import UsageError
@@ -13,11 +16,28 @@ Size = tuple[int, int]
 """Height and width of the images in pixels."""
 
 
-def known() -> dict[str, Callable[..., nn.Module]]:
-    """All networks by name: functions of (num_outputs, size_px) and settings of their own.
+@runtime_checkable
+class Solved(Protocol):
+    """What is fitted at once, from features of all images, and not step by step."""
 
-    A network with blocks names the last one: `last_block`, a path of modules.
-    """
+    def describe(self, images: torch.Tensor) -> npt.NDArray[np.float32]:
+        """Features, (batch, num_features), of images (batch, 3, height, width)."""
+
+    def solve(self, features: npt.NDArray[np.float32], targets: npt.NDArray[np.int64], *, seed: int) -> None:
+        """Fit it to the features and classes of all images."""
+
+    def answer(self, features: npt.NDArray[np.float32]) -> torch.Tensor:
+        """Outputs, (batch, num_outputs)."""
+
+
+def with_last_block(network: nn.Module, name: str) -> nn.Module:
+    """The network, which now says what its last block before the head is called."""
+    network.__dict__["last_block"] = name  # torch takes any attribute, but types them as modules
+    return network
+
+
+def known() -> dict[str, Callable[..., nn.Module]]:
+    """All networks by name: functions of (num_outputs, size_px) and settings of their own."""
     return calls.functions_in(__name__, __path__)
 
 

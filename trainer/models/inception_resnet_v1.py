@@ -13,7 +13,7 @@ _EMBEDDING = 512
 def inception_resnet_v1(*, num_outputs: int, size_px: Size, dropout: float = 0.6) -> nn.Module:
     """S1's network (Szegedy et al. 2016, as in FaceNet): 23,484,163 parameters for 3 classes, 27,910,327 for 8,631.
 
-    Published weights: vggface2 (8,631 people) and casia-webface (10,575). Images of at least 75 pixels, 160 as published.
+    Published weights: vggface2 (8,631 people), casia-webface (10,575). Images of 75 pixels or more, 160 as published.
     """
     if min(size_px) < _LEAST_PX:
         raise UsageError(
@@ -74,7 +74,13 @@ class _Convolution(nn.Module):
     """Convolution, batch norm, ReLU."""
 
     def __init__(
-        self, before: int, after: int, size: int | tuple[int, int], *, stride: int = 1, padding: int | tuple[int, int] = 0
+        self,
+        before: int,
+        after: int,
+        size: int | tuple[int, int],
+        *,
+        stride: int = 1,
+        padding: int | tuple[int, int] = 0,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(before, after, size, stride=stride, padding=padding, bias=False)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from facepack.errors import UsageError
-from trainer.models import Size
+from trainer.models import Size, with_last_block
 
 
 def resnet18(*, num_outputs: int, size_px: Size, dropout: float = 0.0) -> nn.Module:
@@ -70,9 +70,8 @@ def _of(name: str, num_outputs: int, size_px: Size, dropout: float, *, last_bloc
         path, linear = [(path, one) for path, one in whole.named_modules() if isinstance(one, nn.Linear)][-1]
         parent, _, last = path.rpartition(".")
         whole.get_submodule(parent).add_module(last, _DroppedLinear(linear, dropout))
-    whole.last_block = last_block  # type: ignore[assignment] - torch takes any attribute, but types them as modules
     _check_size(whole, name, size_px)
-    return whole
+    return with_last_block(whole, last_block)
 
 
 class _DroppedLinear(nn.Linear):

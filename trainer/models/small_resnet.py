@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from trainer.models import Size
+from trainer.models import Size, with_last_block
 
 
 def small_resnet(
@@ -33,8 +33,7 @@ def small_resnet(
     whole = nn.Sequential()
     whole.add_module("features", nn.Sequential(*layers))
     whole.add_module("head", nn.Sequential(nn.Dropout(dropout), nn.Linear(before * places**2, num_outputs)))
-    whole.last_block = f"features.{len(layers) - 3}"  # type: ignore[assignment] - a name, not a module
-    return whole
+    return with_last_block(whole, f"features.{len(layers) - 3}")
 
 
 class _Block(nn.Module):
