@@ -169,7 +169,8 @@ def _fractions(text: str) -> tuple[float, float, float]:
     """Shares of train, valid and test that add up to one, from '64/16/20' or '0.64/0.16/0.2'."""
     numbers = [float(part) for part in text.split("/")] if _FRACTIONS.fullmatch(text) else [0.0]
     if len(numbers) != 3 or numbers[0] <= 0:
-        raise UsageError(f"--split {text}: expected official, identity, 80/10/10 or the like, or index:80/10/10")
+        known = "official, identity or TRAIN/VALID/TEST such as 80/10/10, or index:80/10/10"
+        raise UsageError(f"--split {text}: expected {known}")
     train, valid, test = (number / sum(numbers) for number in numbers)
     return train, valid, test
 

@@ -207,7 +207,7 @@ def own_photos(folder: Path) -> Path:
 def test_own_face_is_learnt_among_faces_drawn_from_another_build(whole: Path, tmp_path: Path) -> None:
     own = own_photos(tmp_path)
     base = train(whole, tmp_path / "base", tiny("celeba_attributes_modern", epochs=1))
-    settings = {"base": str(base), "negatives": str(whole), "network": "small_resnet(widths=(8, 16))", "epochs": 16}
+    settings = {"weights": str(base), "negatives": str(whole), "network": "small_resnet(widths=(8, 16))", "epochs": 16}
     recipe = recipes.load("own_face_modern", [f"{name}={value}" for name, value in settings.items()])
     recipe = replace(recipe, augment=recipe.eval_augment, batch_size=8, lr=0.01, average=0.0)
     train(own, tmp_path / "run", recipe)

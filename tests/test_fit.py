@@ -299,13 +299,29 @@ def test_build_without_valid_and_test_trains_and_keeps_the_last_epoch(celeba: Pa
     assert json.loads((tmp_path / "run" / "scores.json").read_text())["splits"] == {}
 
 
-@given(st.integers(0, 10_000), st.sampled_from(["constant", "inverse_time", "one_cycle"]))
+@given(st.integers(0, 10_000), st.sampled_from(["constant", "inverse_time", "drop", "one_cycle"]))
 def test_learning_rate_stays_within_its_bounds(step: int, schedule: Any) -> None:
     recipe = small(lr=0.1, schedule=schedule, lr_decay=1e-3)
     rate = optim.learning_rate(recipe, step=step, num_steps=10_000)
     assert 0 <= rate <= 0.1 + 1e-12
     if schedule == "inverse_time":
         assert rate == pytest.approx(0.1 / (1 + 1e-3 * step))
+
+
+def test_rate_drops_when_its_epochs_are_over() -> None:
+    recipe = small(lr=0.1, schedule="drop", lr_decay=0.1, drop_after=2, epochs=5)
+    rates = [optim.learning_rate(recipe, step=step, num_steps=50) for step in range(50)]
+    assert rates == [0.1] * 20 + [pytest.approx(0.01)] * 30
+
+
+def test_layers_before_the_head_have_their_share_of_the_rate() -> None:
+    network = models.network("resnet18()", num_outputs=3, size_px=(64, 64))
+    optimizer = optim.optimizer(small(backbone_lr=0.1), network)
+    optim.set_learning_rate(optimizer, 0.5)
+    rates = {id(weight): group["lr"] for group in optimizer.param_groups for weight in group["params"]}
+    for name, weight in network.named_parameters():
+        assert rates[id(weight)] == pytest.approx(0.5 if name.startswith("fc.") else 0.05), name
+    assert {len(group["params"]) for group in optim.optimizer(small(), network).param_groups} == {21, 41}
 
 
 def test_adagrad_is_that_of_keras() -> None:

@@ -35,6 +35,7 @@ from trainer.augment import (
     Normalize,
     RandomHorizontalFlip,
     RandomResizedCrop,
+    RandomRotation,
     Resize,
 )
 from trainer.feed import FeedSettings
@@ -277,6 +278,50 @@ def test_balanced_gives_every_class_equally_often(build: Path) -> None:
         counts = torch.bincount(classes)
         assert counts.max() - counts.min() <= 1
         assert counts.sum() == loader.num_samples
+
+
+def test_copies_are_one_plain_and_others_changed_alike_in_every_epoch(build: Path) -> None:
+    steps = (RandomRotation(30), ColorJitter(0.5, 0.5, 0.5))
+    loader = Loader(build, split="train", batch_size=16, augment=steps, feed=FeedSettings(copies=3))
+    plain = {
+        row: image for batch in Loader(build, split="train", batch_size=16, augment=()) for row, image in pairs(batch)
+    }
+    assert loader.num_samples == 3 * len(plain)
+    epochs = []
+    for _ in range(2):
+        found: dict[int, list[bytes]] = {}
+        order = []
+        for batch in loader:
+            order += batch.rows.tolist()
+            for row, pixels in pairs(batch):
+                found.setdefault(row, []).append(pixels)
+        epochs.append((order, {row: sorted(images) for row, images in found.items()}))
+    (first_order, first), (second_order, second) = epochs
+    assert first_order != second_order
+    assert first == second
+    assert set(first) == set(plain)
+    for row, images in first.items():
+        assert len(set(images)) == 3
+        assert images.count(plain[row]) == 1
+
+
+def pairs(batch: Batch) -> Iterator[tuple[int, bytes]]:
+    """Rows, and their pixels."""
+    return zip(batch.rows.tolist(), (pixels.numpy().tobytes() for pixels in batch.images), strict=True)
+
+
+def test_copies_go_on_where_they_stopped(build: Path) -> None:
+    def made() -> Loader:
+        feed = FeedSettings(copies=2)
+        return Loader(build, split="train", batch_size=16, augment=(ColorJitter(0.5),), feed=feed)
+
+    whole = [list(pairs(batch)) for batch in made()]
+    first, second = made(), made()
+    for number, _ in enumerate(first):
+        if number == 4:
+            break
+    second.load_state_dict(first.state_dict())
+    assert [list(pairs(batch)) for batch in second] == whole[5:]
 
 
 def test_images_of_many_sizes_need_a_resize(tmp_path: Path) -> None:

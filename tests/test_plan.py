@@ -206,6 +206,15 @@ def test_fractions_are_exact_in_every_class(split: str, shares: tuple[float, flo
     assert found.split == split
 
 
+def test_split_by_index_takes_the_first_rows_of_each_class() -> None:
+    found = planned(pets({"cats": 200, "dogs": 10}), split="index:60/20/20")
+    for name, number in (("cats", 200), ("dogs", 10)):
+        numbers = {f"{name}/{row}.jpg": row for row in range(210)}
+        rows = zip(column(found, "source"), column(found, "split"), strict=True)
+        splits = [split for _, split in sorted((numbers[path], split) for path, split in rows if path in numbers)]
+        assert splits == ["train"] * (number * 3 // 5) + ["valid"] * (number // 5) + ["test"] * (number // 5)
+
+
 def test_fractions_in_percent_and_in_shares_are_the_same() -> None:
     percent, shares = planned(pets(), split="60/20/20"), planned(pets(), split="0.6/0.2/0.2")
     assert percent.table.equals(shares.table)

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from facepack.errors import UsageError
-from trainer import layers, models, recipe, recipes
+from trainer import calls, layers, models, recipe, recipes
 from trainer.augment import Normalize, RandomCrop
-from trainer.task import Attributes, Classes
+from trainer.task import TASKS, Classes, Number, TwoClasses
 
 NAMES = sorted(recipes.known())
 
@@ -30,20 +30,64 @@ def test_every_recipe_says_what_it_is_and_is_read_back_as_it_was(name: str) -> N
     assert made.build.startswith("facepack build ")
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("own_face")])
-def test_every_network_learns_from_a_batch(name: str) -> None:
-    made = recipes.load(name)
-    task, size_px = made.task, (192, 192) if "attributes" in name and "modern" not in name else (64, 64)
-    names = tuple("abcd")
-    network = models.network(made.network, num_outputs=task.num_outputs(names), size_px=size_px)
-    images = torch.randn(2, 3, *size_px)
-    outputs = network(images)
-    assert outputs.shape == (2, 4)
-    targets = torch.ones(2, 4) if isinstance(task, Attributes) else torch.tensor([0, 3])
-    losses = task.losses(outputs, targets)
-    assert losses.shape == (2,)
-    losses.sum().backward()  # type: ignore[no-untyped-call]
-    assert all(one.grad is not None and torch.isfinite(one.grad).all() for one in network.parameters())
+def learnt() -> dict[tuple[str, str], tuple[int, int]]:
+    """Every network and task of a recipe, once each, with a size of its images."""
+    found = {}
+    for name in NAMES:
+        made = recipes.load(name)
+        large = {"celeba_attributes": (192, 192), "age_groups": (160, 160)}
+        size = next(
+            (size for start, size in large.items() if name.startswith(start) and "modern" not in name), (80, 80)
+        )
+        found[made.network, repr(made.task)] = size
+    return found
+
+
+@pytest.mark.parametrize(("network", "task"), learnt())
+def test_every_network_learns_from_a_batch(network: str, task: str) -> None:
+    wanted, size_px = calls.made(task, TASKS, what="task"), learnt()[network, task]
+    names = () if wanted.kind == "number" else tuple("ab" if isinstance(wanted, TwoClasses) else "abcd")
+    made = models.network(network, num_outputs=wanted.num_outputs(names), size_px=size_px)
+    images = torch.rand(4, 3, *size_px)
+    given = {"classes": [0, 1, 1, 0], "attributes": [[1.0, 0.0, 1.0, 1.0]] * 4, "number": [20.0, 30.0, 40.0, 5.0]}
+    targets = torch.tensor(given[wanted.kind])
+    if isinstance(made, models.Solved):
+        made.solve(made.describe(images), targets.numpy(), seed=0)
+    outputs = made(images)
+    assert outputs.shape == (4, wanted.num_outputs(names))
+    losses = wanted.losses(outputs, targets)
+    assert losses.shape == (4,)
+    assert torch.isfinite(losses).all()
+    if not isinstance(made, models.Solved):
+        losses.sum().backward()
+        assert all(one.grad is not None and torch.isfinite(one.grad).all() for one in made.parameters())
+
+
+def test_s1_has_seven_experiments_that_change_two_fields_at_most_and_two_rivals() -> None:
+    first, second = recipes.load("age_groups"), recipes.load("age_groups_batch_8")
+    assert (first.batch_size, second.batch_size) == (32, 8)
+    assert set(first.differences(second)) == {"batch_size"}
+    changed = {
+        "plain": {"augment"},
+        "unfrozen": {"freeze"},
+        "fast": {"lr"},
+        "sgd_slow": {"optimizer", "lr"},
+        "sgd": {"optimizer"},
+    }
+    for name, fields in changed.items():
+        assert set(second.differences(recipes.load(f"age_groups_{name}"))) == fields
+    assert (first.stop, first.monitor, first.epochs, first.freeze) == ("above_mean", "loss", 400, "from:block8")
+    for name in ("hog_svm", "lbp_mlp"):
+        assert recipes.load(f"age_groups_{name}").network == f"{name}()"
+
+
+def test_s2_is_as_published() -> None:
+    appa, afad, cacd = (recipes.load(f"{name}_age") for name in ("appa_real", "afad", "cacd"))
+    assert (appa.freeze, appa.lr, appa.epochs, appa.copies) == ("last_block", 1e-4, 20, 3)
+    assert (afad.freeze, afad.batch_size, afad.network) == ("head", 128, "resnet34(dropout=0.5)")
+    assert (cacd.freeze, cacd.lr, cacd.schedule, cacd.drop_after) == ("none", 5e-4, "drop", 8)
+    assert {one.weights for one in (appa, afad, cacd)} == {"IMAGENET1K_V1"}
+    assert all(isinstance(one.task, Number) and one.task.loss == "l1" for one in (appa, afad, cacd))
 
 
 @pytest.mark.parametrize(

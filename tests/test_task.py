@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from facepack.errors import UsageError
-from trainer import metrics
-from trainer.task import Attributes, Classes, Number, Task, TwoClasses
+from trainer import calls, metrics
+from trainer.task import TASKS, Attributes, Classes, Distribution, Number, Ordinal, Task, TwoClasses
 
 
 def test_two_classes_speak_for_the_second() -> None:
@@ -43,6 +43,60 @@ def test_number_counts_from_its_middle() -> None:
     assert Number("age", loss="mse").losses(outputs, torch.tensor([1.5])).item() == 1.0
     with pytest.raises(UsageError, match="not a number"):
         task.num_outputs(("young", "old"))
+
+
+def test_distribution_says_its_mean_and_learns_a_bell_curve() -> None:
+    task = Distribution(low=10, high=14, deviation=1.0, l1=2.0)
+    assert task.num_outputs(()) == 5
+    shares = torch.tensor([[0.1, 0.2, 0.4, 0.2, 0.1]])
+    assert task.said(shares.log()).tolist() == [[pytest.approx(12.0)]]
+    bell = np.exp(-0.5 * (np.arange(10, 15) - 11.5) ** 2)
+    bell /= bell.sum()
+    expected = -(bell * np.log(shares[0].numpy())).sum() + 2 * 0.5
+    assert task.losses(shares.log(), torch.tensor([11.5])).item() == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(UsageError, match="not a number"):
+        task.num_outputs(("young", "old"))
+
+
+def test_distribution_without_deviation_is_classification_with_an_expected_value() -> None:
+    task, outputs = Distribution(low=0, high=3, deviation=0.0, l1=0.0), torch.tensor([[0.5, 1.0, -1.0, 0.0]])
+    classes = torch.nn.functional.cross_entropy(outputs, torch.tensor([2]))
+    assert task.losses(outputs, torch.tensor([2])).item() == pytest.approx(classes.item())
+    far = torch.nn.functional.cross_entropy(outputs, torch.tensor([3]))
+    assert task.losses(outputs, torch.tensor([90])).item() == pytest.approx(far.item()), "outside is the nearest"
+    between = task.losses(outputs, torch.tensor([2.25])).item()
+    assert between == pytest.approx(0.75 * classes.item() + 0.25 * far.item())
+
+
+def test_ordinal_counts_the_thresholds_that_are_passed() -> None:
+    task = Ordinal(low=5, high=8)
+    assert task.num_outputs(()) == 3
+    assert task.said(torch.tensor([[20.0, 20.0, -20.0]])).item() == pytest.approx(7.0)
+    outputs = torch.tensor([[1.0, -1.0, 2.0]])
+    expected = math.log(1 + math.exp(-1)) + math.log(1 + math.exp(-1)) + math.log(1 + math.exp(2))
+    assert task.losses(outputs, torch.tensor([6])).item() == pytest.approx(expected)
+    whole = [task.losses(outputs, torch.tensor([age])).item() for age in (6, 7)]
+    assert task.losses(outputs, torch.tensor([6.5])).item() == pytest.approx(sum(whole) / 2), "half above 6"
+    assert task.losses(outputs, torch.tensor([3])).item() == task.losses(outputs, torch.tensor([5])).item()
+
+
+@pytest.mark.parametrize("task", [Distribution(low=0, high=90), Ordinal(low=0, high=90)])
+def test_ages_are_learnt_to_the_year(task: Task) -> None:
+    torch.manual_seed(0)
+    ages = torch.tensor([3.0, 40.0, 41.0, 77.5])
+    outputs = torch.zeros(4, task.num_outputs(()), requires_grad=True)
+    optimizer = torch.optim.Adam([outputs], lr=0.3)
+    for _ in range(300):
+        optimizer.zero_grad()
+        task.losses(outputs, ages).mean().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    assert task.scores(task.said(outputs), ages).max() < 0.5
+
+
+@pytest.mark.parametrize("text", ["Distribution(low=5, high=5)", "Distribution(deviation=-1.0)", "Ordinal(high=0)"])
+def test_ages_that_make_no_sense_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="expected low < high"):
+        calls.made(text, TASKS, what="task")
 
 
 def scored(task: Task, said: list[list[float]], targets: Sequence[Any], names: str = "") -> dict[str, Any]:

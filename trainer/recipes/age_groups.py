@@ -18,7 +18,7 @@ _PLAIN = (CenterCrop(140), Resize((160, 160)), Normalize())
 
 
 def age_groups() -> Recipe:
-    """S1's experiment 1 as published: InceptionResnetV1 of VGGFace2, all before its last block frozen; batches of 32.
+    """S1's experiment 1: InceptionResnetV1 of VGGFace2, all before its last block frozen, batches of 32.
 
     Three groups of 200 photos, 120/40/40 of each in the order of their names. Published: valid 0.73, test 0.82.
     """
