@@ -30,6 +30,8 @@ def command(
         from trainer import commands  # takes the trainer's libraries along
 
         commands.check_installed()
+        from trainer import recipes
+
         source, made, run = out / "celeba", out / "celeba-rarest4", out / "run"
         if not (source / "list_attr_celeba.txt").exists():
             terminal.note(f"drawing {num_images:,} faces with CelebA's attributes into {source}")
@@ -45,4 +47,5 @@ def command(
         told = " ".join(f"--set {setting}" for setting in _SETTINGS)
         terminal.note(f"facepack train celeba_rarest4 --data {made} --out {run} {told}")
         opens = sys.stdout.isatty() if show is None else show
-        commands.trained("celeba_rarest4", _SETTINGS, data=str(made), out=run, show=opens)
+        chosen = recipes.load("celeba_rarest4", _SETTINGS)
+        commands.trained("celeba_rarest4", chosen, data=str(made), out=run, show=opens)

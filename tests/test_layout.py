@@ -38,6 +38,7 @@ TRAINER_ORDER = [
     ["logs", "evaluate", "weights"],
     ["fit", "predict"],
     ["report"],
+    ["experiment"],
     ["commands"],
 ]
 SEEN_BY_TRAINER = {"errors", "manifest", "storage"}
@@ -45,6 +46,7 @@ SEEN_BY_TRAINER = {"errors", "manifest", "storage"}
 ALSO_SEEN = {
     "progress": {"terminal"},
     "weights": {"terminal", "download"},
+    "experiment": {"terminal"},
     "fit": {"terminal", "lock"},
     "predict": {"terminal", "align", "image", "shard"},  # a photo is treated as the build treated its images
     "report": {"image", "page"},

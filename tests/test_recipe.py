@@ -35,7 +35,7 @@ def learnt() -> dict[tuple[str, str], tuple[int, int]]:
     found = {}
     for name in NAMES:
         made = recipes.load(name)
-        large = {"celeba_attributes": (192, 192), "age_groups": (160, 160)}
+        large = {"celeba_attributes": (192, 192), "own_face": (192, 192), "age_groups": (160, 160)}
         size = next(
             (size for start, size in large.items() if name.startswith(start) and "modern" not in name), (80, 80)
         )

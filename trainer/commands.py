@@ -9,13 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from facepack import terminal
-from facepack.errors import UsageError
+from facepack.errors import JobError, UsageError
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda. [the GPU, if there is one]")]
 Open = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
 
-_NEEDED = ("torch", "nvidia.dali", "lightning_fabric", "sklearn", "tensorboard")
+_NEEDED = ("torch", "torchvision", "nvidia.dali", "lightning_fabric", "sklearn", "skimage", "tensorboard")
 
 
 def check_installed() -> None:
@@ -39,11 +39,14 @@ def _device(name: str) -> Any:
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="What to train; facepack recipes lists them.")],
-    data: Annotated[str, typer.Option(help="The build to train on (folder or URL).")],
+    recipe: Annotated[str, typer.Argument(metavar="[RECIPE]", help="What to train; facepack recipes lists them.")] = "",
+    data: Annotated[str, typer.Option(help="The build to train on (folder or URL).")] = "",
     out: Annotated[str, typer.Option(help="Folder of the run. [runs/RECIPE]")] = "",
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the recipe; repeatable.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Go on with this run, instead of RECIPE, --data, --out, --set.")
     ] = None,
     device: Device = "",
     save_every: Annotated[float, typer.Option(help="Seconds between checkpoints within an epoch.")] = 60.0,
@@ -58,20 +61,30 @@ def train(
     with terminal.errors_as_lines(debug=debug):
         check_installed()
         from facepack.storage import is_url
-        from trainer import fit
+        from trainer import fit, recipes
+        from trainer import run as runs
 
+        where = fit.Settings(device=device, save_every_s=save_every, wandb=wandb)
+        if resume is not None:
+            if recipe or out or settings:
+                raise UsageError("--resume RUN: the run says what is trained; leave out RECIPE, --out and --set")
+            run = runs.read(resume)
+            data = data or run.data.location
+            return trained(run.recipe_name, run.recipe, data=data, out=resume, where=where, show=show)
+        if not recipe or not data:
+            raise UsageError("give RECIPE and --data BUILD, or --resume RUN; facepack recipes lists the recipes")
         if is_url(out):
             raise UsageError(f"--out {out}: a run is kept in a folder; builds are read from URLs")
-        where = fit.Settings(device=device, save_every_s=save_every, wandb=wandb)
-        trained(recipe, settings or [], data=data, out=Path(out or f"runs/{recipe}"), where=where, show=show)
+        chosen = recipes.load(recipe, settings or [])
+        return trained(recipe, chosen, data=data, out=Path(out or f"runs/{recipe}"), where=where, show=show)
 
 
-def trained(name: str, settings: list[str], *, data: str, out: Path, where: Any = None, show: bool = False) -> None:
+def trained(name: str, recipe: Any, *, data: str, out: Path, where: Any = None, show: bool = False) -> None:
     """Train a recipe, and say what came of it; `where` are `trainer.fit.Settings`."""
-    from trainer import fit, recipes, report
+    from trainer import fit, report
     from trainer.run import SCORES_FILE
 
-    fit.fit(name, recipes.load(name, settings), data=data, out=out, settings=where)
+    fit.fit(name, recipe, data=data, out=out, settings=where)
     if not fit.is_first_rank():
         return
     path = report.write(out)
@@ -79,6 +92,40 @@ def trained(name: str, settings: list[str], *, data: str, out: Path, where: Any 
     terminal.out.print(f"{path}: the report", soft_wrap=True)
     if show:
         report.opened(path)
+
+
+def experiment(
+    names: Annotated[
+        list[str], typer.Argument(metavar="RECIPE...", help="Recipes, or families of them, such as age_groups.")
+    ],
+    data: Annotated[list[str], typer.Option(help="A build to train on; repeatable.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the runs. [runs/RECIPE-experiment]")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field; given several times, each value in turn."),
+    ] = None,
+    device: Device = "",
+    show: Open = False,
+    debug: Debug = False,
+) -> None:
+    """Train several recipes, or one with several settings, and put them into one table and one page.
+
+    Example: facepack experiment cacd_age --data builds/cacd --set lr=0.0005 --set lr=0.0001 --set epochs=5
+    """
+    with terminal.errors_as_lines(debug=debug):
+        check_installed()
+        from trainer import experiment as experiments
+        from trainer import fit, report
+
+        plan = experiments.planned(names, settings or [], data=data)
+        folder = out or Path(f"runs/{names[0]}-experiment")
+        rows = experiments.run(plan, out=folder, settings=fit.Settings(device=device))
+        terminal.out.print(experiments.table(rows))
+        terminal.out.print(f"{folder / experiments.PAGE_FILE}: the page; {experiments.TABLE_FILE}", soft_wrap=True)
+        if show:
+            report.opened(folder / experiments.PAGE_FILE)
+        if failed := [row["run"] for row in rows if "problem" in row]:
+            raise JobError(f"{len(failed)} of {len(rows)} runs could not be trained: {', '.join(failed)}")
 
 
 def evaluate(

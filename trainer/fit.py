@@ -177,7 +177,7 @@ class _Trainer:
         )
         self._averaged: AveragedModel | None = None
         self._state = _State()
-        self._num_steps = recipe.epochs * len(self._train_loader)
+        self._num_steps = (1 if self._is_solved else recipe.epochs) * len(self._train_loader)
 
     def set_up(self) -> None:
         """Put network and optimiser on the device, and go on from the last checkpoint where there is one."""
@@ -360,7 +360,7 @@ class _Trainer:
         best = best_epoch(state.history, recipe)
         if best == state.epoch:
             self._save_best()
-        state.ended = should_stop(state.history, recipe)
+        state.ended = self._is_solved or should_stop(state.history, recipe)
         times["save_s"] = state.save_s
         state.epoch, state.sums = state.epoch + 1, (0.0, 0.0, 0.0)
         state.train_s = state.wait_s = state.save_s = 0.0
@@ -450,7 +450,10 @@ class _Trainer:
         if trained.epoch != best and fabric.is_global_zero:
             terminal.warn(f"{self._out / runs.BEST_FILE}: of epoch {trained.epoch + 1}; the best one was {best + 1}")
         found = {}
-        for split, loader in self._loaders.items():
+        loaders = dict(self._loaders)
+        if recipe.score_train:
+            loaders["train"] = self._data.loader("train", is_train=False)
+        for split, loader in loaders.items():
             with loader:
                 found[split] = evaluate.answers(trained.network, loader, run=self.run)
         if fabric.is_global_zero:
@@ -500,8 +503,7 @@ def _check_solvable(recipe: Recipe, fabric: Fabric) -> None:
     name = recipe.network.partition("(")[0]
     if recipe.task.kind != "classes" or recipe.task.num_outputs(("", "")) != 2:
         raise UsageError(f"network {name}: tells classes apart and nothing else: give task=Classes()")
-    wrong = ["epochs"] * (recipe.epochs > 1)
-    wrong += [one for one in ("weights", "average", "mixup") if getattr(recipe, one)]
+    wrong = [one for one in ("weights", "average", "mixup") if getattr(recipe, one)]
     if wrong:
         raise UsageError(f"network {name}: is fitted at once: {wrong[0]} does not apply to it")
     if fabric.world_size > 1:

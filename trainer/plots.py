@@ -92,6 +92,45 @@ def said_against_true(name: str, title: str, true: npt.NDArray[Any], said: npt.N
     return _finished(name, title, shape)
 
 
+def error_by_value(name: str, title: str, true: npt.NDArray[Any], said: npt.NDArray[Any]) -> Plot:
+    """Mean absolute error per five years as bars, the mean error as a line, and how many samples each is of."""
+    shape, axis = _axes(5.6, 4.6)
+    bins = (true // 5).astype(int)
+    every = np.unique(bins)
+    middles = 5 * every + 2.5
+    errors = [np.abs(said - true)[bins == number].mean() for number in every]
+    bias = [(said - true)[bins == number].mean() for number in every]
+    axis.bar(middles, errors, width=4.2, color=_COLOURS[0], alpha=0.75, label="mean absolute error")
+    axis.plot(middles, bias, color=_COLOURS[1], marker="o", markersize=3, linewidth=1.4, label="mean error")
+    axis.axhline(float(np.abs(said - true).mean()), color=_QUIET, linewidth=0.9, linestyle="--", label="over all")
+    for middle, error, number in zip(middles, errors, every, strict=True):
+        axis.annotate(
+            f"{int((bins == number).sum())}", (middle, error), ha="center", va="bottom", fontsize=6, color=_QUIET
+        )
+    axis.set(xlabel="is (five years each; above a bar, how many)", ylabel="error")
+    axis.legend(frameon=False, labelcolor=_QUIET)
+    return _finished(name, title, shape)
+
+
+def cumulative_score(name: str, title: str, true: npt.NDArray[Any], said: npt.NDArray[Any]) -> Plot:
+    """The share of samples by the error that it allows, beside that of always giving the median."""
+    shape, axis = _axes(5.6, 4.6)
+    allowed = np.arange(0, 21)
+    for label, errors, colour, style in (
+        ("what was said", np.abs(said - true), _COLOURS[0], "-"),
+        ("always the median", np.abs(np.median(true) - true), _QUIET, "--"),
+    ):
+        axis.plot(allowed, [(errors <= limit).mean() for limit in allowed], style, color=colour, label=label)
+    five = float((np.abs(said - true) <= 5).mean())
+    axis.plot([5], [five], marker="o", color=_COLOURS[0])
+    axis.annotate(
+        f"{100 * five:.1f} % within 5", (5, five), xytext=(8, -12), textcoords="offset points", color=_COLOURS[0]
+    )
+    axis.set(xlabel="error", ylabel="share of samples", ylim=(0, 1.02), xlim=(0, 20))
+    axis.legend(frameon=False, labelcolor=_QUIET)
+    return _finished(name, title, shape)
+
+
 def _axes(width: float, height: float) -> Any:
     import matplotlib as mpl
 

@@ -91,6 +91,8 @@ class Recipe:
     (`from:layer3`). The layers before it stay as they are."""
     backbone_lr: float = 1.0
     """The learning rate of all layers but the head, as a share of `lr`."""
+    score_train: bool = False
+    """The train split is scored at the end, too, without augmentation."""
     negatives: str = ""
     """A build whose images are one more class, `other`, as many as the others have together."""
 

@@ -4,6 +4,7 @@ import csv
 import json
 import webbrowser
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from trainer.stopping import best_epoch
 
 _NUM_MISTAKES, _MAX_PER_KIND = 36, 3
 _MAX_CLASSES = 60
+_MAX_WITH_BOTH_CURVES, _MAX_CONFUSED = 4, 12
 _SPLITS = ("train", "valid", "test")
 
 
@@ -142,39 +144,74 @@ def write(folder: Path) -> Path:
     return folder / runs.REPORT_FILE
 
 
-def compare(folders: list[Path], *, out: Path) -> Path:
-    """Write one page that shows runs side by side."""
+def compare(folders: list[Path], *, out: Path, title: str = "") -> Path:
+    """Write one page that shows runs side by side; `UsageError` where their scores are not of one kind."""
     stories = [Story.read(folder) for folder in folders]
     names = runs.distinct_names(folders)
     score = stories[0].run.recipe.task.score
     if other := next((story for story in stories if story.run.recipe.task.score != score), None):
         raise UsageError(f"{other.folder}: its score is {other.run.recipe.task.score}, that of the first run {score}")
-    drawn = []
-    for what in ("loss", score):
-        lines = []
-        for number, (name, story) in enumerate(zip(names, stories, strict=True)):
-            for kind in ("valid", "train"):
-                values = [row[f"{kind}_{what}"] for row in story.history if f"{kind}_{what}" in row]
-                if values:
-                    best = story.best_epoch if kind == "valid" else None
-                    lines.append(Line(f"{name} {kind}", values, number, kind == "train", best))
-        drawn.append(plots.curves(f"compare-{what}", _title(what), lines, what=what.replace("_", " ")))
     recipe_fields = [story.run.recipe.to_dict() for story in stories]
     fields = {name: [f"{one[name]}" for one in recipe_fields] for name in recipe_fields[0]}
     fields |= {"data": [f"{story.run.data.location} ({story.run.data.digest[:8]})" for story in stories]}
     fields |= {"arithmetic": [story.run.precision for story in stories]}
     for name in ("versions", "machine"):
         fields[name] = [", ".join(f"{key} {one}" for key, one in getattr(story.run, name).items()) for story in stories]
-    differing = {name: values for name, values in fields.items() if len(set(values)) > 1}
     shown: dict[str, Any] = {
-        "stories": list(zip(names, stories, strict=True)),
-        "plots": drawn,
-        "differing": differing,
+        "title": title or f"{len(stories)} runs",
+        "names": names,
+        "rows": [row_of(story, name=name) for name, story in zip(names, stories, strict=True)],
+        "plots": _plots_of_several(names, stories),
+        "differing": {name: values for name, values in fields.items() if len(set(values)) > 1},
+        "splits": [
+            one for one in ("train", "valid", "test") if any(one in story.scores["splits"] for story in stories)
+        ],
         "score": score,
     }
     content = rendered(Path(__file__).with_name("compare.html"), **shown)
     Store(str(out.parent)).write(out.name, content.encode("utf-8", "backslashreplace"))
     return out
+
+
+def row_of(story: Story, *, name: str) -> dict[str, Any]:
+    """A run as one row of a table over several: figures by split, what knowing nothing gives, and what it cost."""
+    row: dict[str, Any] = {"run": name, "recipe": story.run.recipe_name, "build": Path(story.run.data.location).name}
+    score = story.run.recipe.task.score
+    for split, figures in story.scores["splits"].items():
+        row |= {f"{split}_{score}": figures[score], f"{split}_loss": figures["loss"]}
+    figures = story.scores["splits"].get(story.split, {})
+    known = [figures[one] for one in ("majority", "median_baseline") if one in figures]
+    row["baseline"] = known[0] if known else None
+    with suppress(OSError, JobError):  # the build is not at hand
+        row["num_leaking"] = _num_leaking(story.run)[0]
+    row |= {"epochs": len(story.history), "best_epoch": None if story.best_epoch is None else story.best_epoch + 1}
+    row |= {"seconds": sum(story.total(one) for one in ("train_s", "valid_s", "save_s"))}
+    row |= {"images_per_s": story.images_per_s, "num_weights": story.run.num_weights}
+    return row | {"num_learning": story.run.num_learning}
+
+
+def _plots_of_several(names: list[str], stories: list[Story]) -> list[Plot]:
+    """Curves of all runs in one plot each, and a confusion matrix or the errors of each."""
+    drawn, score = [], stories[0].run.recipe.task.score
+    kinds = ("valid", "train") if len(stories) <= _MAX_WITH_BOTH_CURVES else ("valid",)
+    for what in ("loss", score):
+        lines = []
+        for number, (name, story) in enumerate(zip(names, stories, strict=True)):
+            for kind in kinds:
+                values = [row[f"{kind}_{what}"] for row in story.history if f"{kind}_{what}" in row]
+                if len(values) > 1 or len(stories) == 1:
+                    best = story.best_epoch if kind == "valid" else None
+                    label = f"{name} {kind}" if len(kinds) > 1 else name
+                    lines.append(Line(label, values, number, kind == "train", best))
+        if lines:
+            over = "" if len(kinds) > 1 else " of valid"
+            drawn.append(plots.curves(f"compare-{what}", f"{_title(what)}{over}", lines, what=what.replace("_", " ")))
+    for name, story in zip(names, stories, strict=True):
+        figures = story.scores["splits"].get(story.split, {})
+        if "confusion" in figures and len(story.run.names) <= _MAX_CONFUSED:
+            matrix = np.array(figures["confusion"])
+            drawn.append(plots.confusion(f"confusion-{name}", f"{name} on {story.split}", matrix, story.run.names))
+    return drawn
 
 
 def opened(path: Path) -> None:
@@ -301,7 +338,7 @@ def _plots(story: Story, predictions: pa.Table | None) -> list[Plot]:
                 lines.append(Line(split, values, number, best_epoch=story.best_epoch if split == "valid" else None))
         if lines:
             drawn.append(plots.curves(f"curves-{what}", _title(what), lines, what=what.replace("_", " ")))
-    for split in ("test", "valid"):
+    for split in ("test", "valid", "train"):
         figures = story.scores["splits"].get(split, {})
         if "confusion" in figures:
             matrix = np.array(figures["confusion"])
@@ -311,6 +348,9 @@ def _plots(story: Story, predictions: pa.Table | None) -> list[Plot]:
         true, said = (predictions[name].to_numpy() for name in ("target", "prediction"))
         title = f"Said against true on {story.split}"
         drawn.append(plots.said_against_true(f"said-{story.split}", title, true, said))
+        drawn.append(plots.error_by_value("error-by-age", f"Error against age on {story.split}", true, said))
+        title = f"Share of {story.split} with an error of at most so many years"
+        drawn.append(plots.cumulative_score("cumulative-score", title, true, said))
     return drawn
 
 
@@ -355,21 +395,28 @@ def _rejects(run: Run) -> list[tuple[str, int]]:
     return [(reason, number) for reason, number in [*found, *rest] if number]
 
 
+def _num_leaking(run: Run) -> tuple[int | None, int]:
+    """People who are in more than one split, None where the build does not say who is who; and all of them."""
+    table = manifest.read_table(Store(run.data.location), manifest.MANIFEST_FILE)
+    if "identity" not in table.column_names:
+        return None, 0
+    known = table.filter(pc.and_(pc.equal(table["status"], Status.PACKED), pc.is_valid(table["identity"])))
+    people = known.group_by("identity").aggregate([("split", "count_distinct")])
+    return pc.sum(pc.greater(people["split_count_distinct"], 1)).as_py() or 0, len(people)
+
+
 def _leaks(run: Run) -> str:
     """How many people are in more than one split."""
     try:
-        table = manifest.read_table(Store(run.data.location), manifest.MANIFEST_FILE)
+        shared, num_people = _num_leaking(run)
     except (OSError, JobError):
         return "The build is not at hand, so it cannot be said whether people are in several splits."
-    if "identity" not in table.column_names:
+    if shared is None:
         return "It does not say who is who, so it cannot be said whether people are in several splits."
-    known = table.filter(pc.and_(pc.equal(table["status"], Status.PACKED), pc.is_valid(table["identity"])))
-    people = known.group_by("identity").aggregate([("split", "count_distinct")])
-    shared = pc.sum(pc.greater(people["split_count_distinct"], 1)).as_py() or 0
     if not shared:
-        return f"None of its {len(people):,} people is in more than one split."
+        return f"None of its {num_people:,} people is in more than one split."
     return (
-        f"{shared:,} of {len(people):,} people are in more than one split, so the figures flatter; "
+        f"{shared:,} of {num_people:,} people are in more than one split, so the figures flatter; "
         "facepack build --split identity keeps people apart."
     )
 

@@ -11,6 +11,14 @@ def known() -> dict[str, Callable[[], Recipe]]:
     return calls.functions_in(__name__, __path__)
 
 
+def families() -> dict[str, list[str]]:
+    """The recipes of each module, in the order in which they stand there."""
+    found: dict[str, list[str]] = {}
+    for name, make in sorted(known().items(), key=lambda one: one[1].__code__.co_firstlineno):
+        found.setdefault(make.__module__.rpartition(".")[2], []).append(name)
+    return found
+
+
 def load(name: str, settings: Sequence[str] = ()) -> Recipe:
     """One by name, with fields changed by text such as "lr=0.01"; `UsageError` offers names that are near."""
     make: Callable[[], Recipe] = calls.found(name, known(), what="recipe")

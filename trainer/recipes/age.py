@@ -15,7 +15,7 @@ from trainer.task import Number, Ordinal
 
 
 def appa_real_age() -> Recipe:
-    """S2 on APPA-REAL: ResNet-34 of ImageNet, last block and head, L1, from 4,000 to 12,000 images by changed copies.
+    """S2 on APPA-REAL: ResNet-34 of ImageNet, last block and head trained on, L1, three copies of each image.
 
     The apparent age; for the other --set "task=Number(target='real_age')". Published: L1 1 on train, 7.86 on valid.
     """

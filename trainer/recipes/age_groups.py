@@ -35,6 +35,7 @@ def age_groups() -> Recipe:
         stop="above_mean",
         weights="vggface2",
         freeze="from:block8",
+        score_train=True,
     )
 
 

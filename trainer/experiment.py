@@ -1,0 +1,120 @@
+"""Experiment: several recipes, or one with several settings, on the same images, and one table and page over them."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from facepack import terminal
+from facepack.errors import JobError, UsageError
+from facepack.storage import Store
+from trainer import fit, recipes, report
+from trainer import run as runs
+from trainer.recipe import Recipe
+
+TABLE_FILE, PAGE_FILE = "table.csv", "experiment.html"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run to be: its folder's name, what is trained, and on what."""
+
+    name: str
+    recipe_name: str
+    recipe: Recipe
+    data: str
+
+
+def planned(names: Sequence[str], settings: Sequence[str], *, data: Sequence[str]) -> list[Planned]:
+    """Every recipe with every setting on every build.
+
+    A name is that of a recipe, or of a module of recipes, which means all in it. A field that is set several times
+    takes each of these values. Raises `UsageError` for what is not known, before anything is trained.
+    """
+    families = recipes.families()
+    chosen = [one for name in names for one in families.get(name, [name])]
+    values: dict[str, list[str]] = {}
+    for setting in settings:
+        field, equals, _ = setting.partition("=")
+        values.setdefault(field.strip() if equals else setting, []).append(setting)
+    varied = [field for field, given in values.items() if len(given) > 1]
+    found = []
+    for recipe_name, build in product(dict.fromkeys(chosen), data):
+        for combination in product(*values.values()):
+            parts = [one for field, one in zip(values, combination, strict=True) if field in varied]
+            on = [f"on={Path(build).name or build}"] if len(data) > 1 else []
+            name = "-".join([recipe_name, *parts, *on]).replace("/", "_").replace(" ", "")
+            found.append(Planned(name, recipe_name, recipes.load(recipe_name, combination), build))
+    if twice := [one.name for one in found if [other.name for other in found].count(one.name) > 1]:
+        raise UsageError(f"{twice[0]}: two runs of this name: give each value, and each build's folder name, once")
+    return found
+
+
+def run(plan: Sequence[Planned], *, out: Path, settings: fit.Settings) -> list[dict[str, Any]]:
+    """Train what is not trained yet, one after the other, and write table.csv and experiment.html.
+
+    A run that cannot be trained is named in the table, and the others go on; a second call goes on where the first one
+    stopped. Gives the rows of the table.
+    """
+    Store(str(out)).make()
+    problems: dict[str, str] = {}
+    for number, one in enumerate(plan, start=1):
+        if (out / one.name / runs.SCORES_FILE).exists() and runs.read(out / one.name).recipe == one.recipe:
+            terminal.note(f"{one.name} ({number} of {len(plan)}): is there")
+            continue
+        terminal.note(f"{one.name} ({number} of {len(plan)})")
+        try:
+            fit.fit(one.recipe_name, one.recipe, data=one.data, out=out / one.name, settings=settings)
+            report.write(out / one.name)
+        except (JobError, UsageError) as error:
+            problems[one.name] = str(error)
+            terminal.wrong(f"{one.name}: {error}")
+        _write(plan[:number], problems, out=out)
+    return _write(plan, problems, out=out)
+
+
+def _write(plan: Sequence[Planned], problems: dict[str, str], *, out: Path) -> list[dict[str, Any]]:
+    """The table and the page on what has ended so far."""
+    ended = [out / one.name for one in plan if one.name not in problems]
+    rows = [report.row_of(report.Story.read(folder), name=folder.name) for folder in ended]
+    rows += [{"run": name, "problem": problem} for name, problem in problems.items()]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    Store(str(out)).write(TABLE_FILE, text.getvalue().encode())
+    if ended:
+        report.compare(ended, out=out / PAGE_FILE, title=out.absolute().name)
+    return rows
+
+
+def table(rows: Sequence[dict[str, Any]]) -> Any:
+    """The rows for a terminal."""
+    from rich import box
+    from rich.table import Table
+
+    shown = Table(box=box.SIMPLE_HEAD)
+    names = [
+        name
+        for name in dict.fromkeys(name for row in rows for name in row)
+        if name not in ("recipe", "images_per_s", "num_weights", "num_learning", "problem")
+    ]
+    for name in names:
+        is_text = name in ("run", "build")
+        shown.add_column(name.replace("_", " "), justify="left" if is_text else "right", overflow="fold")
+    for row in rows:
+        if "problem" not in row:
+            shown.add_row(*(_cell(name, row.get(name)) for name in names))
+    return shown
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if name == "seconds":
+        return f"{value:.0f}"
+    return f"{value:.4f}" if isinstance(value, float) else f"{value}"
