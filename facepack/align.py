@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,6 +12,7 @@ import dlib
 import numpy as np
 import numpy.typing as npt
 
+from facepack.dataset import models_folder
 from facepack.errors import UsageError
 from facepack.image import MAX_PIXELS, BadImageError, Pixels
 from facepack.manifest import Configuration, Status
@@ -28,7 +28,6 @@ LONE_FACE_PX, LONE_FACE = 95, 1.5
 
 LANDMARKS_FILE = "shape_predictor_5_face_landmarks.dat"
 NUM_LANDMARKS = 5
-_LANDMARKS_URL = f"http://dlib.net/files/{LANDMARKS_FILE}.bz2"
 _UP = 1 / 3  # of the margin: the published crop of 15 px on every side lies 5 px higher than the face
 
 
@@ -195,7 +194,7 @@ def landmarks_file(given: str = "") -> Path:
         if not Path(given).is_file():
             raise UsageError(f"--landmarks {given}: no such file; {_how_to_get()}")
         return Path(given)
-    among_data = _models_folder() / LANDMARKS_FILE
+    among_data = models_folder() / LANDMARKS_FILE
     if among_data.is_file():
         return among_data
     # Found, not imported: its own Python needs a pkg_resources that setuptools no longer has.
@@ -213,13 +212,9 @@ def digest_of(landmarks: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _models_folder() -> Path:
-    return Path(os.environ.get("FACEPACK_DATA", "data")) / "models"
-
-
 def _how_to_get() -> str:
     return (
-        f"unpack {_LANDMARKS_URL} into {_models_folder()}, "
+        f"facepack fetch landmarks puts it into {models_folder()}; "
         "or pip install 'facepack[landmarks]', or give the file with --landmarks"
     )
 

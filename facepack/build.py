@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -81,7 +80,12 @@ class Outcome:
 def prepare(configuration: Configuration, *, src: str) -> Prepared:
     """Index, label and plan; raises `UsageError` or `JobError` before anything is written."""
     description = dataset.load(configuration.dataset)
-    source = open_source(src, archives=description.archives)
+    try:
+        source = open_source(src, archives=description.archives)
+    except JobError as error:
+        if description.files and src == default_source(description.name) and not Path(src).is_dir():
+            raise JobError(f"{error}; facepack fetch {description.name} gets it") from error
+        raise
     indexed = index(description, source, images=configuration.images)
     labelled = label(description, indexed.table, configuration=configuration)
     planned = plan(description, labelled, source=source, configuration=configuration)
@@ -259,7 +263,7 @@ def _whole_table(prepared: Prepared, store: Store, results: list[ShardResult]) -
 
 def default_source(name: str) -> str:
     """Where the files of a dataset are looked for: $FACEPACK_DATA/<dataset>, else data/<dataset>."""
-    return str(Path(os.environ.get("FACEPACK_DATA", "data")) / name)
+    return str(dataset.home(name))
 
 
 def default_out(configuration: Configuration) -> str:

@@ -2,7 +2,7 @@
 
 import typer
 
-from facepack import build, dataset, demo, preview, verify
+from facepack import build, datasets, demo, fetch, preview, verify
 from trainer import commands
 
 app = typer.Typer(
@@ -13,7 +13,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-app.command("datasets")(dataset.command)
+app.command("datasets")(datasets.command)
+app.command("fetch")(fetch.command)
 app.command("build")(build.command)
 app.command("verify")(verify.command)
 app.command("preview")(preview.command)

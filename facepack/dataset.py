@@ -1,18 +1,16 @@
 """Dataset descriptions: what is known about a dataset somebody else published, loaded from manifests/<dataset>.toml."""
 
 import difflib
+import os
 import re
 import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import typer
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
-from rich.table import Table
 
-from facepack import terminal
 from facepack.errors import JobError, UsageError
 
 Split = Literal["train", "valid", "test"]
@@ -124,6 +122,74 @@ class Example:
 
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
+class File:
+    """One file as it is published: where it goes, where it comes from, and what is known of it."""
+
+    path: str
+    """Its place in the dataset's folder."""
+    also: tuple[str, ...] = ()
+    """Other places in which it may lie as well."""
+    kind: str = "images"
+    """`labels`, `images` or another word that `facepack fetch --only` takes."""
+    optional: bool = False
+    """Fetched only where its kind is asked for."""
+    urls: tuple[str, ...] = ()
+    """Direct addresses, tried in order."""
+    drive: str = ""
+    """Number of the file on Google Drive."""
+    kaggle: str = ""
+    """Name of a dataset on Kaggle, <owner>/<name>: the file is its archive."""
+    page: str = ""
+    """The page on which a person gets it, where none of the above says so."""
+    pieces: bool = False
+    """Published in pieces <url>aa, <url>ab, ... that are joined."""
+    unpack: bool = False
+    """Taken apart where it lies; other archives are read in place."""
+    gives: str = ""
+    """The file or folder that stands for it once it is taken apart."""
+    num_files: int = Field(default=0, ge=0)
+    """Files in the folder that it gives."""
+    num_bytes: int = Field(default=0, ge=0)
+    md5: Annotated[str, Field(pattern="^([0-9a-f]{32})?$")] = ""
+    sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = ""
+
+    @model_validator(mode="after")
+    def _can_be_had(self) -> "File":
+        """Check that it says where it comes from, and what an archive gives."""
+        if not (self.urls or self.drive or self.kaggle or self.page):
+            raise ValueError(f"{self.path}: says neither urls, drive, kaggle nor page")
+        if self.unpack and not self.gives:
+            raise ValueError(f"{self.path}: unpack without gives")
+        if any(Path(one).is_absolute() or ".." in Path(one).parts for one in (self.path, *self.also, self.gives)):
+            raise ValueError(f"{self.path}: lies outside the folder of the dataset")
+        return self
+
+    @property
+    def source(self) -> str:
+        """Where a person gets it."""
+        if self.drive:
+            return f"https://drive.google.com/file/d/{self.drive}/view"
+        if self.kaggle:
+            return f"https://www.kaggle.com/datasets/{self.kaggle}"
+        return self.page or self.urls[0]
+
+
+@dataclass(frozen=True, kw_only=True, config=_CLOSED)
+class Model:
+    """Weights that somebody published: landmarks, or a network that recipes begin with."""
+
+    name: str
+    title: str
+    homepage: str
+    terms: str
+    citation: str
+    files: tuple[File, ...] = Field(min_length=1)
+    num_images: int = 0
+    network: str = ""
+    """The network whose recipes take it by its name."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_CLOSED)
 class Description:
     """All that facepack knows about one dataset; the schema is explained in manifests/README.md."""
 
@@ -140,6 +206,9 @@ class Description:
     split: SplitRule | None = None
     archives: dict[str, str] = Field(default_factory=dict)
     """Archives in the source that are read in place, each as if unpacked into a folder ("" for where it lies)."""
+    files: tuple[File, ...] = ()
+    quirks: tuple[str, ...] = ()
+    """What surprises whoever reads its files for the first time."""
     duplicates: bool = False
     default_classes: str = ""
     examples: tuple[Example, ...] = Field(min_length=1)
@@ -183,11 +252,36 @@ def names() -> list[str]:
     return sorted(path.stem for path in manifests_folder().glob("*.toml"))
 
 
+def model_names() -> list[str]:
+    """Names of all models that can be fetched, found by looking."""
+    return sorted(path.stem for path in (manifests_folder() / "models").glob("*.toml"))
+
+
+def data_folder() -> Path:
+    """Where datasets and models are looked for: $FACEPACK_DATA, else data."""
+    return Path(os.environ.get("FACEPACK_DATA") or "data")
+
+
+def models_folder() -> Path:
+    """Where models are looked for."""
+    return data_folder() / "models"
+
+
+def home(name: str) -> Path:
+    """The folder that a dataset, or a model, is looked for in."""
+    return data_folder() / name if name in names() else models_folder()
+
+
 def parse(path: Path) -> Description:
     """Read one description; `JobError` names the file and the first field that is wrong."""
+    description: Description = _parsed(path, Description)
+    return description
+
+
+def _parsed(path: Path, kind: Any) -> Any:
     try:
         content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        description = TypeAdapter(Description).validate_python(content)
+        description = TypeAdapter(kind).validate_python(content)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise JobError(f"{path}: not valid TOML: {error}") from error
     except ValidationError as error:
@@ -209,22 +303,15 @@ def load(name: str) -> Description:
     return parse(manifests_folder() / f"{name}.toml")
 
 
-def command(
-    as_json: Annotated[bool, typer.Option("--json", help="Print the descriptions as JSON.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-) -> None:
-    """List the known datasets: images, labels, terms, how to get them.
+@cache
+def load_model(name: str) -> Model:
+    """What is known of a model; an unknown name is a `UsageError`."""
+    if name not in model_names():
+        raise UsageError(f"unknown model {name!r}: known are {', '.join(model_names())}")
+    model: Model = _parsed(manifests_folder() / "models" / f"{name}.toml", Model)
+    return model
 
-    Example: facepack datasets
-    """
-    with terminal.errors_as_lines(debug=debug):
-        descriptions = [load(name) for name in names()]
-        if as_json:
-            terminal.out.print_json(TypeAdapter(list[Description]).dump_json(descriptions).decode())
-            return
-        table = Table("name", "images", "labels", "terms", "how to get it", header_style="bold")
-        for one in descriptions:
-            attributes = [f"{len(one.attributes)} attributes"] if one.attributes else []
-            labels = ", ".join([*attributes, *one.labels])
-            table.add_row(one.name, f"{one.num_images:,}" if one.num_images else "", labels, one.terms, one.obtain)
-        terminal.out.print(table)
+
+def published(name: str) -> Description | Model:
+    """A dataset or a model by name; an unknown name is a `UsageError` that offers the nearest ones."""
+    return load_model(name) if name in model_names() else load(name)

@@ -26,6 +26,10 @@ _AGAIN = (408, 425, 429, 500, 502, 503, 504)
 _LOST = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 
 
+class MissingError(JobError):
+    """The server says that there is no such file."""
+
+
 @dataclass(frozen=True)
 class Expected:
     """What is known of a file beforehand; where nothing is, it is as long as the server says."""
@@ -173,6 +177,8 @@ class _Transfer:
         if answer.status_code in _AGAIN:
             wait = answer.headers.get("Retry-After", "")
             raise _LaterError(said, float(wait) if wait.isdigit() else 0.0)
+        if answer.status_code in (404, 410):
+            raise MissingError(f"{self._url}: {said}")
         if answer.status_code not in (200, 206):
             raise JobError(f"{self._url}: {said}")
 

@@ -1,7 +1,6 @@
 """Dataset descriptions: each one does what its examples say, and a wrong one is refused with file and field."""
 
 import dataclasses
-import json
 import re
 from pathlib import Path
 
@@ -187,17 +186,3 @@ def test_description_cannot_be_changed() -> None:
 def test_unknown_dataset_offers_the_nearest(wanted: str, hint: str) -> None:
     with pytest.raises(UsageError, match=re.escape(f"unknown dataset {wanted!r}: {hint}")):
         dataset.load(wanted)
-
-
-def test_command_lists_every_dataset(capsys: pytest.CaptureFixture[str]) -> None:
-    dataset.command()
-    printed = capsys.readouterr().out
-    assert [name for name in dataset.names() if name not in printed] == []
-    assert "202,599" in printed
-
-
-def test_command_prints_whole_descriptions_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    dataset.command(as_json=True)
-    descriptions = json.loads(capsys.readouterr().out)
-    assert [one["name"] for one in descriptions] == dataset.names()
-    assert [one["num_images"] for one in descriptions if one["name"] == "celeba"] == [202_599]

@@ -12,8 +12,10 @@ MODULES = sorted((ROOT / "facepack").glob("*.py"))
 TRAINER = sorted((ROOT / "trainer").rglob("*.py"))
 ORDER = [
     ["errors"],
-    ["terminal", "storage", "drawing", "page", "download"],
+    ["terminal", "storage", "drawing", "page", "download", "unpack"],
     ["dataset"],
+    ["fetch"],
+    ["datasets"],
     ["manifest", "index", "lock"],
     ["label"],
     ["plan", "image"],
@@ -45,7 +47,7 @@ SEEN_BY_TRAINER = {"errors", "manifest", "storage"}
 """All that the trainer knows of a build."""
 ALSO_SEEN = {
     "progress": {"terminal"},
-    "weights": {"terminal", "download"},
+    "weights": {"terminal", "download", "dataset"},
     "experiment": {"terminal"},
     "fit": {"terminal", "lock"},
     "predict": {"terminal", "align", "image", "shard"},  # a photo is treated as the build treated its images

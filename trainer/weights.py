@@ -9,21 +9,13 @@ from urllib.parse import urldefrag
 import torch
 from torch import nn
 
-from facepack import download, terminal
+from facepack import dataset, download, terminal
 from facepack.download import Expected
 from facepack.errors import JobError, UsageError
 from facepack.storage import is_url
 from trainer import calls, checkpoint, layers, models
 from trainer import run as runs
 
-_FACENET = "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/"
-_PUBLISHED = {
-    "inception_resnet_v1": {
-        "vggface2": f"{_FACENET}20180402-114759-vggface2.pt",
-        "casia-webface": f"{_FACENET}20180408-102900-casia-webface.pt",
-    }
-}
-"""Addresses of weights that torchvision does not know; their publisher states no checksum."""
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.[a-z]+$")
 
 
@@ -87,7 +79,15 @@ def _from_address(given: str) -> Weights:
 
 
 def _by_name(given: str, *, network: str) -> Weights:
-    published = _PUBLISHED.get(network) or _of_torchvision(network)
+    every = [dataset.load_model(name) for name in dataset.model_names()]
+    models_here = {one.name: one for one in every if one.network == network}
+    if given in models_here:
+        (file,) = models_here[given].files
+        fetched = dataset.models_folder() / file.path  # by facepack fetch
+        if fetched.exists():
+            return Weights(fetched, runs.digest_of(fetched))
+        return _fetched(file.urls[0], file.path, Expected(file.num_bytes or None, file.sha256, file.md5))
+    published = _of_torchvision(network) | dict.fromkeys(models_here, "")
     if given not in published:
         known = f"there are {', '.join(published)}" if published else "none are published"
         raise UsageError(f"weights {given!r} of {network}: no such file or run, and not a published name: {known}")

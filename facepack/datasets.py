@@ -1,0 +1,144 @@
+"""Datasets: the table of all that are known, and one page of text on each."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import TypeAdapter
+from rich import box
+from rich.table import Table
+
+from facepack import dataset, fetch, terminal
+from facepack.dataset import Description, File, Model, TableIndex
+
+_NON_COMMERCIAL = "non-commercial"
+_MOST_LABELS = 3
+
+
+def here(one: Description | Model, folder: Path) -> str:
+    """Whether what is needed of a dataset is in a folder, in a few words; sizes are looked at, contents are not."""
+    states = [fetch.state(file, folder, deep=False) for file in one.files if not file.optional]
+    parts = [found.told for found in states if found.kind in ("part", "wrong")]
+    if parts:
+        return parts[0].removesuffix(" files")
+    kinds = [found.kind for found in states]
+    if kinds and "missing" not in kinds:
+        return "complete"
+    if "whole" in kinds:
+        return f"{kinds.count('whole')} of {len(kinds)} files"
+    return "other files" if folder.is_dir() and any(folder.iterdir()) else "no"
+
+
+def _how(files: tuple[File, ...]) -> str:
+    """How what is fetched by default is got, in a word or two."""
+    wanted = [file for file in files if not file.optional]
+    if not wanted:
+        return ""
+    ways = {"Google Drive": [one.drive for one in wanted], "Kaggle": [one.kaggle for one in wanted]}
+    return next((way for way, given in ways.items() if any(given)), "direct" if wanted[0].urls else "by hand")
+
+
+def _size(files: tuple[File, ...]) -> str:
+    """What the files that are fetched by default weigh, as far as it is known."""
+    known = [file.num_bytes for file in files if not file.optional]
+    if not known or not all(known):
+        return ""
+    return f"{sum(known) / 1e6:,.0f} MB"
+
+
+def row(name: str) -> dict[str, Any]:
+    """A dataset in the table."""
+    one, folder = dataset.load(name), dataset.home(name)
+    attributes = [f"{len(one.attributes)} attributes"] if one.attributes else []
+    return {
+        "name": name,
+        "images": one.num_images,
+        "labels": [*attributes, *one.labels],
+        "size": _size(one.files),
+        "terms": one.terms,
+        "non_commercial": _NON_COMMERCIAL in one.terms,
+        "how": _how(one.files),
+        "obtain": one.obtain,
+        "folder": str(folder),
+        "here": here(one, folder),
+    }
+
+
+def _page(one: Description, folder: Path) -> list[str]:
+    """All that is known of a dataset."""
+    lines = [f"{one.title} ({one.name})", "", f"  {one.num_images:,} images" if one.num_images else "  your own images"]
+    lines += [f"  home    {one.homepage}"] if one.homepage else []
+    lines += [f"  terms   {one.terms}"]
+    lines += [f"  cite    {one.citation}"] if one.citation else []
+    lines += ["", f"Files, in {folder}"]
+    for file in one.files:
+        found = fetch.state(file, folder, deep=True)
+        kind = f"{file.kind}, optional" if file.optional else file.kind
+        lines.append(f"  {file.path} ({kind}): {found.told}")
+        facts = [f"{file.num_bytes:,} bytes"] if file.num_bytes else []
+        facts += [f"{name} {getattr(file, name)}" for name in ("md5", "sha256") if getattr(file, name)]
+        facts += [f"gives {file.gives}/ of {file.num_files:,} files"] if file.num_files else []
+        lines += [f"    published: {', '.join(facts)}"] if facts else []
+        lines.append(f"    from {'pieces at ' if file.pieces else ''}{file.source}")
+    lines += [f"  {one.obtain}"] if not one.files else []
+    lines += ["", "Layout, the first of these that is found"]
+    for index in one.index:
+        lines.append(f"  {index.about}")
+        if isinstance(index, TableIndex):
+            lines.append(f"    label files {', '.join(table.path for table in index.tables)}")
+            lines += [f"    images {name}: {' or '.join(places)}" for name, places in index.images.items()]
+        else:
+            lines += [f"    {pattern.pattern}" for pattern in index.patterns]
+    lines += ["", "Labels"]
+    lines += [f"  {len(one.attributes)} attributes: {', '.join(one.attributes)}"] if one.attributes else []
+    for name, label in one.labels.items():
+        known = f": {', '.join(dict.fromkeys(label.values.values()))}" if label.values else ""
+        lines.append(f"  {name} ({label.kind}) {label.about}{known}")
+    lines += ["", "Split"]
+    if one.split is None:
+        lines.append("  none is published")
+    else:
+        extra = f"; {one.split.valid_percent:g} % of train become valid" if one.split.valid_percent else ""
+        lines.append(f"  official, by {one.split.column}{extra}")
+    if one.quirks:
+        lines += ["", "To know", *(f"  {quirk}" for quirk in one.quirks)]
+    return lines
+
+
+def command(
+    name: Annotated[str, typer.Argument(metavar="[DATASET]", help="One of them, with all that is known of it.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """List the known datasets: images, labels, size, terms, how to get them, and what is here.
+
+    Example: facepack datasets celeba
+    """
+    with terminal.errors_as_lines(debug=debug):
+        if name:
+            one = dataset.load(name)
+            if as_json:
+                terminal.out.print_json(TypeAdapter(Description).dump_json(one).decode())
+            else:
+                terminal.out.print("\n".join(_page(one, dataset.home(name))), soft_wrap=True)
+            return
+        rows = [row(one) for one in dataset.names()]
+        if as_json:
+            terminal.out.print_json(data=rows)
+            return
+        terminal.out.print(_table(rows))
+        terminal.out.print("Models, fetched alike: " + ", ".join(dataset.model_names()), soft_wrap=True)
+        terminal.out.print("facepack datasets NAME tells all of one, facepack fetch NAME gets it", soft_wrap=True)
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold")
+    for name in ("name", "images", "labels", "size", "terms", "how", "here"):
+        table.add_column(name, no_wrap=name != "labels", justify="right" if name == "images" else "left")
+    for one in rows:
+        images = f"{one['images']:,}" if one["images"] else ""
+        more = len(one["labels"]) - _MOST_LABELS
+        labels = ", ".join(one["labels"][:_MOST_LABELS]) + (f" and {more} more" if more > 0 else "")
+        terms = "non-commercial" if one["non_commercial"] else one["terms"]
+        table.add_row(one["name"], images, labels, one["size"], terms, one["how"], one["here"])
+    return table

@@ -1,0 +1,205 @@
+"""unpack: what is in an archive lands in the folder whole, or the archive is refused and nothing is left behind."""
+
+import bz2
+import io
+import lzma
+import os
+import struct
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from facepack.errors import JobError
+from facepack.unpack import Limits, unpack
+
+LIMITS = Limits(num_bytes=1 << 30, num_files=1000)
+FILES = {"faces/a/1.jpg": b"one", "faces/b.txt": b"", "other/2.jpg": bytes(5000)}
+
+
+def ignore(_: int) -> None:
+    """Nobody watches."""
+
+
+def tar(path: Path, entries: list[tuple[tarfile.TarInfo, bytes]], mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as opened:  # type: ignore[call-overload]
+        for info, content in entries:
+            info.size = len(content)
+            opened.addfile(info, io.BytesIO(content))
+    return path
+
+
+def named(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    return info
+
+
+def made(folder: Path, name: str) -> Path:
+    path = folder / name
+    if name.endswith(".zip"):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as opened:
+            opened.mkdir("faces")
+            for one, content in FILES.items():
+                opened.writestr(one, content)
+        return path
+    mode = {"tar": "w", "gz": "w:gz", "bz2": "w:bz2", "xz": "w:xz"}[name.rpartition(".")[2]]
+    return tar(path, [(named(one), content) for one, content in FILES.items()], mode)
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.bz2", "a.tar.xz"])
+def test_archive_lands_whole_and_again_changes_nothing(tmp_path: Path, name: str) -> None:
+    archive, folder = made(tmp_path, name), tmp_path / "out"
+    heard: list[int] = []
+    for _ in range(2):
+        assert unpack(archive, folder, limits=LIMITS, last="faces", advance=heard.append) == 3
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert found == FILES
+    assert heard == [1, 2, 3] * 2
+    assert {path.name for path in folder.iterdir()} == {"faces", "other"}
+
+
+def test_single_file_is_unpacked_beside_itself(tmp_path: Path) -> None:
+    (tmp_path / "model.dat.bz2").write_bytes(bz2.compress(b"weights" * 1000))
+    unpack(tmp_path / "model.dat.bz2", tmp_path, limits=LIMITS, advance=ignore)
+    assert (tmp_path / "model.dat").read_bytes() == b"weights" * 1000
+
+
+def hostile(folder: Path, what: str) -> Path:
+    path = folder / ("bad.zip" if what.startswith("zip") else "bad.tar")
+    good = (named("good.jpg"), b"good")
+    if what == "tar with a symbolic link":
+        return tar(path, [good, (named("link", tarfile.SYMTYPE, "/etc/passwd"), b"")])
+    if what == "tar with a hard link":
+        return tar(path, [good, (named("link", tarfile.LNKTYPE, "../../x"), b"")])
+    if what == "tar with a device":
+        return tar(path, [good, (named("dev", tarfile.CHRTYPE), b"")])
+    if what == "tar with a pipe":
+        return tar(path, [good, (named("pipe", tarfile.FIFOTYPE), b"")])
+    names = {"up": "../up.jpg", "absolute": "/tmp/absolute.jpg", "deep": "a/../../up.jpg", "windows": "..\\up.jpg"}
+    if what.startswith("tar"):
+        return tar(path, [good, (named(names[what.split()[-1]]), b"bad")])
+    with zipfile.ZipFile(path, "w") as opened:
+        opened.writestr("good.jpg", b"good")
+        info = zipfile.ZipInfo(names.get(what.split()[-1], "link"))
+        if what == "zip with a symbolic link":
+            info.external_attr = 0o120777 << 16
+        opened.writestr(info, b"/etc/passwd")
+    return path
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        *(f"tar that goes {how}" for how in ("up", "absolute", "deep", "windows")),
+        *(f"zip that goes {how}" for how in ("up", "absolute", "deep", "windows")),
+        *(f"tar with a {how}" for how in ("symbolic link", "hard link", "device", "pipe")),
+        "zip with a symbolic link",
+    ],
+)
+def test_hostile_archive_is_refused_in_one_line_and_leaves_nothing(tmp_path: Path, what: str) -> None:
+    (tmp_path / "in").mkdir()
+    archive, folder = hostile(tmp_path / "in", what), tmp_path / "out"
+    folder.mkdir()
+    (folder / "mine.txt").write_text("mine")
+    with pytest.raises(JobError, match=r"refused: .* (outside the folder|neither a file nor a folder)") as refused:
+        unpack(archive, folder, limits=LIMITS, advance=ignore)
+    assert "\n" not in str(refused.value)
+    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+    assert not Path("/tmp/absolute.jpg").exists()
+
+
+def zeros_tar(path: Path, num_bytes: int) -> Path:
+    """A tar.xz of one file of zeros, written without holding it."""
+    info = named("zeros.jpg")
+    info.size = num_bytes
+    with lzma.open(path, "w", preset=0) as file:
+        file.write(info.tobuf())
+        piece = bytes(1 << 24)
+        for _ in range(num_bytes >> 24):
+            file.write(piece)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["zip", "zip that lies", "tar.xz", "bz2"])
+def test_bomb_of_zeros_is_refused_before_it_is_unpacked(tmp_path: Path, kind: str) -> None:
+    archive = tmp_path / f"bomb.{kind.split()[0]}"
+    if kind == "tar.xz":
+        zeros_tar(archive, 2 << 30)
+    elif kind == "bz2":
+        packer = bz2.BZ2Compressor()
+        archive.write_bytes(b"".join(packer.compress(bytes(1 << 24)) for _ in range(80)) + packer.flush())
+    else:
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened, opened.open("zeros.jpg", "w") as file:
+            for _ in range(80):
+                file.write(bytes(1 << 24))
+    if kind == "zip that lies":
+        content = archive.read_bytes().replace(struct.pack("<I", 80 << 24), struct.pack("<I", 100))
+        archive.write_bytes(content)
+    limits = Limits.of(archive, num_files=10)
+    assert limits.num_bytes == 1 << 30
+    with pytest.raises(JobError, match=r"refused|damaged"):
+        unpack(archive, tmp_path / "out", limits=limits, advance=ignore)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_ten_million_entries_are_refused_without_reading_them(tmp_path: Path) -> None:
+    directory_bytes = 47 * 10_000_000
+    for number in (10_000_000, 3):  # as it says, and as it would have us believe
+        archive = tmp_path / f"many-{number}.zip"
+        short = min(number, 0xFFFF)
+        with archive.open("wb") as file:
+            file.seek(directory_bytes)
+            if number > short:
+                sizes = (number, number, directory_bytes, 0)
+                file.write(struct.pack("<4sQ2H2I4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, *sizes))
+            file.write(struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, short, short, directory_bytes, 0, 0))
+        with pytest.raises(JobError, match=r"refused: [\d,]* entries"):
+            unpack(archive, tmp_path / "out", limits=LIMITS, advance=ignore)
+    many = tmp_path / "many.tar.gz"
+    tar(many, [(named(f"{number}.jpg"), b"") for number in range(1001)], "w:gz")
+    with pytest.raises(JobError, match="refused: more than 1,000 files"):
+        unpack(many, tmp_path / "out", limits=LIMITS, advance=ignore)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.tar.xz", "a.tar.bz2"])
+def test_damaged_archive_is_one_line_and_leaves_nothing(tmp_path: Path, name: str) -> None:
+    whole = made(tmp_path, name).read_bytes()
+    at = len(whole) // 3
+    flipped = whole[:at] + bytes(byte ^ 255 for byte in whole[at : at + 60]) + whole[at + 60 :]
+    for content in (whole[: len(whole) // 2], b"", b"<html>not found</html>", flipped):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(JobError, match=r"a\.\S*: (damaged|holds no file|refused)") as refused:
+            unpack(tmp_path / name, tmp_path / "out", limits=LIMITS, advance=ignore)
+        assert "\n" not in str(refused.value)
+        assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_is_there_already_and_differs_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "out" / "faces").mkdir(parents=True)
+    (tmp_path / "out" / "faces" / "mine.jpg").write_bytes(b"mine")
+    with pytest.raises(JobError, match=r"faces: is there already, and not as in a\.zip; move it away"):
+        unpack(made(tmp_path, "a.zip"), tmp_path / "out", limits=LIMITS, advance=ignore)
+    assert [path.name for path in (tmp_path / "out").rglob("*.jpg")] == ["mine.jpg"]
+
+
+def test_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    archive = tar(tmp_path / "a.tar", [(named("big.jpg"), bytes(1 << 20))])
+    program = (
+        "import resource, signal, sys; from pathlib import Path; from facepack.unpack import Limits, unpack;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (300000, 300000));"
+        "unpack(Path(sys.argv[1]), Path(sys.argv[2]), limits=Limits(1 << 30, 9), advance=lambda _: None)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, str(archive), str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "OSError" in ended.stderr
+    assert os.listdir(tmp_path / "out") == []  # noqa: PTH208
