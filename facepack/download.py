@@ -86,6 +86,10 @@ def download(
             hint = "make room and run the same command again, what is here is kept"
             raise JobError(f"{path}: {error.strerror}; {hint}") from error
         raise
+    except JobError:
+        if partial.exists() and not partial.stat().st_size:
+            partial.unlink()
+        raise
     return path
 
 

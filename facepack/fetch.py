@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -162,14 +161,21 @@ def _one(file: File, one: Description | Model, folder: Path, watch: "_Watch") ->
                 raise
             watch.note(f"{error}; trying {file.urls[number + 1]}")
     watch.note(f"{file.path}: {path.stat().st_size:,} bytes")
-    _take_apart(path, file, one, folder)
+    try:
+        _take_apart(path, file, one, folder)
+    except JobError:
+        path.unlink(missing_ok=True)  # it was fetched now: the next call fetches it, or joins its pieces, again
+        raise
+    for pieces in folder.glob(f".{path.name}.*.pieces"):
+        shutil.rmtree(pieces)
 
 
 def _join(url: str, path: Path, watch: "_Watch") -> None:
     """Fetch the pieces <url>aa, <url>ab, ... up to the first that is not there, and make one file of them."""
     if path.exists():
         return
-    pieces = path.with_name(f".{path.name}.pieces")
+    # Pieces of one address say nothing about where the list of another ends.
+    pieces = path.with_name(f".{path.name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}.pieces")
     pieces.mkdir(parents=True, exist_ok=True)
     found: list[Path] = []
     names = ["".join(letters) for letters in product(ascii_lowercase, repeat=2)]
@@ -196,7 +202,6 @@ def _join(url: str, path: Path, watch: "_Watch") -> None:
         file.flush()
         os.fsync(file.fileno())
     joined.replace(path)
-    shutil.rmtree(pieces)
 
 
 def _take_apart(path: Path, file: File, one: Description | Model, folder: Path) -> None:
@@ -237,7 +242,7 @@ def _by_tool(file: File, path: Path) -> bool:
         else:
             return False
         terminal.note(f"{path.name}: {' '.join(command[:-2])}")
-        ended = subprocess.run(command, stdout=sys.stderr, check=False)  # noqa: S603 - both are programs of the user
+        ended = subprocess.run(command, stdout=2, check=False)  # noqa: S603 - both are programs of the user
         got = sorted(Path(work).iterdir())
         if ended.returncode or len(got) != 1:
             told = f"exit code {ended.returncode}" if ended.returncode else f"{len(got)} files"

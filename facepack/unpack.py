@@ -1,6 +1,7 @@
 """Unpack: archives taken apart; nothing lands outside, nothing is endless, and a failure leaves nothing behind."""
 
 import bz2
+import gzip
 import lzma
 import shutil
 import struct
@@ -10,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from facepack.errors import JobError
 
@@ -21,6 +22,11 @@ _MOST_SQUEEZED = 40
 _EOCD, _EOCD_BYTES, _MOST_COMMENT_BYTES = b"PK\x05\x06", 22, 1 << 16
 _ENTRY_BYTES = 400
 """What a long name takes in the directory of a .zip: larger directories hold more entries than they say."""
+_COMPRESSIONS: dict[bytes, Callable[..., Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+}
 _DAMAGED = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -72,7 +78,9 @@ def unpack(archive: Path, folder: Path, *, limits: Limits, last: str = "", advan
         if not number:
             raise JobError(f"{archive}: holds no file")
         _move_in(work, folder, archive, last=last)
-    except _DAMAGED as error:
+    except (*_DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # a full disk; what the decompressors raise has no number
         cause = f"{error}".splitlines()[0] if f"{error}" else "it ends early"
         raise JobError(f"{archive}: damaged ({cause})") from error
     finally:
@@ -87,7 +95,7 @@ def _entries(archive: Path, limits: Limits) -> Iterator[_Entry]:
     if name.endswith(".bz2") and not name.endswith((".tar.bz2", ".tbz2")):
         plain = archive.name[: -len(".bz2")]
         return iter([_Entry(plain, 0, lambda: bz2.open(archive))])
-    return _of_tar(archive)
+    return _of_tar(archive, limits)
 
 
 def _of_zip(archive: Path, limits: Limits) -> Iterator[_Entry]:
@@ -125,14 +133,20 @@ def _num_entries(archive: Path) -> int:
     return int(max(number, min(directory_bytes, size) // _ENTRY_BYTES))
 
 
-def _of_tar(archive: Path) -> Iterator[_Entry]:
-    with tarfile.open(archive, "r|*") as opened:
+def _of_tar(archive: Path, limits: Limits) -> Iterator[_Entry]:
+    with archive.open("rb") as file:
+        start = file.read(6)
+    opener = next((one for magic, one in _COMPRESSIONS.items() if start.startswith(magic)), open)
+    with opener(archive, "rb") as content, tarfile.open(fileobj=content, mode="r|") as opened:
         for info in opened:
             vars(opened)["members"] = []  # it would keep them all
             if not (info.isfile() or info.isdir()):
                 raise JobError(f"{archive}: refused: {info.name!r} is neither a file nor a folder")
             if info.isfile():
                 yield _Entry(info.name, info.size, lambda info=info: opened.extractfile(info))  # type: ignore[misc]
+        for _ in range(limits.num_bytes // _PIECE_BYTES):  # the checksum is at the very end
+            if not content.read(_PIECE_BYTES):
+                break
 
 
 def _within(entries: Iterator[_Entry], archive: Path, limits: Limits) -> Iterator[_Entry]:

@@ -41,7 +41,20 @@ def test_datasets_lists_every_description() -> None:
     assert [one["name"] for one in listed] == dataset.names()
 
 
-VERBS = ["datasets", "build", "verify", "preview", "train", "evaluate", "predict", "report", "recipes", "demo"]
+VERBS = [
+    "datasets",
+    "fetch",
+    "build",
+    "verify",
+    "preview",
+    "train",
+    "experiment",
+    "evaluate",
+    "predict",
+    "report",
+    "recipes",
+    "demo",
+]
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])
@@ -256,7 +269,11 @@ def test_evaluate_predict_and_report_go_by_the_run_alone(trained: Path, celeba: 
             2,
             [],
         ),
-        (("train", "own_face", "--data", "builds/celeba-rarest4"), 1, ["runs/celeba_attributes: no run.json"]),
+        (
+            ("train", "own_face", "--data", "builds/celeba-rarest4"),
+            1,
+            ["weights runs/celeba_attributes: no such file, and no folder of a run"],
+        ),
         (("evaluate", "runs/none"), 1, ["runs/none: no run.json"]),
         (("predict", "runs/none", "x.jpg"), 2, ["no such photo"]),
         (("predict", "runs/celeba_rarest4"), 2, ["give at least one photo"]),

@@ -71,7 +71,7 @@ class Web:
         if how == "still":
             time.sleep(30)
         if how in ("403", "404", "503") or content is None:
-            handler.send_response(int(how or 404))
+            handler.send_response(int(how) if how.isdigit() else 404)
             if how == "503":
                 handler.send_header("Retry-After", "1")
             handler.send_header("Content-Length", "0")

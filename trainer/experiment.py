@@ -97,15 +97,14 @@ def table(rows: Sequence[dict[str, Any]]) -> Any:
     from rich import box
     from rich.table import Table
 
+    every = dict.fromkeys(name for row in rows for name in row)
+    scores = [name for name in every if name.startswith(("valid_", "test_")) and not name.endswith("_loss")]
+    several = len({row.get("build") for row in rows}) > 1
+    names = ["run", *(["build", "num_leaking"] if several else []), *scores, "baseline", "best_epoch", "seconds"]
     shown = Table(box=box.SIMPLE_HEAD)
-    names = [
-        name
-        for name in dict.fromkeys(name for row in rows for name in row)
-        if name not in ("recipe", "images_per_s", "num_weights", "num_learning", "problem")
-    ]
     for name in names:
         is_text = name in ("run", "build")
-        shown.add_column(name.replace("_", " "), justify="left" if is_text else "right", overflow="fold")
+        shown.add_column(name.replace("_", " "), justify="left" if is_text else "right", no_wrap=name == "run")
     for row in rows:
         if "problem" not in row:
             shown.add_row(*(_cell(name, row.get(name)) for name in names))

@@ -90,6 +90,8 @@ def _by_name(given: str, *, network: str) -> Weights:
     published = _of_torchvision(network) | dict.fromkeys(models_here, "")
     if given not in published:
         known = f"there are {', '.join(published)}" if published else "none are published"
+        if "/" in given:
+            raise JobError(f"weights {given}: no such file, and no folder of a run of facepack train")
         raise UsageError(f"weights {given!r} of {network}: no such file or run, and not a published name: {known}")
     url = published[given]
     found = _HASH_IN_NAME.search(url)  # torchvision's names end in the first digits of the sha256
