@@ -143,7 +143,7 @@ def test_weights_by_address_are_checked_by_its_fragment(published: bytes) -> Non
     ("given", "network", "reason"),
     [
         ("IMAGENET1K_V9", NETWORK, "not a published name: there are IMAGENET1K_V1, DEFAULT"),
-        ("vggface", "inception_resnet_v1()", "there are vggface2, casia-webface"),
+        ("vggface", "inception_resnet_v1()", "there are casia-webface, vggface2"),
         ("nowhere.pt", "simpsons_cnn()", "none are published"),
         ("ftp://host/file", NETWORK, "expected https://"),
     ],

@@ -11,6 +11,7 @@ import numpy.typing as npt
 _COLOURS = ("#2f6fde", "#e8803d", "#3f9d6b", "#b04fc4", "#c4472f", "#5a7184", "#b8971f", "#1f9aa8")
 _QUIET = "#8a94a6"
 _MAX_NAMED = 40
+_MOST_TOLD, _OUTLIER = 4, 3.0
 
 
 @dataclass(frozen=True)
@@ -38,23 +39,34 @@ class Line:
 def curves(name: str, title: str, lines: Sequence[Line], *, what: str) -> Plot:
     """Values over epochs, the best epoch of each line marked with its value."""
     shape, axis = _axes(6.4, 3.8)
+    is_crowded = len(lines) > _MOST_TOLD
     for line in lines:
         epochs = np.arange(1, len(line.values) + 1)
         colour = _COLOURS[line.colour % len(_COLOURS)]
-        style = {"linestyle": "--" if line.dashed else "-", "marker": "o" if len(epochs) == 1 else ""}
+        plain = ("-", "-.", ":")[line.colour // len(_COLOURS) % 3]  # colours come again
+        style = {"linestyle": "--" if line.dashed else plain, "marker": "o" if len(epochs) == 1 else ""}
         axis.plot(epochs, line.values, color=colour, label=_plain(line.name), linewidth=1.8, markersize=4, **style)
         if line.best_epoch is not None and line.best_epoch < len(line.values):
             x, y = line.best_epoch + 1, line.values[line.best_epoch]
-            axis.axvline(x, color=colour, linewidth=0.8, linestyle=":")
+            if not is_crowded:
+                axis.axvline(x, color=colour, linewidth=0.8, linestyle=":")
             axis.plot([x], [y], marker="o", markersize=6, color=colour)
             below = y > line.values[0]  # a curve that climbs leaves room below it
             offset = (6 if x < 0.8 * len(line.values) else -6, -15 if below else 8)
             side = "left" if offset[0] > 0 else "right"
+            if is_crowded:
+                continue
             axis.annotate(f"{y:.4f}", (x, y), xytext=offset, textcoords="offset points", ha=side, color=colour)
     axis.set(xlabel="epoch", ylabel=what)
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.margins(x=0.02)
-    axis.legend(frameon=False, labelcolor=_QUIET)
+    values = np.concatenate([np.asarray(line.values, float) for line in lines])
+    usual = float(np.quantile(values, 0.9))
+    if usual > 0 and values.max() > _OUTLIER * usual:  # one epoch gone wrong would flatten all others
+        axis.set_ylim(top=1.5 * usual, bottom=min(0.0, float(values.min())))
+        axis.set_ylabel(f"{what} (up to {values.max():.3g}, cut off)")
+    beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "fontsize": 7} if is_crowded else {}
+    axis.legend(frameon=False, labelcolor=_QUIET, **beside)
     return _finished(name, title, shape)
 
 

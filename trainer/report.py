@@ -161,7 +161,8 @@ def compare(folders: list[Path], *, out: Path, title: str = "") -> Path:
         "title": title or f"{len(stories)} runs",
         "names": names,
         "rows": [row_of(story, name=name) for name, story in zip(names, stories, strict=True)],
-        "plots": _plots_of_several(names, stories),
+        "curves": _curves_of_several(names, stories),
+        "confusions": _confusions(names, stories),
         "differing": {name: values for name, values in fields.items() if len(set(values)) > 1},
         "splits": [
             one for one in ("train", "valid", "test") if any(one in story.scores["splits"] for story in stories)
@@ -190,8 +191,8 @@ def row_of(story: Story, *, name: str) -> dict[str, Any]:
     return row | {"num_learning": story.run.num_learning}
 
 
-def _plots_of_several(names: list[str], stories: list[Story]) -> list[Plot]:
-    """Curves of all runs in one plot each, and a confusion matrix or the errors of each."""
+def _curves_of_several(names: list[str], stories: list[Story]) -> list[Plot]:
+    """Loss and score of all runs, in one plot each."""
     drawn, score = [], stories[0].run.recipe.task.score
     kinds = ("valid", "train") if len(stories) <= _MAX_WITH_BOTH_CURVES else ("valid",)
     for what in ("loss", score):
@@ -206,6 +207,12 @@ def _plots_of_several(names: list[str], stories: list[Story]) -> list[Plot]:
         if lines:
             over = "" if len(kinds) > 1 else " of valid"
             drawn.append(plots.curves(f"compare-{what}", f"{_title(what)}{over}", lines, what=what.replace("_", " ")))
+    return drawn
+
+
+def _confusions(names: list[str], stories: list[Story]) -> list[Plot]:
+    """What each run said of each class."""
+    drawn = []
     for name, story in zip(names, stories, strict=True):
         figures = story.scores["splits"].get(story.split, {})
         if "confusion" in figures and len(story.run.names) <= _MAX_CONFUSED:
