@@ -4,7 +4,6 @@ import hashlib
 import json
 import time
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Annotated, Any
 
 import pyarrow as pa
@@ -82,11 +81,11 @@ def prepare(configuration: Configuration, *, src: str) -> Prepared:
     description = dataset.load(configuration.dataset)
     try:
         source = open_source(src, archives=description.archives)
+        indexed = index(description, source, images=configuration.images)
     except JobError as error:
-        if description.files and src == default_source(description.name) and not Path(src).is_dir():
-            raise JobError(f"{error}; facepack fetch {description.name} gets it") from error
+        if description.files and src == default_source(description.name):
+            raise JobError(f"{error}; facepack fetch {description.name} gets what is missing") from error
         raise
-    indexed = index(description, source, images=configuration.images)
     labelled = label(description, indexed.table, configuration=configuration)
     planned = plan(description, labelled, source=source, configuration=configuration)
     return Prepared(description, source, indexed, planned, configuration)

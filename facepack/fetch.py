@@ -24,6 +24,8 @@ from facepack import dataset, download, terminal, unpack
 from facepack.dataset import Description, File, Model
 from facepack.download import Expected, MissingError
 from facepack.errors import JobError, UsageError
+from facepack.lock import held
+from facepack.storage import Store
 
 _TERMS_FILE = ".facepack-terms"
 _AT_ONCE = 4
@@ -96,6 +98,11 @@ def fetch(one: Description | Model, *, folder: Path, only: Sequence[str] = ()) -
     if not wanted:
         return [f"{one.name}: nothing to fetch: {getattr(one, 'obtain', '')}"]
     folder.mkdir(parents=True, exist_ok=True)
+    with held(Store(str(folder)), what="fetch"):
+        return _fetched(one, wanted, folder)
+
+
+def _fetched(one: Description | Model, wanted: Sequence[File], folder: Path) -> list[str]:
     problems, by_hand, missing = [], [], []
     for file in wanted:
         found = state(file, folder, deep=True)

@@ -20,6 +20,8 @@ from web import Web
 from facepack import dataset, download, fetch
 from facepack.cli import app
 from facepack.errors import JobError
+from facepack.lock import held
+from facepack.storage import Store
 
 TOY = """
 name = "toy"
@@ -352,6 +354,17 @@ def test_interrupt_ends_at_once_and_goes_on(toys: Path, tmp_path: Path) -> None:
         assert web.asked[-1][1].startswith("bytes=")
 
 
+def test_second_fetch_at_once_is_refused(toys: Path, tmp_path: Path) -> None:
+    with Web({"labels.txt": LABELS}) as web:
+        describe(toys, labels(web))
+        (tmp_path / "data" / "toy").mkdir(parents=True)
+        with held(Store(str(tmp_path / "data" / "toy")), what="fetch"):
+            code, said = run()
+        assert code == 1
+        assert "another fetch" in said
+        assert not web.asked
+
+
 def test_full_disk_is_one_line(toys: Path, tmp_path: Path) -> None:
     program = (
         "import resource, signal; from pathlib import Path; from facepack import dataset; from facepack.cli import app;"
@@ -404,7 +417,7 @@ def test_build_without_its_files_says_how_to_get_them(toys: Path, tmp_path: Path
         describe(toys, labels(web))
         ended = CliRunner().invoke(app, ["build", "toy", "--out", str(tmp_path / "build")])
         assert ended.exit_code == 1
-        assert "facepack fetch toy gets it" in ended.output
+        assert "facepack fetch toy gets what is missing" in ended.output
     ended = CliRunner().invoke(app, ["fetch", "nothing"])
     assert ended.exit_code == 2
     assert "unknown dataset 'nothing'" in ended.output
