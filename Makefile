@@ -1,6 +1,6 @@
 # The one entry: every target sets up what it needs in .venv.
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench bench-gpu clean
 
 # The first Python 3.11 to 3.13 on the path that can make virtual environments.
 PYTHON ?= $(shell for python in python3 python3.12 python3.13 python3.11 python; do \
@@ -29,6 +29,9 @@ bench: .venv/.tests  ## measure: make bench SRC=celeba DETECT=photos-with-counte
 	@test -z "$(DETECT)" || $(BIN)/python benchmarks/align.py --celeba $(SRC) --detect $(DETECT)
 	@test -z "$(PHOTOS)" || $(BIN)/python benchmarks/loader.py --photos $(PHOTOS)
 	@test -z "$(SIMPSONS)" || $(BIN)/python benchmarks/fit.py --celeba $(SRC) --simpsons $(SIMPSONS)
+
+bench-gpu: .venv/.tests  ## on a GPU: its tests and benchmarks, in eight minutes, without network or data
+	$(BIN)/python benchmarks/gpu.py
 
 clean:  ## remove what the other targets made, but no data and no build
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist demo

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
@@ -79,16 +81,23 @@ class Outcome:
 def prepare(configuration: Configuration, *, src: str) -> Prepared:
     """Index, label and plan; raises `UsageError` or `JobError` before anything is written."""
     description = dataset.load(configuration.dataset)
-    try:
+    with _fetch_offered(description, src):
         source = open_source(src, archives=description.archives)
         indexed = index(description, source, images=configuration.images)
+    labelled = label(description, indexed.table, configuration=configuration)
+    planned = plan(description, labelled, source=source, configuration=configuration)
+    return Prepared(description, source, indexed, planned, configuration)
+
+
+@contextmanager
+def _fetch_offered(description: Description, src: str) -> Iterator[None]:
+    """Add to an error on what is not there how to get it, where it should be in its own place."""
+    try:
+        yield
     except JobError as error:
         if description.files and src == default_source(description.name):
             raise JobError(f"{error}; facepack fetch {description.name} gets what is missing") from error
         raise
-    labelled = label(description, indexed.table, configuration=configuration)
-    planned = plan(description, labelled, source=source, configuration=configuration)
-    return Prepared(description, source, indexed, planned, configuration)
 
 
 def build(configuration: Configuration, *, place: Place) -> Outcome:
@@ -101,7 +110,8 @@ def build(configuration: Configuration, *, place: Place) -> Outcome:
     configuration, aligner = _with_aligner(configuration, place)
     prepared = prepare(configuration, src=place.src)
     _warn(prepared)
-    _check_classes(prepared)
+    with _fetch_offered(prepared.description, place.src):
+        _check_classes(prepared)
     store = Store(place.out)
     resume.check_place(store, configuration)
     store.make()

@@ -165,6 +165,13 @@ class File:
         return self
 
     @property
+    def places(self) -> list[str]:
+        """Where it may lie, or what it gives when it is taken apart."""
+        of_archive = [self.path, *self.also]
+        given = [str(Path(one).parent / self.gives) for one in of_archive] if self.gives else []
+        return list(dict.fromkeys([*of_archive, *given]))
+
+    @property
     def source(self) -> str:
         """Where a person gets it."""
         if self.drive:
@@ -207,6 +214,8 @@ class Description:
     archives: dict[str, str] = Field(default_factory=dict)
     """Archives in the source that are read in place, each as if unpacked into a folder ("" for where it lies)."""
     files: tuple[File, ...] = ()
+    size: str = ""
+    """What its files weigh, as its publishers or those who fetched them say."""
     quirks: tuple[str, ...] = ()
     """What surprises whoever reads its files for the first time."""
     duplicates: bool = False

@@ -26,7 +26,8 @@ def here(one: Description | Model, folder: Path) -> str:
         return "complete"
     if "whole" in kinds:
         return f"{kinds.count('whole')} of {len(kinds)} files"
-    return "other files" if folder.is_dir() and any(folder.iterdir()) else "no"
+    is_there = folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
+    return "other files" if is_there else "no"
 
 
 def _how(files: tuple[File, ...]) -> str:
@@ -38,14 +39,6 @@ def _how(files: tuple[File, ...]) -> str:
     return next((way for way, given in ways.items() if any(given)), "direct" if wanted[0].urls else "by hand")
 
 
-def _size(files: tuple[File, ...]) -> str:
-    """What the files that are fetched by default weigh, as far as it is known."""
-    known = [file.num_bytes for file in files if not file.optional]
-    if not known or not all(known):
-        return ""
-    return f"{sum(known) / 1e6:,.0f} MB"
-
-
 def row(name: str) -> dict[str, Any]:
     """A dataset in the table."""
     one, folder = dataset.load(name), dataset.home(name)
@@ -54,7 +47,7 @@ def row(name: str) -> dict[str, Any]:
         "name": name,
         "images": one.num_images,
         "labels": [*attributes, *one.labels],
-        "size": _size(one.files),
+        "size": one.size,
         "terms": one.terms,
         "non_commercial": _NON_COMMERCIAL in one.terms,
         "how": _how(one.files),
@@ -64,23 +57,32 @@ def row(name: str) -> dict[str, Any]:
     }
 
 
-def _page(one: Description, folder: Path) -> list[str]:
-    """All that is known of a dataset."""
-    lines = [f"{one.title} ({one.name})", "", f"  {one.num_images:,} images" if one.num_images else "  your own images"]
-    lines += [f"  home    {one.homepage}"] if one.homepage else []
-    lines += [f"  terms   {one.terms}"]
-    lines += [f"  cite    {one.citation}"] if one.citation else []
+def _page(one: Description | Model, folder: Path) -> list[str]:
+    """All that is known of a dataset, or a model."""
+    lines = [f"{one.title} ({one.name})", ""]
+    size = getattr(one, "size", "")
+    lines += [f"  {one.num_images:,} images" + (f", {size}" if size else "")] if one.num_images else []
+    facts = {"home": one.homepage, "terms": one.terms, "cite": one.citation}
+    lines += [f"  {name:<7} {text}" for name, text in facts.items() if text]
     lines += ["", f"Files, in {folder}"]
     for file in one.files:
         found = fetch.state(file, folder, deep=True)
         kind = f"{file.kind}, optional" if file.optional else file.kind
         lines.append(f"  {file.path} ({kind}): {found.told}")
-        facts = [f"{file.num_bytes:,} bytes"] if file.num_bytes else []
-        facts += [f"{name} {getattr(file, name)}" for name in ("md5", "sha256") if getattr(file, name)]
-        facts += [f"gives {file.gives}/ of {file.num_files:,} files"] if file.num_files else []
-        lines += [f"    published: {', '.join(facts)}"] if facts else []
+        known = [f"{file.num_bytes:,} bytes"] if file.num_bytes else []
+        known += [f"{name} {getattr(file, name)}" for name in ("md5", "sha256") if getattr(file, name)]
+        known += [f"gives {file.gives}/ of {file.num_files:,} files"] if file.num_files else []
+        lines += [f"    published: {', '.join(known)}"] if known else []
         lines.append(f"    from {'pieces at ' if file.pieces else ''}{file.source}")
+    if isinstance(one, Model):
+        return lines + (["", f"For --set weights={one.name} with the network {one.network}"] if one.network else [])
     lines += [f"  {one.obtain}"] if not one.files else []
+    return [*lines, *_layout(one)]
+
+
+def _layout(one: Description) -> list[str]:
+    """How its files are read."""
+    lines: list[str] = []
     lines += ["", "Layout, the first of these that is found"]
     for index in one.index:
         lines.append(f"  {index.about}")
@@ -116,9 +118,9 @@ def command(
     """
     with terminal.errors_as_lines(debug=debug):
         if name:
-            one = dataset.load(name)
+            one = dataset.published(name)
             if as_json:
-                terminal.out.print_json(TypeAdapter(Description).dump_json(one).decode())
+                terminal.out.print_json(TypeAdapter(type(one)).dump_json(one).decode())
             else:
                 terminal.out.print("\n".join(_page(one, dataset.home(name))), soft_wrap=True)
             return

@@ -1,6 +1,5 @@
 """Download: one file over HTTP, resumed where it stopped, checked before it gets its name."""
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 import requests
 
 from facepack.errors import JobError
+from facepack.storage import NO_ROOM
 
 PARTIAL_SUFFIX = ".part"
 CONNECT_S, READ_S = 10.0, 30.0
@@ -42,6 +42,8 @@ class Expected:
     def check(self, path: Path, *, what: str) -> None:
         """Compare a file with it; `JobError` names what was expected and what was found."""
         size = path.stat().st_size
+        if _is_page(path):
+            raise JobError(f"{what}: a web page, and not the file")
         if self.num_bytes is not None and size != self.num_bytes:
             raise JobError(f"{what}: {size:,} bytes, expected {self.num_bytes:,}")
         for kind in ("sha256", "md5"):
@@ -50,6 +52,13 @@ class Expected:
                     found = hashlib.file_digest(file, kind).hexdigest()
                 if not found.startswith(wanted.lower()):
                     raise JobError(f"{what}: its {kind} is {found}, expected {wanted}")
+
+
+def _is_page(path: Path) -> bool:
+    """True for what a server shows to people where a file should be: a log-in, a quota, an error."""
+    with path.open("rb") as file:
+        start = file.read(512).lstrip().lower()
+    return start.startswith((b"<!doctype html", b"<html")) and path.suffix not in (".html", ".htm")
 
 
 def download(
@@ -70,25 +79,26 @@ def download(
         with _held(partial, path) as file:
             if file is None:
                 return path
-            _Transfer(url, file, Path(f"{partial}.tag"), advance or _ignore).run(expected)
+            tag = Path(f"{partial}.tag")
+            try:
+                _Transfer(url, file, tag, advance or _ignore).run(expected)
+            except JobError:
+                if not partial.stat().st_size:
+                    partial.unlink()
+                raise
             file.flush()
             os.fsync(file.fileno())
+            tag.unlink(missing_ok=True)
             try:
                 expected.check(partial, what=url)
             except JobError:
                 partial.unlink()
                 raise
-            finally:
-                Path(f"{partial}.tag").unlink(missing_ok=True)
             partial.replace(path)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in NO_ROOM:
             hint = "make room and run the same command again, what is here is kept"
             raise JobError(f"{path}: {error.strerror}; {hint}") from error
-        raise
-    except JobError:
-        if partial.exists() and not partial.stat().st_size:
-            partial.unlink()
         raise
     return path
 
@@ -107,6 +117,7 @@ def _held(partial: Path, path: Path) -> Iterator[IO[bytes] | None]:
                 return
             if not partial.exists() or not os.path.samestat(os.fstat(file.fileno()), partial.stat()):
                 continue  # it was thrown away while we waited
+            file.seek(0, os.SEEK_END)  # another one may have written while we waited
             yield file
             return
         finally:
@@ -123,20 +134,22 @@ class _Transfer:
 
     def run(self, expected: Expected) -> None:
         """Ask until all is here; a try counts only if it brought nothing."""
-        failures = 0
+        failures, furthest = 0, self._here
         while True:
-            before = self._here
             try:
                 if self._request(expected):
                     return
                 cause, wait_s = f"ended early, after {self._here:,} bytes", 0.0
             except _LaterError as later:
                 cause, wait_s = later.cause, later.wait_s
+            except requests.exceptions.SSLError as error:
+                raise JobError(f"{self._url}: the certificate of the server is not valid here") from error
             except _LOST as error:
                 cause, wait_s = _cause(error), 0.0
             except requests.RequestException as error:
                 raise JobError(f"{self._url}: {_cause(error)}") from error
-            failures = 1 if self._here > before else failures + 1
+            failures = 1 if self._here > furthest else failures + 1
+            furthest = max(furthest, self._here)
             if failures >= _TRIES:
                 raise JobError(f"{self._url}: {cause}; tried {failures} times, the same command goes on from there")
             time.sleep(min(max(wait_s, _FIRST_WAIT_S * 2 ** (failures - 1)), _LONGEST_WAIT_S))

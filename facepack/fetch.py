@@ -8,10 +8,11 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from string import ascii_lowercase
@@ -27,10 +28,10 @@ from facepack.errors import JobError, UsageError
 from facepack.lock import held
 from facepack.storage import Store
 
-_TERMS_FILE = ".facepack-terms"
+_TERMS_FILE, _FACTS_FILE = ".facepack-terms", ".facepack-fetched"
+"""Terms that were accepted here; size, sha256 and path of archives that were taken apart here."""
 _AT_ONCE = 4
 _LINE_EVERY_S = 10.0
-_MOST_PIECES = 26 * 26
 
 
 @dataclass(frozen=True)
@@ -44,18 +45,16 @@ class State:
 
 def state(file: File, folder: Path, *, deep: bool) -> State:
     """Look for a file, or for what it gives when taken apart; `deep` compares checksums, too."""
-    for name in (file.path, *file.also):
+    for name in file.places:
         path = folder / name
+        if path.is_dir():
+            number = _num_files(path)
+            if number and number >= file.num_files:
+                return State("whole", f"{number:,} files", path)
+            return State("part", f"{number:,} of {file.num_files:,} files", path)
         if path.is_file():
-            return _state_of(path, file, deep=deep)
-    given = folder / file.gives
-    if file.gives and given.is_dir():
-        number = _num_files(given)
-        if number >= file.num_files:
-            return State("whole", f"{number:,} files", given)
-        return State("part", f"{number:,} of {file.num_files:,} files", given)
-    if file.gives and given.is_file():
-        return State("whole", f"{given.stat().st_size:,} bytes", given)
+            is_published = path.name == Path(file.path).name
+            return _state_of(path, file, deep=deep) if is_published else State("whole", "taken apart", path)
     return State("missing", "not here", folder / file.path)
 
 
@@ -104,136 +103,167 @@ def fetch(one: Description | Model, *, folder: Path, only: Sequence[str] = ()) -
 
 def _fetched(one: Description | Model, wanted: Sequence[File], folder: Path) -> list[str]:
     problems, by_hand, missing = [], [], []
-    for file in wanted:
-        found = state(file, folder, deep=True)
-        terminal.note(f"{file.path}: {found.told}")
-        if found.kind == "wrong":
-            problems.append(f"{found.place}: {found.told}; move it away and run the same command again")
-        elif found.kind == "part":
-            problems.append(f"{found.place}: {found.told}; move it away to have all of it fetched")
-        elif found.kind == "missing":
-            missing.append(file)
-        elif file.unpack and found.place.name == Path(file.path).name:  # put here by hand, or a call was interrupted
-            _take_apart(found.place, file, one, folder)
     with _watched() as watch:
-        try:
-            problems += _download_all([file for file in missing if file.urls], one, folder, watch)
-        except KeyboardInterrupt:
-            watch.stop()
-            raise
-    for file in missing:
-        if not file.urls:
-            path = folder / file.path
-            if _by_tool(file, path):
-                _take_apart(path, file, one, folder)
+        job = _Job(one, folder, watch)
+        for file in wanted:
+            found = state(file, folder, deep=True)
+            watch.note(f"{file.path}: {found.told}")
+            if found.kind == "wrong":
+                problems.append(f"{found.place}: {found.told}; move it away and run the same command again")
+            elif found.kind == "part":
+                problems.append(f"{found.place}: {found.told}; move it away to have all of it fetched")
+            elif found.kind == "missing":
+                missing.append(file)
+            elif file.unpack and found.place.name == Path(file.path).name:  # put here by hand, or left by a killed call
+                problems += job.problems(lambda file=file, path=found.place: job.take_apart(path, file))  # type: ignore[misc]
             else:
-                by_hand.append(_told(file, path))
+                job.clear(file)
+        problems += _at_once(job, [file for file in missing if file.urls])
+        for file in missing:
+            if not file.urls:
+                problems += job.problems(lambda file=file: by_hand.extend(job.by_tool(file)))  # type: ignore[misc]
     if problems:
-        raise JobError("; ".join(problems))
+        raise JobError("; ".join([*problems, *by_hand]))
     return by_hand
 
 
-def _download_all(files: Sequence[File], one: Description | Model, folder: Path, watch: "_Watch") -> list[str]:
+def _at_once(job: "_Job", files: Sequence[File]) -> list[str]:
     """Several files at once; gives what went wrong, when all others are done."""
-    problems = []
     with ThreadPoolExecutor(_AT_ONCE) as pool:
+        running = [pool.submit(job.problems, partial(job.fetch, file)) for file in files]
         try:
-            running = [(file, pool.submit(_one, file, one, folder, watch)) for file in files]
-            for file, done in running:
-                try:
-                    done.result()
-                except JobError as error:
-                    hint = f"; by hand: {_told(file, folder / file.path)}" if isinstance(error, MissingError) else ""
-                    problems.append(f"{error}{hint}")
+            return [problem for done in running for problem in done.result()]
         except KeyboardInterrupt:
-            watch.stop()
+            job.watch.stop()
             pool.shutdown(cancel_futures=True)
             raise
-    return problems
 
 
-def _one(file: File, one: Description | Model, folder: Path, watch: "_Watch") -> None:
-    """Fetch one file from the first address that has it, and take it apart where that is meant."""
-    path = folder / file.path
-    for number, url in enumerate(file.urls):
+@dataclass(frozen=True)
+class _Job:
+    """What is fetched, where to, and who watches."""
+
+    one: Description | Model
+    folder: Path
+    watch: "_Watch"
+
+    def problems(self, work: Callable[[], None]) -> list[str]:
+        """Do something; what went wrong, in a list, so that everything else goes on."""
         try:
-            if file.pieces:
-                _join(url, path, watch)
-                _expected(file).check(path, what=str(path))
-            else:
-                download.download(url, path, expected=_expected(file), advance=watch.of(file.path, file.num_bytes))
-            break
+            work()
         except JobError as error:
-            if number == len(file.urls) - 1:
-                raise
-            watch.note(f"{error}; trying {file.urls[number + 1]}")
-    watch.note(f"{file.path}: {path.stat().st_size:,} bytes")
-    try:
-        _take_apart(path, file, one, folder)
-    except JobError:
-        path.unlink(missing_ok=True)  # it was fetched now: the next call fetches it, or joins its pieces, again
-        raise
-    for pieces in folder.glob(f".{path.name}.*.pieces"):
-        shutil.rmtree(pieces)
+            return [str(error)]
+        return []
 
-
-def _join(url: str, path: Path, watch: "_Watch") -> None:
-    """Fetch the pieces <url>aa, <url>ab, ... up to the first that is not there, and make one file of them."""
-    if path.exists():
-        return
-    # Pieces of one address say nothing about where the list of another ends.
-    pieces = path.with_name(f".{path.name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}.pieces")
-    pieces.mkdir(parents=True, exist_ok=True)
-    found: list[Path] = []
-    names = ["".join(letters) for letters in product(ascii_lowercase, repeat=2)]
-
-    def get(name: str) -> Path | None:
-        try:
-            return download.download(f"{url}{name}", pieces / name, advance=watch.of(f"{path.name}{name}"))
-        except MissingError:
-            if name == names[0]:
-                raise
-            return None
-
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for start in range(0, _MOST_PIECES, _AT_ONCE):
-            batch = list(pool.map(get, names[start : start + _AT_ONCE]))
-            found += [piece for piece in batch if piece is not None]
-            if None in batch:
+    def fetch(self, file: File) -> None:
+        """Fetch one file from the first address that has it, and take it apart where that is meant."""
+        path = self.folder / file.path
+        for number, url in enumerate(file.urls):
+            try:
+                if file.pieces:
+                    self._join(url, file, path)
+                else:
+                    heard = self.watch.of(file.path, file.num_bytes)
+                    download.download(url, path, expected=_expected(file), advance=heard)
                 break
-    joined = path.with_name(f".{path.name}.joined")
-    with joined.open("wb") as file:
-        for piece in found:
-            with piece.open("rb") as part:
-                shutil.copyfileobj(part, file, 1 << 20)
-        file.flush()
-        os.fsync(file.fileno())
-    joined.replace(path)
+            except JobError as error:
+                if number == len(file.urls) - 1:
+                    hint = f"; by hand: {_told(file, path)}" if isinstance(error, MissingError) else ""
+                    raise JobError(f"{error}{hint}") from error
+                self.watch.note(f"{error}; trying {file.urls[number + 1]}")
+        self.watch.note(f"{file.path}: {path.stat().st_size:,} bytes")
+        try:
+            self.take_apart(path, file)
+        except JobError:
+            path.unlink(missing_ok=True)  # it was fetched now: the next call fetches it, or joins its pieces, again
+            raise
+        self.clear(file)
+
+    def _join(self, url: str, file: File, path: Path) -> None:
+        """Fetch the pieces <url>aa, <url>ab, ... up to the first that is not there, and make one file of them."""
+        # Pieces of one address say nothing about where the list of another ends.
+        pieces = path.with_name(f".{path.name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}.pieces")
+        pieces.mkdir(parents=True, exist_ok=True)
+        found: list[Path] = []
+        names = ["".join(letters) for letters in product(ascii_lowercase, repeat=2)]
+
+        def get(name: str) -> Path | None:
+            try:
+                return download.download(f"{url}{name}", pieces / name, advance=self.watch.of(f"{path.name}{name}"))
+            except MissingError:
+                if name == names[0]:
+                    raise
+                return None
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for start in range(0, len(names), _AT_ONCE):
+                batch = list(pool.map(get, names[start : start + _AT_ONCE]))
+                found += [piece for piece in batch if piece is not None]
+                if None in batch:
+                    break
+        joined = path.with_name(f".{path.name}.joined")
+        with joined.open("wb") as whole:
+            for piece in found:
+                with piece.open("rb") as part:
+                    shutil.copyfileobj(part, whole, 1 << 20)
+            whole.flush()
+            os.fsync(whole.fileno())
+        try:
+            _expected(file).check(joined, what=f"{path.name} of the pieces at {url}")
+        except JobError:
+            joined.unlink()
+            shutil.rmtree(pieces)
+            raise
+        joined.replace(path)
+
+    def take_apart(self, path: Path, file: File) -> None:
+        """Take an archive apart where that is meant; it is not needed after that."""
+        if not file.unpack:
+            return
+        self.watch.note(f"{path.name}: taking it apart")
+        last = time.monotonic()
+
+        def advance(number: int) -> None:
+            nonlocal last
+            self.watch.add(path.name, 0)  # ends it where the watch was stopped
+            if time.monotonic() - last > _LINE_EVERY_S:
+                last = time.monotonic()
+                self.watch.note(f"{path.name}: {number:,} files")
+
+        limits = unpack.Limits.of(path, num_files=4 * max(self.one.num_images, file.num_files) + 10_000)
+        kept = _facts_of(path)
+        try:
+            number = unpack.unpack(path, path.parent, limits=limits, last=file.gives, advance=advance)
+        except JobError as error:
+            raise JobError(f"{error}; move it away and run the same command again") from error
+        given = path.parent / file.gives
+        if not given.exists():
+            raise JobError(f"{path}: holds no {file.gives}; what it holds is in {path.parent}")
+        with (self.folder / _FACTS_FILE).open("a", encoding="utf-8") as notes:
+            notes.write(f"{kept.num_bytes} {kept.sha256} {file.path}\n")
+        path.unlink()
+        self.watch.note(f"{path.name}: {number:,} files")
+        if given.is_dir() and _num_files(given) < file.num_files:
+            terminal.warn(f"{given}: {_num_files(given):,} of {file.num_files:,} files")
+
+    def by_tool(self, file: File) -> list[str]:
+        """Fetch by gdown or by Kaggle's client, where it is installed and set up; what a person has to do if not."""
+        path = self.folder / file.path
+        if not _by_tool(file, path):
+            return [_told(file, path)]
+        self.take_apart(path, file)
+        return []
+
+    def clear(self, file: File) -> None:
+        """Remove the pieces of a file that is whole."""
+        for pieces in self.folder.glob(f".{Path(file.path).name}.*.pieces"):
+            shutil.rmtree(pieces)
 
 
-def _take_apart(path: Path, file: File, one: Description | Model, folder: Path) -> None:
-    """Take an archive apart where that is meant; it is not needed after that."""
-    if not file.unpack:
-        return
-    terminal.note(f"{path.name}: taking it apart")
-    last = time.monotonic()
-
-    def advance(number: int) -> None:
-        nonlocal last
-        if time.monotonic() - last > _LINE_EVERY_S:
-            last = time.monotonic()
-            terminal.note(f"{path.name}: {number:,} files")
-
-    most = 4 * max(one.num_images, file.num_files) + 10_000
-    limits = unpack.Limits.of(path, num_files=most)
-    number = unpack.unpack(path, folder, limits=limits, last=file.gives, advance=advance)
-    given = state(file, folder, deep=False)
-    if not (folder / file.gives).exists():
-        raise JobError(f"{path}: holds no {file.gives}; what it holds is in {folder}")
-    path.unlink()
-    terminal.note(f"{path.name}: {number:,} files")
-    if (folder / file.gives).is_dir() and _num_files(folder / file.gives) < file.num_files:
-        terminal.warn(f"{given.place}: {given.told}")
+def _facts_of(path: Path) -> Expected:
+    """Size and sha256 of a file."""
+    with path.open("rb") as content:
+        return Expected(path.stat().st_size, hashlib.file_digest(content, "sha256").hexdigest())
 
 
 # What a person, or a program for the place, has to fetch
@@ -280,12 +310,14 @@ def _told(file: File, path: Path) -> str:
 
 
 def accept_terms(one: Description | Model, *, folder: Path, accepted: bool) -> None:
-    """Ask once that the terms are accepted; `UsageError` says what they are and how."""
+    """Show the terms, and ask once that they are accepted; `UsageError` says what they are and how."""
     file = folder / _TERMS_FILE
-    if file.exists() and one.terms in file.read_text(encoding="utf-8").splitlines():
+    if not one.files or (file.exists() and one.terms in file.read_text(encoding="utf-8").splitlines()):
         return
+    told = f"{one.name}: its terms are: {one.terms} ({one.homepage})"
     if not accepted:
-        raise UsageError(f"{one.name}: its terms are: {one.terms} ({one.homepage}); accept them with --accept-terms")
+        raise UsageError(f"{told}; accept them with --accept-terms")
+    terminal.note(f"{told}; accepted")
     folder.mkdir(parents=True, exist_ok=True)
     with file.open("a", encoding="utf-8") as kept:
         kept.write(f"{one.terms}\n")
@@ -295,25 +327,33 @@ def accept_terms(one: Description | Model, *, folder: Path, accepted: bool) -> N
 
 
 def write_checksums(name: str, folder: Path) -> list[str]:
-    """Fill size and sha256 of the files that are here into the description of a dataset or model; gives their names.
+    """Fill facts of the files that are here into the description of a dataset or model; gives their names.
 
-    Raises `JobError` where one that is here is not as its description says.
+    Size and sha256 of files, also of archives that `fetch` took apart here, and how many files those gave. Raises
+    `JobError` where one that is here is not as its description says.
     """
     one = dataset.published(name)
     base = dataset.manifests_folder() / ("models" if isinstance(one, Model) else "")
-    path = base / f"{name}.toml"
-    text, filled = path.read_text(encoding="utf-8"), []
+    text, filled = (base / f"{name}.toml").read_text(encoding="utf-8"), []
+    notes = (folder / _FACTS_FILE).read_text(encoding="utf-8") if (folder / _FACTS_FILE).exists() else ""
+    apart = {path: (size, digest) for size, digest, path in (line.split(" ", 2) for line in notes.splitlines())}
     for file in one.files:
         found = state(file, folder, deep=True)
+        facts: dict[str, str] = {}
         if found.kind == "wrong":
             raise JobError(f"{found.place}: {found.told}")
-        if not found.place.is_file() or found.place.name != Path(file.path).name:
-            continue
-        with found.place.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
-        text = _with_facts(text, file.path, {"num_bytes": f"{found.place.stat().st_size}", "sha256": f'"{digest}"'})
-        filled.append(file.path)
-    path.write_text(text, encoding="utf-8")
+        if found.place.is_file() and found.place.name == Path(file.path).name:
+            known = _facts_of(found.place)
+            facts = {"num_bytes": f"{known.num_bytes}", "sha256": f'"{known.sha256}"'}
+        elif file.path in apart and found.place.exists():
+            size, digest = apart[file.path]
+            facts = {"num_bytes": size, "sha256": f'"{digest}"'}
+            if found.place.is_dir():
+                facts["num_files"] = f"{_num_files(found.place)}"
+        if facts:
+            text = _with_facts(text, file.path, facts)
+            filled.append(file.path)
+    Store(str(base)).write(f"{name}.toml", text.encode())
     return filled
 
 
@@ -417,6 +457,7 @@ def command(
             filled = write_checksums(name, folder)
             terminal.out.print(f"{name}: {', '.join(filled) or 'no file'} written into its description", soft_wrap=True)
             return
+        chosen(one.files, only or [])  # a typing error comes first
         accept_terms(one, folder=folder, accepted=accept)
         by_hand = fetch(one, folder=folder, only=only or [])
         for line in by_hand:

@@ -25,7 +25,8 @@ TEMPORARY_SUFFIX = ".partial"
 _ZIP_LOCAL_HEADER_BYTES = 30
 _WRITE_BUFFER_BYTES = 1 << 20
 _READ_BUFFER_BYTES = 1 << 20
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Numbers of the errors of a full disk."""
 
 
 def is_url(location: str) -> bool:
@@ -139,7 +140,7 @@ class Store:
                 os.fsync(file.fileno())
             temporary.replace(self._folder / name)
         except OSError as error:
-            if error.errno in _NO_ROOM:
+            if error.errno in NO_ROOM:
                 reason = f"{error.strerror}; make room and run the same command again, what is finished is kept"
                 raise JobError(f"{self._folder / name}: {reason}") from error
             raise

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from facepack.errors import JobError
+from facepack.storage import NO_ROOM
 
 _PIECE_BYTES = 1 << 20
 _LEAST_BOUND_BYTES = 1 << 30
@@ -27,6 +28,7 @@ _COMPRESSIONS: dict[bytes, Callable[..., Any]] = {
     b"BZh": bz2.open,
     b"\xfd7zXZ": lzma.open,
 }
+_LONGEST_NAME_BYTES = 1 << 16
 _DAMAGED = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -79,8 +81,11 @@ def unpack(archive: Path, folder: Path, *, limits: Limits, last: str = "", advan
             raise JobError(f"{archive}: holds no file")
         _move_in(work, folder, archive, last=last)
     except (*_DAMAGED, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # a full disk; what the decompressors raise has no number
+        if isinstance(error, OSError) and error.errno is not None:  # what the decompressors raise has no number
+            if error.errno in NO_ROOM:
+                hint = "make room and run the same command again"
+                raise JobError(f"{folder}: {error.strerror} while taking {archive.name} apart; {hint}") from error
+            raise JobError(f"{archive}: refused: {error.strerror}: {error.filename or folder}") from error
         cause = f"{error}".splitlines()[0] if f"{error}" else "it ends early"
         raise JobError(f"{archive}: damaged ({cause})") from error
     finally:
@@ -137,7 +142,8 @@ def _of_tar(archive: Path, limits: Limits) -> Iterator[_Entry]:
     with archive.open("rb") as file:
         start = file.read(6)
     opener = next((one for magic, one in _COMPRESSIONS.items() if start.startswith(magic)), open)
-    with opener(archive, "rb") as content, tarfile.open(fileobj=content, mode="r|") as opened:
+    headers = _headers_for(archive, limits)
+    with opener(archive, "rb") as content, tarfile.open(fileobj=content, mode="r|", tarinfo=headers) as opened:
         for info in opened:
             vars(opened)["members"] = []  # it would keep them all
             if not (info.isfile() or info.isdir()):
@@ -147,6 +153,25 @@ def _of_tar(archive: Path, limits: Limits) -> Iterator[_Entry]:
         for _ in range(limits.num_bytes // _PIECE_BYTES):  # the checksum is at the very end
             if not content.read(_PIECE_BYTES):
                 break
+
+
+def _headers_for(archive: Path, limits: Limits) -> type[tarfile.TarInfo]:
+    """Headers that are counted, folders and long names too, of which none is so long that it fills the memory."""
+    number = 0
+
+    class Header(tarfile.TarInfo):
+        @classmethod
+        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "Header":
+            nonlocal number
+            number += 1
+            if number > 3 * limits.num_files:  # a long name has a header of its own
+                raise JobError(f"{archive}: refused: more than {3 * limits.num_files:,} entries")
+            made = super().frombuf(buf, encoding, errors)
+            if made.type not in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE) and made.size > _LONGEST_NAME_BYTES:
+                raise JobError(f"{archive}: refused: a name of {made.size:,} bytes")
+            return made
+
+    return Header
 
 
 def _within(entries: Iterator[_Entry], archive: Path, limits: Limits) -> Iterator[_Entry]:

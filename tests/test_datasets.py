@@ -45,6 +45,13 @@ def test_page_tells_all_of_a_dataset(name: str) -> None:
     assert [part for part in wanted if part not in said] == []
 
 
+@pytest.mark.parametrize("name", dataset.model_names())
+def test_page_tells_of_a_model(name: str) -> None:
+    said = run(name)
+    assert dataset.load_model(name).title in said
+    assert dataset.load_model(name).files[0].path in said
+
+
 def test_page_as_json_is_the_whole_description() -> None:
     assert json.loads(run("celeba", "--json"))["files"][0]["md5"] == "75e246fa4810816ffd6ee81facbd244c"
 

@@ -113,6 +113,45 @@ def test_patience_is_shown_for_as_long_as_the_server_asks(tmp_path: Path) -> Non
         assert time.monotonic() - begun >= 1.0
 
 
+def test_tries_are_bounded_where_nothing_new_comes(tmp_path: Path) -> None:
+    with Web({"file.bin": CONTENT}, lambda *_: "cut plain") as web:
+        with pytest.raises(JobError, match="tried 5 times"):
+            get(web, tmp_path / "file.bin")
+        assert len(web.asked) <= 7
+
+
+def test_page_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
+    with (
+        Web({"file.bin": b"  <!DOCTYPE html><title>log in</title>"}) as web,
+        pytest.raises(JobError, match="a web page, and not the file"),
+    ):
+        get(web, tmp_path / "file.bin")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_that_waited_goes_on_where_the_other_one_failed(tmp_path: Path) -> None:
+    def behaviour(_: str, before: int) -> str:
+        return "cut" if before == 0 else "403" if before == 1 else ""
+
+    outcomes: list[str] = []
+
+    def ask() -> None:
+        try:
+            get(web, tmp_path / "file.bin")
+            outcomes.append("whole")
+        except JobError as error:
+            outcomes.append(str(error))
+
+    with Web({"file.bin": CONTENT}, behaviour) as web:
+        threads = [threading.Thread(target=ask) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted("403" in one for one in outcomes) == [False, True]
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+
+
 def test_no_server_is_one_line(tmp_path: Path) -> None:
     with Web({}) as web:
         url = web.url

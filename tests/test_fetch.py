@@ -107,7 +107,7 @@ def run(*arguments: str, accept: bool = True) -> tuple[int, str]:
 
 
 def content_of(folder: Path) -> dict[str, bytes]:
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".facepack-terms"]
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".facepack-")]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
@@ -139,8 +139,12 @@ def test_terms_are_shown_and_accepted_once(toys: Path, tmp_path: Path) -> None:
         code, said = run(accept=False)
         assert code == 2
         assert "non-commercial research only (https://example.org); accept them with --accept-terms" in said
+        assert "its terms are: non-commercial research only" in run("--only", "labels")[1]
+        (tmp_path / "data" / "toy" / ".facepack-terms").unlink()
+        (tmp_path / "data" / "toy" / "labels.txt").unlink()
+        web.asked.clear()
+        assert run(accept=False)[0] == 2
         assert not web.asked
-        assert not (tmp_path / "data").exists()
         assert run()[0] == 0
         (tmp_path / "data" / "toy" / "labels.txt").unlink()
         assert run(accept=False)[0] == 0
@@ -237,6 +241,45 @@ def test_half_of_the_images_is_said_and_kept(toys: Path, tmp_path: Path) -> None
         assert not web.asked
 
 
+def test_wrong_pieces_of_one_address_do_not_hide_the_other(toys: Path, tmp_path: Path) -> None:
+    right, wrong = cut_up(XZ, 3), cut_up(bytes(len(XZ)), 3)
+    files = {f"a/{name}": part for name, part in wrong.items()} | {f"b/{name}": part for name, part in right.items()}
+    with Web(files) as web:
+        known = f'sha256 = "{hashlib.sha256(XZ).hexdigest()}"\n'
+        block = faces(web, pieces=True).replace("gone.xz", "a/faces.tar.xz").replace("/faces.tar.xz", "/b/faces.tar.xz")
+        describe(toys, block.replace("a/b/", "a/").replace("pieces = true\n", f"pieces = true\n{known}"))
+        code, said = run()
+        assert code == 0, said
+        assert "its sha256 is" in said
+        assert content_of(tmp_path / "data" / "toy").items() >= PHOTOS.items()
+
+
+def test_one_failure_hides_no_other(toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    folder = tmp_path / "data" / "toy"
+    folder.mkdir(parents=True)
+    (folder / "damaged.zip").write_bytes(b"no zip")
+    damaged = DRIVE.replace("faces.zip", "damaged.zip").replace('gives = "faces"', 'gives = "other"')
+    with Web({"faces.tar.xz": XZ}) as web:
+        describe(toys, labels(web), damaged, DRIVE.replace('gives = "faces"', 'gives = "more"'), faces(web))
+        code, said = run()
+    assert code == 1
+    for words in ("labels.txt: the server says 404", "damaged.zip: damaged", "move it away", "get faces.zip from"):
+        assert words in said
+    assert content_of(folder).items() >= PHOTOS.items()
+
+
+def test_copy_in_another_place_is_found(toys: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "toy" / "Img" / "faces"
+    folder.mkdir(parents=True)
+    for number in range(4):
+        (folder / f"{number}.jpg").write_bytes(b"1")
+    describe(toys, 'also = ["Img/faces.zip"]\n' + DRIVE)
+    code, said = run()
+    assert code == 0, said
+    assert "faces.zip: 4 files" in said
+
+
 DRIVE = 'path = "faces.zip"\ndrive = "0Bxyz"\ngives = "faces"\nnum_files = 4\nunpack = true'
 
 
@@ -253,7 +296,9 @@ def test_what_needs_a_log_in_is_said_and_checked_once_it_is_there(
     place.write_bytes(b"<html>log in</html>")
     code, said = run()
     assert code == 1
-    assert "its sha256 is" in said
+    assert "faces.zip: a web page, and not the file; move it away" in said
+    place.write_bytes(ZIP[:-1])
+    assert "its sha256 is" in run()[1]
     place.write_bytes(ZIP)
     code, said = run()
     assert code == 0, said
@@ -398,6 +443,21 @@ def test_checksums_are_filled_in_from_files_that_are_here(toys: Path, tmp_path: 
         (folder / "labels.txt").write_bytes(b"other")
         with pytest.raises(JobError, match="5 bytes, expected 45,000"):
             fetch.write_checksums("toy", folder)
+
+
+def test_checksums_of_an_archive_that_was_taken_apart_are_remembered(toys: Path, tmp_path: Path) -> None:
+    with Web({"faces.tar.xz": XZ}) as web:
+        describe(
+            toys,
+            faces(web).replace("num_files = 4", "num_files = 0").partition("sha256")[0]
+            + 'unpack = true\ngives = "faces"',
+        )
+        code, said = run()
+        assert code == 0, said
+    assert fetch.write_checksums("toy", tmp_path / "data" / "toy") == ["faces.tar.xz"]
+    dataset.load.cache_clear()
+    (file,) = dataset.load("toy").files
+    assert (file.num_bytes, file.sha256, file.num_files) == (len(XZ), hashlib.sha256(XZ).hexdigest(), 4)
 
 
 def test_model_goes_where_it_is_looked_for(toys: Path, tmp_path: Path) -> None:

@@ -301,7 +301,7 @@ def test_build_without_valid_and_test_trains_and_keeps_the_last_epoch(celeba: Pa
 
 @given(st.integers(0, 10_000), st.sampled_from(["constant", "inverse_time", "drop", "one_cycle"]))
 def test_learning_rate_stays_within_its_bounds(step: int, schedule: Any) -> None:
-    recipe = small(lr=0.1, schedule=schedule, lr_decay=1e-3)
+    recipe = small(lr=0.1, schedule=schedule, lr_decay=1e-3, drop_after=1)
     rate = optim.learning_rate(recipe, step=step, num_steps=10_000)
     assert 0 <= rate <= 0.1 + 1e-12
     if schedule == "inverse_time":

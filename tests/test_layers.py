@@ -73,6 +73,29 @@ def test_frozen_batch_norm_and_dropout_stand_still_and_the_rest_learns() -> None
     assert not network.get_submodule("repeat_3").training
 
 
+@pytest.mark.parametrize(("name", "dropout"), [("inception_resnet_v1", "dropout"), ("vgg16", "classifier.2")])
+def test_dropout_between_frozen_layers_is_no_noise(name: str, dropout: str) -> None:
+    network = made(name)
+    layers.freeze(network, "head")
+    layers.set_training(network)
+    assert not network.get_submodule(dropout).training
+    assert network.get_submodule(layers.head(network)).training
+
+
+@pytest.mark.parametrize("name", ["resnet18", "inception_resnet_v1"])
+def test_batch_of_one_pixel_each_can_be_learnt_from(name: str) -> None:
+    network = made(name).train()
+    images = torch.randn(1, 3, 80, 80) if name.startswith("inception") else torch.randn(1, 3, 32, 32)
+    before = {key: value.clone() for key, value in network.named_buffers()}
+    with layers.alone(network, 1):
+        network(images).sum().backward()
+    assert all(torch.equal(value, before[key]) for key, value in network.named_buffers())
+    assert all(module.training for module in network.modules())
+    with layers.alone(network, 2):
+        network(torch.cat([images, images]))
+    assert any(not torch.equal(value, before[key]) for key, value in network.named_buffers())
+
+
 @pytest.mark.parametrize(
     ("mode", "reason"),
     [

@@ -281,7 +281,7 @@ def test_balanced_gives_every_class_equally_often(build: Path) -> None:
 
 
 def test_copies_are_one_plain_and_others_changed_alike_in_every_epoch(build: Path) -> None:
-    steps = (RandomRotation(30), ColorJitter(0.5, 0.5, 0.5))
+    steps = (RandomRotation((5, 30)), RandomResizedCrop(), ColorJitter((1.2, 1.5), 0.5), RandomHorizontalFlip(0.7))
     loader = Loader(build, split="train", batch_size=16, augment=steps, feed=FeedSettings(copies=3))
     plain = {
         row: image for batch in Loader(build, split="train", batch_size=16, augment=()) for row, image in pairs(batch)

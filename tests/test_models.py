@@ -41,11 +41,7 @@ def test_inception_is_facenets_in_names_shapes_and_answers(num_classes: int, num
         assert (ours(images) - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
-def test_inception_learns_from_a_last_batch_of_one() -> None:
-    network = models.network("inception_resnet_v1()", num_outputs=3, size_px=SIZE).train()
-    network(torch.randn(1, 3, *SIZE)).sum().backward()
-    gradient = network.get_parameter("conv2d_1a.conv.weight").grad
-    assert gradient is not None and torch.isfinite(gradient).all()
+def test_inception_refuses_images_that_are_too_small() -> None:
     with pytest.raises(UsageError, match="64x64 pixels; it takes 75 or more"):
         models.network("inception_resnet_v1()", num_outputs=3, size_px=(64, 64))
 
@@ -130,6 +126,15 @@ def test_class_that_never_comes_is_never_said(text: str) -> None:
     assert isinstance(network, models.Solved)
     network.solve(network.describe(images), targets, seed=0)
     assert set(network(images).argmax(dim=1).tolist()) <= {0, 1, 2}
+
+
+@pytest.mark.parametrize("text", ["hog_svm(cell=8)", "lbp_mlp(grid=4)"])
+def test_one_class_alone_is_refused(text: str) -> None:
+    images, targets = pictures(10)
+    network = models.network(text, num_outputs=3, size_px=(48, 48))
+    assert isinstance(network, models.Solved)
+    with pytest.raises(UsageError, match="of one class"):
+        network.solve(network.describe(images), np.zeros_like(targets), seed=0)
 
 
 def test_classical_ones_refuse_what_they_cannot_take() -> None:

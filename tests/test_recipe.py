@@ -161,6 +161,7 @@ def test_settings_change_fields_of_every_kind() -> None:
         ("task=Attributes(loss='hinge')", "expected bce, mse or softmax"),
         ("augment=[Normalize(), RandomCrop(5)]", "Normalize must come last"),
         ("augment=[RandomCrop(5)]", "must end with Normalize"),
+        ("schedule=drop", "schedule=drop: to what, and when"),
         ("freeze=features", "freeze=features: expected none, head, last_block or from:<layer>"),
     ],
 )

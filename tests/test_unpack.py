@@ -156,6 +156,10 @@ def test_ten_million_entries_are_refused_without_reading_them(tmp_path: Path) ->
             file.write(struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, short, short, directory_bytes, 0, 0))
         with pytest.raises(JobError, match=r"refused: [\d,]* entries"):
             unpack(archive, tmp_path / "out", limits=LIMITS, advance=ignore)
+    folders = tmp_path / "folders.tar.gz"
+    tar(folders, [(named(f"{number}", tarfile.DIRTYPE), b"") for number in range(3001)], "w:gz")
+    with pytest.raises(JobError, match="refused: more than 3,000 entries"):
+        unpack(folders, tmp_path / "out", limits=LIMITS, advance=ignore)
     many = tmp_path / "many.tar.gz"
     tar(many, [(named(f"{number}.jpg"), b"") for number in range(1001)], "w:gz")
     with pytest.raises(JobError, match="refused: more than 1,000 files"):
@@ -173,6 +177,24 @@ def test_damaged_archive_is_one_line_and_leaves_nothing(tmp_path: Path, name: st
         with pytest.raises(JobError, match=r"a\.\S*: (damaged|holds no file|refused)") as refused:
             unpack(tmp_path / name, tmp_path / "out", limits=LIMITS, advance=ignore)
         assert "\n" not in str(refused.value)
+        assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_name_that_would_fill_the_memory_is_refused(tmp_path: Path, kind: bytes) -> None:
+    info = named("long", kind)
+    info.size = 640 << 24
+    archive = tmp_path / "long.tar.gz"
+    archive.write_bytes(gzip.compress(info.tobuf(tarfile.GNU_FORMAT)) + 640 * gzip.compress(bytes(1 << 24)))
+    with pytest.raises(JobError, match=r"refused: a name of 10,737,418,240 bytes"):
+        unpack(archive, tmp_path / "out", limits=LIMITS, advance=ignore)
+
+
+def test_names_that_no_folder_can_hold_are_refused(tmp_path: Path) -> None:
+    for number, names in enumerate((["a", "a/b"], ["x" * 300 + ".jpg"])):
+        archive = tar(tmp_path / f"{number}.tar", [(named(name), b"1") for name in names])
+        with pytest.raises(JobError, match=rf"{number}\.tar: refused: "):
+            unpack(archive, tmp_path / "out", limits=LIMITS, advance=ignore)
         assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -197,5 +219,5 @@ def test_full_disk_leaves_nothing(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert "OSError" in ended.stderr
+    assert "make room and run the same command again" in ended.stderr
     assert os.listdir(tmp_path / "out") == []  # noqa: PTH208

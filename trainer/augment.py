@@ -31,11 +31,18 @@ class Draw(NamedTuple):
     numbers: npt.NDArray[np.int64]
     """The place of each image in the order of the epoch; negative where an image stays plain."""
 
-    def uniform(self, what: str, low: float = 0.0, high: float = 1.0) -> npt.NDArray[np.float64]:
-        """One number per image in [low, high); for a plain image their middle, which most steps change nothing by."""
+    @property
+    def is_plain(self) -> npt.NDArray[np.bool_]:
+        """True for images that nothing random is done to."""
+        return self.numbers < 0
+
+    def uniform(
+        self, what: str, low: float = 0.0, high: float = 1.0, *, plain: float | None = None
+    ) -> npt.NDArray[np.float64]:
+        """One number per image in [low, high); `plain` for plain images, by default the middle."""
         key = draws.key(self.seed, self.epoch, self.step, what)
-        share = np.where(self.numbers < 0, 0.5, draws.uniform(self.numbers, key))
-        return low + (high - low) * share
+        drawn = low + (high - low) * draws.uniform(self.numbers, key)
+        return np.where(self.is_plain, (low + high) / 2 if plain is None else plain, drawn)
 
     def integer(self, what: str, number: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """One number per image in 0 .. number - 1."""
@@ -138,8 +145,9 @@ class RandomResizedCrop:
         width, height = sizes[:, 0], sizes[:, 1]
         part, found = self._fallback(sizes), np.zeros(len(sizes), bool)
         for number in range(_RATIO_TRIES):
-            area = width * height * draw.uniform(f"area {number}", *self.scale)
+            area = width * height * draw.uniform(f"area {number}", *self.scale, plain=1.0)
             ratio = np.exp(draw.uniform(f"ratio {number}", *np.log(self.ratio)))
+            ratio = np.where(draw.is_plain, width / height, ratio)
             tried = np.rint(np.stack([np.sqrt(area * ratio), np.sqrt(area / ratio)], axis=1)).astype(np.int64)
             fits = (tried > 0).all(axis=1) & (tried <= sizes).all(axis=1) & ~found
             part, found = np.where(fits[:, None], tried, part), found | fits
@@ -203,7 +211,7 @@ class RandomHorizontalFlip:
 
     def inputs(self, draw: Draw, sizes: Sizes) -> tuple[Inputs, Sizes]:
         """1 where an image is flipped."""
-        return {"flip": (draw.uniform("flip") < self.p).astype(np.int32)}, sizes
+        return {"flip": (draw.uniform("flip", plain=1.0) < self.p).astype(np.int32)}, sizes
 
     def graph(self, images: Any, inputs: dict[str, Any]) -> Any:
         """A flip of its own; the last one of a list is done while normalising."""
@@ -224,7 +232,7 @@ class RandomRotation:
     def inputs(self, draw: Draw, sizes: Sizes) -> tuple[Inputs, Sizes]:
         """Degrees, counter-clockwise."""
         low, high = self.degrees if isinstance(self.degrees, tuple) else (-self.degrees, self.degrees)
-        return {"angle": draw.uniform("angle", low, high).astype(np.float32)}, sizes
+        return {"angle": draw.uniform("angle", low, high, plain=0.0).astype(np.float32)}, sizes
 
     def graph(self, images: Any, inputs: dict[str, Any]) -> Any:
         """The nearest pixel, as is torchvision's default."""
@@ -257,7 +265,7 @@ class ColorJitter:
                 continue
             middle, least = (0.0, -0.5) if name == "hue" else (1.0, 0.0)
             low, high = given if isinstance(given, tuple) else (max(least, middle - given), middle + given)
-            found[name] = draw.uniform(name, low, high).astype(np.float32)
+            found[name] = draw.uniform(name, low, high, plain=middle).astype(np.float32)
         if "saturation" in found:
             factor = found["saturation"][:, None, None]
             found["saturation"] = factor * np.eye(3, dtype=np.float32) + (1 - factor) * np.array(GREY, np.float32)

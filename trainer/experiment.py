@@ -8,11 +8,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from facepack import terminal
+from facepack import manifest, terminal
 from facepack.errors import JobError, UsageError
 from facepack.storage import Store
 from trainer import fit, recipes, report
 from trainer import run as runs
+from trainer.data import TrainedOn
 from trainer.recipe import Recipe
 
 TABLE_FILE, PAGE_FILE = "table.csv", "experiment.html"
@@ -31,11 +32,12 @@ class Planned:
 def planned(names: Sequence[str], settings: Sequence[str], *, data: Sequence[str]) -> list[Planned]:
     """Every recipe with every setting on every build.
 
-    A name is that of a recipe, or of a module of recipes, which means all in it. A field that is set several times
-    takes each of these values. Raises `UsageError` for what is not known, before anything is trained.
+    A name is that of a recipe, or of a family: a module of recipes, which means all in it that are no modern siblings;
+    family/recipe is one that is called like its family. A field that is set several times takes each of these values.
+    Raises `UsageError`, before anything is trained, for what is not known or cannot stand in one table.
     """
     families = recipes.families()
-    chosen = [one for name in names for one in families.get(name, [name])]
+    chosen = [one for name in names for one in families.get(name, [name.rpartition("/")[2]])]
     values: dict[str, list[str]] = {}
     for setting in settings:
         field, equals, _ = setting.partition("=")
@@ -50,6 +52,10 @@ def planned(names: Sequence[str], settings: Sequence[str], *, data: Sequence[str
             found.append(Planned(name, recipe_name, recipes.load(recipe_name, combination), build))
     if twice := [one.name for one in found if [other.name for other in found].count(one.name) > 1]:
         raise UsageError(f"{twice[0]}: two runs of this name: give each value, and each build's folder name, once")
+    scores = {one.recipe.task.score: one.name for one in found}
+    if len(scores) > 1:
+        told = ", ".join(f"{score.replace('_', ' ')} of {name}" for score, name in scores.items())
+        raise UsageError(f"these cannot stand in one table: {told}")
     return found
 
 
@@ -62,7 +68,7 @@ def run(plan: Sequence[Planned], *, out: Path, settings: fit.Settings) -> list[d
     Store(str(out)).make()
     problems: dict[str, str] = {}
     for number, one in enumerate(plan, start=1):
-        if (out / one.name / runs.SCORES_FILE).exists() and runs.read(out / one.name).recipe == one.recipe:
+        if _is_done(one, out / one.name):
             terminal.note(f"{one.name} ({number} of {len(plan)}): is there")
             continue
         terminal.note(f"{one.name} ({number} of {len(plan)})")
@@ -74,6 +80,16 @@ def run(plan: Sequence[Planned], *, out: Path, settings: fit.Settings) -> list[d
             terminal.wrong(f"{one.name}: {error}")
         _write(plan[:number], problems, out=out)
     return _write(plan, problems, out=out)
+
+
+def _is_done(one: Planned, folder: Path) -> bool:
+    """True where this recipe was trained on this build to the end."""
+    if not (folder / runs.SCORES_FILE).exists():
+        return False
+    found = runs.read(folder)
+    build = TrainedOn.of(manifest.read_build(one.data), one.data)
+    digests = (found.data.digest, found.data.plan_digest)
+    return found.recipe == one.recipe and digests == (build.digest, build.plan_digest)
 
 
 def _write(plan: Sequence[Planned], problems: dict[str, str], *, out: Path) -> list[dict[str, Any]]:

@@ -136,9 +136,11 @@ class _Trainer:
         self, fabric: Fabric, recipe_name: str, recipe: Recipe, *, data: str, out: Path, settings: Settings
     ) -> None:
         self._fabric, self._recipe, self._out, self._settings = fabric, recipe, out, settings
-        begun = weights.find(recipe.weights, network=recipe.network)
+        # What a run began with is in its checkpoint, and what it was need not be there any more.
+        going_on = runs.read(out) if (out / runs.LAST_FILE).exists() and (out / runs.RUN_FILE).exists() else None
+        begun = None if going_on else weights.find(recipe.weights, network=recipe.network)
         place = Placement(fabric.device, fabric.global_rank, fabric.world_size)
-        before = begun.run if begun else None
+        before = going_on or (begun.run if begun else None)
         self._data = Data(recipe, data, placement=place, pixels=before.pixels if before else None)
         self._train_loader = self._data.loader("train", is_train=True)
         others = [split for split in self._data.splits if split != "train"]
@@ -165,7 +167,7 @@ class _Trainer:
             recipe=recipe,
             data=self._data.trained_on[0],
             negatives=self._data.trained_on[1] if recipe.negatives else None,
-            weights_digest=begun.sha256 if begun else "",
+            weights_digest=going_on.weights_digest if going_on else begun.sha256 if begun else "",
             names=names,
             size_px=size_px,
             pixels=self._data.pixels,
@@ -309,7 +311,8 @@ class _Trainer:
         torch.manual_seed((recipe.seed * _SEED_STRIDE + state.step) * fabric.world_size + fabric.global_rank)
         optim.set_learning_rate(self._optimizer, lr)
         targets = batch.targets[self._task.target]
-        outputs, losses = self._losses(batch.images, targets)
+        with layers.alone(self._network, len(batch.images)):
+            outputs, losses = self._losses(batch.images, targets)
         losses = losses * batch.mask
         num_here = batch.mask.sum()
         num_all, num_stops = _summed(torch.stack([num_here, num_here.new_tensor(int(stops))]), fabric)

@@ -1,6 +1,8 @@
 """Layers: the parts of a network that have names, its head and its last block, and which of them learn."""
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from torch import nn
 
@@ -38,16 +40,38 @@ def freeze(network: nn.Module, mode: str) -> None:
 
 
 def set_training(network: nn.Module) -> None:
-    """Training mode, but for layers that are frozen as a whole.
+    """Training mode, but for layers that are frozen, and what lies between them.
 
     Batch norm in them would go on moving its mean and variance towards the new images, though its weights stand still:
     layers that were trained with the old ones would no longer see what they learnt from. Their dropout would be noise.
     """
     network.train()
-    for module in network.modules():
-        weights = list(module.parameters())
-        if weights and not any(weight.requires_grad for weight in weights):
-            module.eval()
+    leaves = [module for module in network.modules() if not any(True for _ in module.children())]
+    learns = [any(weight.requires_grad for weight in leaf.parameters()) for leaf in leaves]
+    is_frozen = [not one and any(True for _ in leaf.parameters()) for leaf, one in zip(leaves, learns, strict=True)]
+    last = max((number for number, one in enumerate(is_frozen) if one), default=-1)
+    for leaf, one in zip(leaves[: last + 1], learns, strict=False):
+        if not one:
+            leaf.eval()
+
+
+@contextmanager
+def alone(network: nn.Module, num_images: int) -> Iterator[None]:
+    """Let batch norm go by what it knows where a batch is one image, as the last of an epoch may be.
+
+    One image has no statistics; where it is down to one pixel, torch refuses to make any.
+    """
+    norms = [one for one in network.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm) and one.training]
+    if num_images > 1 or not norms:
+        yield
+        return
+    for norm in norms:
+        norm.eval()
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.train()
 
 
 def _first_that_learns(network: nn.Module, mode: str) -> str:

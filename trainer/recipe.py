@@ -121,6 +121,8 @@ class Recipe:
         for name in ("average", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)}: expected 0 <= {name} < 1")
+        if self.schedule == "drop" and not (self.lr_decay > 0 and self.drop_after > 0):
+            raise UsageError("schedule=drop: to what, and when? give --set lr_decay=0.1 --set drop_after=8 or the like")
         if self.freeze not in FREEZE and not self.freeze.startswith(f"{layers.FROM}"):
             raise UsageError(f"freeze={self.freeze}: expected {', '.join(FREEZE)} or {layers.FROM}<layer>")
         for name in ("augment", "eval_augment"):

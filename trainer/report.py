@@ -369,6 +369,7 @@ def _stages(story: Story) -> list[Stage]:
     """Where the time went."""
     wait, num_epochs = story.total("wait_s"), len(story.times)
     counts = {s: num_epochs * manifest.total(story.run.data.counts, split=s, statuses=[Status.PACKED]) for s in _SPLITS}
+    counts["train"] *= story.run.recipe.copies
     busy_s, valid_s = story.total("train_s") - wait, story.total("valid_s")
     return [
         Stage("training", busy_s, "--train", counts["train"] / max(busy_s, 1e-9)),

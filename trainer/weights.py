@@ -52,8 +52,11 @@ def find(given: str, *, network: str) -> Weights | None:
 
 def load_into(network: nn.Module, weights: Weights, *, name: str) -> None:
     """Take all layers but the head; `UsageError` names the first layer that is not the same in both."""
-    content = checkpoint.load(weights.path)
-    kept = content.get("network" if weights.run else "state_dict", content)
+    try:
+        content = checkpoint.load(weights.path)
+    except JobError as error:
+        raise JobError(f"{error}; if it was fetched, delete it to have it fetched again") from error
+    kept = next((content[key] for key in ("network", "state_dict") if isinstance(content.get(key), dict)), content)
     head, own = layers.head(network), network.state_dict()
     taken = {key: value for key, value in kept.items() if not layers.is_in(key, head)}
     wanted = {key for key in own if not layers.is_in(key, head) and not key.endswith("num_batches_tracked")}
@@ -75,7 +78,7 @@ def _from_address(given: str) -> Weights:
     if not url.startswith(("http://", "https://")) or (fragment and kind != "sha256"):
         raise UsageError(f"weights {given}: expected https://..., and #sha256=... at its end to have it checked")
     name = f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{download.name_of(url)}"
-    return _fetched(url, name, Expected(sha256=digest))
+    return _fetched(url, name, Expected(sha256=digest.lower()))
 
 
 def _by_name(given: str, *, network: str) -> Weights:
@@ -86,6 +89,7 @@ def _by_name(given: str, *, network: str) -> Weights:
         fetched = dataset.models_folder() / file.path  # by facepack fetch
         if fetched.exists():
             return Weights(fetched, runs.digest_of(fetched))
+        terminal.note(f"{given}: {models_here[given].title}; terms: {models_here[given].terms}")
         return _fetched(file.urls[0], file.path, Expected(file.num_bytes or None, file.sha256, file.md5))
     published = _of_torchvision(network) | dict.fromkeys(models_here, "")
     if given not in published:

@@ -72,6 +72,7 @@ class _HogSvm(nn.Module):
         """Fit one machine per class against all others."""
         from sklearn.svm import SVC
 
+        _check_several(targets)
         gamma = float(1.0 / (features.shape[1] * max(features.var(), 1e-12)))
         weights = np.zeros((len(self.bias), len(features)))
         bias = np.full(len(self.bias), -1.0)  # a class that never comes is never said
@@ -97,8 +98,9 @@ class _HogSvm(nn.Module):
         return self.answer(self.describe(images))
 
     def _keep(self, vectors: Any, weights: Any, bias: Any, gamma: float) -> None:
+        device = self.bias.device if "bias" in dict(self.named_buffers()) else "cpu"
         for name, value in {"vectors": vectors, "weights": weights, "bias": bias, "gamma": gamma}.items():
-            self.register_buffer(name, torch.tensor(value, dtype=torch.float32))
+            self.register_buffer(name, torch.tensor(value, dtype=torch.float32, device=device))
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         """Take as many support vectors as there are."""
@@ -140,6 +142,7 @@ class _LbpMlp(nn.Module):
         """Fit the two layers with Adam, as scikit-learn does."""
         from sklearn.neural_network import MLPClassifier
 
+        _check_several(targets)
         self.mean.copy_(torch.from_numpy(features.mean(axis=0)))
         self.scale.copy_(torch.from_numpy(np.maximum(features.std(axis=0), 1e-6)))
         size = self.hidden.out_features
@@ -168,6 +171,11 @@ class _LbpMlp(nn.Module):
 
     def _normalised(self, features: Features) -> torch.Tensor:
         return (torch.from_numpy(features) - self.mean.cpu()) / self.scale.cpu()
+
+
+def _check_several(targets: npt.NDArray[np.int64]) -> None:
+    if len(np.unique(targets)) < 2:
+        raise UsageError("all images to learn from are of one class")
 
 
 def _grey(images: torch.Tensor) -> npt.NDArray[np.float64]:

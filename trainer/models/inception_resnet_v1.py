@@ -56,7 +56,7 @@ class _InceptionResnetV1(nn.Module):
         self.avgpool_1a = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.last_linear = nn.Linear(1792, _EMBEDDING, bias=False)
-        self.last_bn = _EmbeddingNorm(_EMBEDDING, eps=0.001)
+        self.last_bn = nn.BatchNorm1d(_EMBEDDING, eps=0.001)
         self.logits = nn.Linear(_EMBEDDING, num_outputs)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -150,15 +150,3 @@ def _block8(*, scale: float, is_last: bool = False) -> nn.Module:
     along, across = _Convolution(192, 192, (1, 3), padding=(0, 1)), _Convolution(192, 192, (3, 1), padding=(1, 0))
     way = nn.Sequential(_Convolution(1792, 192, 1), along, across)
     return _Residual(_Convolution(1792, 192, 1), way, joined=384, channels=1792, scale=scale, is_last=is_last)
-
-
-class _EmbeddingNorm(nn.BatchNorm1d):
-    """Batch norm that also takes a batch of one image in training, as the last of an epoch may be: by what it knows."""
-
-    def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """The same shape."""
-        if self.training and len(values) == 1:
-            return nn.functional.batch_norm(
-                values, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
-            )
-        return super().forward(values)

@@ -12,9 +12,10 @@ def known() -> dict[str, Callable[[], Recipe]]:
 
 
 def families() -> dict[str, list[str]]:
-    """The recipes of each module, in the order in which they stand there."""
+    """The recipes of each module, in the order in which they stand there, without their modern siblings."""
     found: dict[str, list[str]] = {}
-    for name, make in sorted(known().items(), key=lambda one: one[1].__code__.co_firstlineno):
+    published = {name: make for name, make in known().items() if not name.endswith("_modern")}
+    for name, make in sorted(published.items(), key=lambda one: one[1].__code__.co_firstlineno):
         found.setdefault(make.__module__.rpartition(".")[2], []).append(name)
     return found
 
