@@ -70,7 +70,7 @@ def test_frozen_batch_norm_and_dropout_stand_still_and_the_rest_learns() -> None
     assert moved
     assert all(name.startswith(("block8.", "last_bn.")) for name in moved)
     assert network.get_submodule("dropout").training
-    assert not network.get_submodule("repeat_3").training
+    assert not network.get_submodule("repeat_3.0.branch0.bn").training
 
 
 @pytest.mark.parametrize(("name", "dropout"), [("inception_resnet_v1", "dropout"), ("vgg16", "classifier.2")])

@@ -115,12 +115,14 @@ def table(rows: Sequence[dict[str, Any]]) -> Any:
 
     every = dict.fromkeys(name for row in rows for name in row)
     scores = [name for name in every if name.startswith(("valid_", "test_")) and not name.endswith("_loss")]
-    several = len({row.get("build") for row in rows}) > 1
-    names = ["run", *(["build", "num_leaking"] if several else []), *scores, "baseline", "best_epoch", "seconds"]
-    shown = Table(box=box.SIMPLE_HEAD)
-    for name in names:
-        is_text = name in ("run", "build")
-        shown.add_column(name.replace("_", " "), justify="left" if is_text else "right", no_wrap=name == "run")
+    leaks = ["num_leaking"] if any(row.get("num_leaking") is not None for row in rows) else []
+    names = {"run": "run", **{name: name.partition("_")[0] for name in scores}}
+    names |= {"baseline": "knowing nothing", **dict.fromkeys(leaks, "leaking")}
+    names |= {"best_epoch": "best", "seconds": "s"}
+    score = scores[0].partition("_")[2].replace("_", " ") if scores else ""
+    shown = Table(box=box.SIMPLE_HEAD, caption=f"valid, test: {score}" if score else "", caption_justify="left")
+    for name, heading in names.items():
+        shown.add_column(heading, justify="left" if name == "run" else "right", overflow="fold")
     for row in rows:
         if "problem" not in row:
             shown.add_row(*(_cell(name, row.get(name)) for name in names))

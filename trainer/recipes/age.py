@@ -83,7 +83,12 @@ def cacd_age() -> Recipe:
 
 
 def age_modern() -> Recipe:
-    """Age by the thresholds it is above, with a small residual network, crops, colours, flips, and averaged weights."""
+    """Age by the thresholds it is above, with a small residual network, crops, colours, flips, and averaged weights.
+
+    Reached on UTKFace's crop_part1, 3,793 photos to train on, from random weights: mean absolute error 5.03 years on
+    971 test photos (20.50 for the median), 66 % within five; 8.3 minutes on two cores of an AMD EPYC. With a softmax
+    over the years 5.9, with one output and absolute error 6.9, both in a third of the epochs, this one then 5.2.
+    """
     return modern(
         afad_age(),
         build="facepack build utkface --size 80 --split 78/2/20",

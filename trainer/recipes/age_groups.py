@@ -91,7 +91,11 @@ def age_groups_lbp_mlp() -> Recipe:
 
 
 def age_groups_modern() -> Recipe:
-    """A small residual network from random weights with flips, crops, colours and mixing; averaged, calibrated."""
+    """A small residual network from random weights with flips, crops, colours and mixing; averaged, calibrated.
+
+    Reached on 359 photos of UTKFace: 0.650 of 120 test photos (0.333 for the commonest answer), where support vectors
+    on histograms of gradients reach 0.808, and InceptionResnetV1 from random weights, nothing frozen, 0.658.
+    """
     return modern(
         age_groups(),
         network="small_resnet(widths=(32, 64, 128, 256), stem_stride=2, places=4, dropout=0.5)",
