@@ -281,6 +281,12 @@ def home(name: str) -> Path:
     return data_folder() / name if name in names() else models_folder()
 
 
+def _unknown(name: str, known: list[str]) -> UsageError:
+    near = difflib.get_close_matches(name.lower(), known, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
+    return UsageError(f"unknown dataset {name!r}: {hint}")
+
+
 def parse(path: Path) -> Description:
     """Read one description; `JobError` names the file and the first field that is wrong."""
     description: Description = _parsed(path, Description)
@@ -306,9 +312,7 @@ def _parsed(path: Path, kind: Any) -> Any:
 def load(name: str) -> Description:
     """The description of a dataset; an unknown name is a `UsageError` that offers the nearest ones."""
     if name not in names():
-        near = difflib.get_close_matches(name.lower(), names(), n=2, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(names())}"
-        raise UsageError(f"unknown dataset {name!r}: {hint}")
+        raise _unknown(name, names())
     return parse(manifests_folder() / f"{name}.toml")
 
 
@@ -323,4 +327,6 @@ def load_model(name: str) -> Model:
 
 def published(name: str) -> Description | Model:
     """A dataset or a model by name; an unknown name is a `UsageError` that offers the nearest ones."""
+    if name not in [*names(), *model_names()]:
+        raise _unknown(name, [*names(), *model_names()])
     return load_model(name) if name in model_names() else load(name)

@@ -95,7 +95,7 @@ def fetch(one: Description | Model, *, folder: Path, only: Sequence[str] = ()) -
     """
     wanted = chosen(one.files, only)
     if not wanted:
-        return [f"{one.name}: nothing to fetch: {getattr(one, 'obtain', '')}"]
+        raise UsageError(f"{one.name}: nothing to fetch: {getattr(one, 'obtain', '')}")
     folder.mkdir(parents=True, exist_ok=True)
     with held(Store(str(folder)), what="fetch"):
         return _fetched(one, wanted, folder)

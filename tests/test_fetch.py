@@ -481,3 +481,13 @@ def test_build_without_its_files_says_how_to_get_them(toys: Path, tmp_path: Path
     ended = CliRunner().invoke(app, ["fetch", "nothing"])
     assert ended.exit_code == 2
     assert "unknown dataset 'nothing'" in ended.output
+
+
+def test_own_photos_are_not_fetched_and_models_are_offered(toys: Path) -> None:
+    describe(toys)
+    code, said = run()
+    assert code == 2
+    assert "toy: nothing to fetch: here" in said
+    (toys / "models" / "landmarks.toml").write_text("")
+    ended = CliRunner().invoke(app, ["fetch", "landmark"])
+    assert "did you mean landmarks" in ended.output
