@@ -90,8 +90,8 @@ def chosen(files: Sequence[File], only: Sequence[str]) -> list[File]:
 def fetch(one: Description | Model, *, folder: Path, only: Sequence[str] = ()) -> list[str]:
     """Get what is missing of a dataset or a model, and check what is there; gives what a person has to do.
 
-    Several files at once, each resumed where it stopped. Raises `JobError` where a file cannot be had or is not as
-    published; what is whole by then stays.
+    Several files at once, each resumed where it stopped. Raises `JobError` where a file cannot be had, is not as
+    published, or another fetch works in the folder; what is whole by then stays.
     """
     wanted = chosen(one.files, only)
     if not wanted:

@@ -12,8 +12,8 @@ MODULES = sorted((ROOT / "facepack").glob("*.py"))
 TRAINER = sorted((ROOT / "trainer").rglob("*.py"))
 ORDER = [
     ["errors"],
-    ["terminal", "storage", "drawing", "page", "download", "unpack"],
-    ["dataset"],
+    ["terminal", "storage", "drawing", "page"],
+    ["dataset", "download", "unpack"],
     ["manifest", "index", "lock"],
     ["label", "fetch"],
     ["plan", "image", "datasets"],
