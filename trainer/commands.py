@@ -120,11 +120,13 @@ def experiment(
         plan = experiments.planned(names, settings or [], data=data)
         folder = out or Path(f"runs/{names[0]}-experiment")
         rows = experiments.run(plan, out=folder, settings=fit.Settings(device=device))
-        terminal.out.print(experiments.table(rows))
-        terminal.out.print(f"{folder / experiments.PAGE_FILE}: the page; {experiments.TABLE_FILE}", soft_wrap=True)
-        if show:
-            report.opened(folder / experiments.PAGE_FILE)
-        if failed := [row["run"] for row in rows if "problem" in row]:
+        failed = [row["run"] for row in rows if "problem" in row]
+        if len(failed) < len(rows):
+            terminal.out.print(experiments.table(rows))
+            terminal.out.print(f"{folder / experiments.PAGE_FILE}: the page; {experiments.TABLE_FILE}", soft_wrap=True)
+            if show:
+                report.opened(folder / experiments.PAGE_FILE)
+        if failed:
             raise JobError(f"{len(failed)} of {len(rows)} runs could not be trained: {', '.join(failed)}")
 
 
