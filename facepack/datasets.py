@@ -26,6 +26,9 @@ def here(one: Description | Model, folder: Path) -> str:
         return "complete"
     if "whole" in kinds:
         return f"{kinds.count('whole')} of {len(kinds)} files"
+    extra = [fetch.state(file, folder, deep=False) for file in one.files if file.optional]
+    if found := next((found for found in extra if found.kind == "whole"), None):
+        return f"{found.place.name}: {found.told}"
     is_there = folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
     return "other files" if is_there else "no"
 

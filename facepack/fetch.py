@@ -96,9 +96,17 @@ def fetch(one: Description | Model, *, folder: Path, only: Sequence[str] = ()) -
     wanted = chosen(one.files, only)
     if not wanted:
         raise UsageError(f"{one.name}: nothing to fetch: {getattr(one, 'obtain', '')}")
+    if not has_work(wanted, folder):
+        return _fetched(one, wanted, folder)  # a look at it, which writes nothing
     folder.mkdir(parents=True, exist_ok=True)
     with held(Store(str(folder)), what="fetch"):
         return _fetched(one, wanted, folder)
+
+
+def has_work(wanted: Sequence[File], folder: Path) -> bool:
+    """True where something is missing, or not taken apart yet."""
+    states = [(file, state(file, folder, deep=False)) for file in wanted]
+    return any(found.kind == "missing" or (file.unpack and found.place.is_file()) for file, found in states)
 
 
 def _fetched(one: Description | Model, wanted: Sequence[File], folder: Path) -> list[str]:
@@ -168,8 +176,7 @@ class _Job:
                 break
             except JobError as error:
                 if number == len(file.urls) - 1:
-                    hint = f"; by hand: {_told(file, path)}" if isinstance(error, MissingError) else ""
-                    raise JobError(f"{error}{hint}") from error
+                    raise JobError(f"{error}; by hand: {_told(file, path)}") from error
                 self.watch.note(f"{error}; trying {file.urls[number + 1]}")
         self.watch.note(f"{file.path}: {path.stat().st_size:,} bytes")
         try:
@@ -457,11 +464,13 @@ def command(
             filled = write_checksums(name, folder)
             terminal.out.print(f"{name}: {', '.join(filled) or 'no file'} written into its description", soft_wrap=True)
             return
-        chosen(one.files, only or [])  # a typing error comes first
-        accept_terms(one, folder=folder, accepted=accept)
+        wanted = chosen(one.files, only or [])
+        if has_work(wanted, folder):
+            accept_terms(one, folder=folder, accepted=accept)
         by_hand = fetch(one, folder=folder, only=only or [])
         for line in by_hand:
             terminal.out.print(line, soft_wrap=True)
         if by_hand:
             raise JobError(f"{name}: {len(by_hand)} files have to be got by hand, as said above")
-        terminal.out.print(f"{name}: whole, in {folder}", soft_wrap=True)
+        what = f"{name} ({', '.join(only)})" if only else name
+        terminal.out.print(f"{what}: whole, in {folder}", soft_wrap=True)

@@ -56,7 +56,7 @@ def plan(description: Description, labelled: Labelled, *, source: Source, config
     """
     table = labelled.table
     keys = _keys(description.name, table["source"])
-    rows = _limited(labelled, _shuffled(keys, configuration.seed, "limit"), configuration)
+    rows = _limited(labelled, _limit_order(keys, labelled, source, configuration), configuration)
     notes = list(labelled.notes)
     if len(rows) < len(table):
         notes.append(f"limits keep {len(rows):,} of {len(table):,} rows")
@@ -107,6 +107,15 @@ def stored_order(keys: Sequence[str], *, seed: int) -> list[int]:
     numbers = np.array([int(key, 16) for key in keys], np.uint64)
     order: list[int] = _shuffled(numbers, seed, "order").tolist()
     return order
+
+
+def _limit_order(keys: Hashes, labelled: Labelled, source: Source, configuration: Configuration) -> Hashes:
+    """A number per row by which limits keep the first: at random, files that are not there after all others."""
+    order = _shuffled(keys, configuration.seed, "limit")
+    if configuration.limit is None and configuration.limit_per_class is None:
+        return order
+    is_missing = np.array([path not in source for path in labelled.table["source"].to_pylist()])
+    return (order >> np.uint64(1)) | (is_missing.astype(np.uint64) << np.uint64(63))
 
 
 def _limited(labelled: Labelled, order: Hashes, configuration: Configuration) -> npt.NDArray[np.int64]:

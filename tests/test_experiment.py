@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from facepack import synthetic
 from facepack.cli import app
-from facepack.errors import UsageError
+from facepack.errors import JobError, UsageError
 from trainer import experiment, fit, recipes
 from trainer import run as runs
 
@@ -91,6 +91,8 @@ def test_runs_are_side_by_side_and_a_second_call_trains_only_what_is_new(build: 
     assert more.exit_code == 0, more.output
     assert "celeba_rarest4_modern-lr=0.01 (1 of 2): is there" in more.output
     assert (tmp_path / "out" / "celeba_rarest4_modern-lr=0.01" / runs.BEST_FILE).stat().st_mtime_ns == kept
+    names = [row["run"] for row in table_of(tmp_path / "out")]
+    assert names == [f"celeba_rarest4_modern-lr={lr}" for lr in ("0.01", "0.03", "0.02")], "what was there stays"
 
 
 def test_run_on_another_build_is_not_taken_for_this_one(build: Path, celeba: Path, tmp_path: Path) -> None:
@@ -98,8 +100,17 @@ def test_run_on_another_build_is_not_taken_for_this_one(build: Path, celeba: Pat
     experiment.run(plan, out=tmp_path / "out", settings=fit.Settings(device="cpu"))
     make(celeba, tmp_path / "other", split="60/20/20", seed=5)
     other = experiment.planned(["celeba_rarest4_modern"], SMALL, data=[str(tmp_path / "other")])
-    (row,) = experiment.run(other, out=tmp_path / "out", settings=fit.Settings(device="cpu"))
-    assert "another build" in row["problem"]
+    before = (tmp_path / "out" / experiment.TABLE_FILE).read_bytes()
+    with pytest.raises(UsageError, match=r"holds another run .on another build"):
+        experiment.run(other, out=tmp_path / "out", settings=fit.Settings(device="cpu"))
+    changed = experiment.planned(["celeba_rarest4_modern"], [*SMALL, "lr=0.02"], data=[str(build)])
+    with pytest.raises(UsageError, match=r"holds another run .lr 0\.01.*give another --out"):
+        experiment.run(changed, out=tmp_path / "out", settings=fit.Settings(device="cpu"))
+    nowhere = experiment.planned(["celeba_rarest4_modern"], SMALL, data=[str(build), str(tmp_path / "nowhere")])
+    with pytest.raises(JobError, match="nowhere"):
+        experiment.run(nowhere, out=tmp_path / "new", settings=fit.Settings(device="cpu"))
+    assert not (tmp_path / "new").exists()
+    assert (tmp_path / "out" / experiment.TABLE_FILE).read_bytes() == before
 
 
 def test_run_that_fails_is_named_and_the_others_are_kept(build: Path, tmp_path: Path) -> None:

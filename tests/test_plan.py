@@ -388,6 +388,14 @@ def test_limit_is_exact_and_says_what_it_cuts() -> None:
     assert found.notes == ("limits keep 50 of 151 rows", *(f"{n}: {counts.get(n, 0)} of {SIZES[n]}" for n in SIZES))
 
 
+def test_limits_keep_files_that_are_there_before_those_that_are_not() -> None:
+    table = pets({"cats": 60, "dogs": 60})
+    there = [path for number, path in enumerate(table["source"].to_pylist()) if number % 6 == 0]
+    found = planned(table, present=there, limit_per_class=8)
+    assert counts_of(found, "class", "status") == {(name, None): 8 for name in ("cats", "dogs")}
+    assert set(column(planned(table, present=there, limit=30), "source")) >= set(there)
+
+
 def test_both_limits_hold_together() -> None:
     found = planned(pets(), limit_per_class=20, limit=30)
     assert len(found.table) == 30

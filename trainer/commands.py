@@ -237,7 +237,7 @@ def _show_scores(scores: dict[str, Any]) -> None:
             if name in figures:
                 parts += [f"{name.replace('_', ' ')} {figures[name]:.4f}"]
         if "majority" in figures:
-            parts.append(f"(always the commonest answer: {figures['majority']:.4f})")
+            parts[-1] += f" (always the commonest answer: {figures['majority']:.4f})"
         if "median_baseline" in figures:
             parts.append(
                 f"within 5 years {figures['cumulative_score']:.3f} (the median: {figures['median_baseline']:.2f})"

@@ -65,10 +65,11 @@ def run(plan: Sequence[Planned], *, out: Path, settings: fit.Settings) -> list[d
     A run that cannot be trained is named in the table, and the others go on; a second call goes on where the first one
     stopped. Gives the rows of the table.
     """
+    _check(plan, out)
     Store(str(out)).make()
     problems: dict[str, str] = {}
     for number, one in enumerate(plan, start=1):
-        if _is_done(one, out / one.name):
+        if (out / one.name / runs.SCORES_FILE).exists():
             terminal.note(f"{one.name} ({number} of {len(plan)}): is there")
             continue
         terminal.note(f"{one.name} ({number} of {len(plan)})")
@@ -82,19 +83,30 @@ def run(plan: Sequence[Planned], *, out: Path, settings: fit.Settings) -> list[d
     return _write(plan, problems, out=out)
 
 
-def _is_done(one: Planned, folder: Path) -> bool:
-    """True where this recipe was trained on this build to the end."""
-    if not (folder / runs.SCORES_FILE).exists():
-        return False
-    found = runs.read(folder)
-    build = TrainedOn.of(manifest.read_build(one.data), one.data)
-    digests = (found.data.digest, found.data.plan_digest)
-    return found.recipe == one.recipe and digests == (build.digest, build.plan_digest)
+def _check(plan: Sequence[Planned], out: Path) -> None:
+    """Refuse, before anything is trained, what is no build, and a place that holds other runs of the same names."""
+    builds = {one.data: TrainedOn.of(manifest.read_build(one.data), one.data) for one in plan}
+    for one in plan:
+        if (out / one.name / runs.RUN_FILE).exists():
+            found, build = runs.read(out / one.name), builds[one.data]
+            is_same = (found.data.digest, found.data.plan_digest) == (build.digest, build.plan_digest)
+            if found.recipe != one.recipe or not is_same:
+                told = "; ".join(f"{name} {there}" for name, (_, there) in one.recipe.differences(found.recipe).items())
+                what = told or f"on another build ({found.data.location})"
+                raise UsageError(f"{out / one.name}: holds another run ({what}); give another --out")
+
+
+def _beside(plan: Sequence[Planned], out: Path) -> list[Path]:
+    """Runs of earlier experiments in the same place, which stay in its table."""
+    names, score = {one.name for one in plan}, plan[0].recipe.task.score
+    others = [path.parent for path in sorted(out.glob(f"*/{runs.SCORES_FILE}")) if path.parent.name not in names]
+    return [folder for folder in others if runs.read(folder).recipe.task.score == score]
 
 
 def _write(plan: Sequence[Planned], problems: dict[str, str], *, out: Path) -> list[dict[str, Any]]:
     """The table and the page on what has ended so far."""
     ended = [out / one.name for one in plan if one.name not in problems]
+    ended += _beside(plan, out)
     rows = [report.row_of(report.Story.read(folder), name=folder.name) for folder in ended]
     rows += [{"run": name, "problem": problem} for name, problem in problems.items()]
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -124,7 +136,9 @@ def table(rows: Sequence[dict[str, Any]]) -> Any:
     for name, heading in names.items():
         shown.add_column(heading, justify="left" if name == "run" else "right", overflow="fold")
     for row in rows:
-        if "problem" not in row:
+        if "problem" in row:
+            shown.add_row(row["run"], *["failed" if name in scores else "" for name in names if name != "run"])
+        else:
             shown.add_row(*(_cell(name, row.get(name)) for name in names))
     return shown
 

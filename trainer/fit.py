@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -138,9 +138,8 @@ class _Trainer:
         self._fabric, self._recipe, self._out, self._settings = fabric, recipe, out, settings
         # What a run began with is in its checkpoint, and what it was need not be there any more.
         going_on = runs.read(out) if (out / runs.LAST_FILE).exists() and (out / runs.RUN_FILE).exists() else None
-        begun = None if going_on else weights.find(recipe.weights, network=recipe.network)
         place = Placement(fabric.device, fabric.global_rank, fabric.world_size)
-        before = going_on or (begun.run if begun else None)
+        before = going_on or weights.run_of(recipe.weights)
         self._data = Data(recipe, data, placement=place, pixels=before.pixels if before else None)
         self._train_loader = self._data.loader("train", is_train=True)
         others = [split for split in self._data.splits if split != "train"]
@@ -153,6 +152,8 @@ class _Trainer:
                 raise UsageError(
                     f"augment gives images of {_size(size_px)} pixels, eval_augment on {split} {_size(loader.size_px)}"
                 )
+        # Last, for it may take long to come, and the build may not fit the recipe.
+        begun = None if going_on else weights.find(recipe.weights, network=recipe.network)
         torch.manual_seed(recipe.seed)
         self._network = models.network(recipe.network, num_outputs=self._task.num_outputs(names), size_px=size_px)
         self._is_solved = isinstance(self._network, models.Solved)
@@ -237,6 +238,8 @@ class _Trainer:
 
     def _warn(self) -> None:
         """Say what may make a run worth less than it seems."""
+        if self._recipe.freeze != "none" and not self._recipe.weights:
+            terminal.warn(f"freeze={self._recipe.freeze}: without weights, the layers that stay as they are are random")
         if (others := self.run.negatives) is not None:
             fields = [(name, getattr(others.configuration, name)) for name in ("align", "margin", "size", "encoding")]
             mine = self.run.data.configuration
@@ -371,7 +374,8 @@ class _Trainer:
         self._save()
         times["save_s"] += time.monotonic() - validated
         self._write_history()
-        progress.line(_told(row, times, recipe, is_best=best == row["epoch"], score=self._task.score))
+        told = replace(recipe, epochs=1) if self._is_solved else recipe
+        progress.line(_told(row, times, told, is_best=best == row["epoch"], score=self._task.score))
         if logs is not None:
             logs.epoch(state.step, row | times)
 

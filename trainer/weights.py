@@ -29,6 +29,11 @@ class Weights:
     """The run that they are of."""
 
 
+def run_of(given: str) -> runs.Run | None:
+    """The run that is meant, where it is one."""
+    return runs.read(Path(given)) if given and (Path(given) / runs.RUN_FILE).exists() else None
+
+
 def find(given: str, *, network: str) -> Weights | None:
     """The file that is meant by the field `weights` of a recipe; None for none.
 
