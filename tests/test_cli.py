@@ -270,7 +270,7 @@ def test_evaluate_predict_and_report_go_by_the_run_alone(trained: Path, celeba: 
             [],
         ),
         (
-            ("train", "own_face", "--data", "builds/celeba-rarest4"),
+            ("train", "own_face", "--data", "builds/celeba-rarest4", "--set", "negatives="),
             1,
             ["weights runs/celeba_attributes: no such file, and no folder of a run"],
         ),

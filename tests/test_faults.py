@@ -163,8 +163,10 @@ def test_second_build_in_one_place_is_refused_and_the_first_ends_well(
     out = tmp_path / "build"
     process = start(celeba, out, "--workers", "0")
     wait_for_shards(out, 1, process)
+    process.send_signal(signal.SIGSTOP)  # it must not end before the second one has begun
     second = finish(celeba, out, "--workers", "0")
-    assert second.returncode == 1
+    process.send_signal(signal.SIGCONT)
+    assert second.returncode == 1, process.communicate(timeout=120)
     assert "another build is at work here" in second.stderr
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
