@@ -36,7 +36,7 @@ _DAMAGED = (
     zlib.error,
     EOFError,
     struct.error,
-    NotImplementedError,
+    NotImplementedError,  # what zipfile raises for a compression that it does not know
 )
 
 

@@ -7,9 +7,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import urlsplit
+
+from web import serving
 
 Fault = Callable[[str, int], str]
 """By path and how often it was asked for before: "", "reset", "503", "short", "wrong", or "gone"."""
@@ -29,27 +30,7 @@ class Proxy:
         self.fault: Fault = fault or (lambda _path, _before: "")
         self._lock = threading.Lock()
         self._host = urlsplit(upstream).netloc
-        proxy = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                proxy._handle(self)
-
-            do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *_: Any) -> None:
-                pass  # a client that went away
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._server = serving(self._handle)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def stop(self) -> None:
