@@ -472,6 +472,21 @@ def test_shard_that_is_gone_or_stays_damaged_stops_the_epoch(proxy: Proxy, tmp_p
             list(loader)
 
 
+def test_fetched_shard_that_somebody_changed_is_named_with_its_remedy(proxy: Proxy, tmp_path: Path) -> None:
+    staging = StagingSettings(cache_folder=str(tmp_path))
+    with Loader("s3://loader/build", split="train", batch_size=16, augment=(), staging=staging, cache="none") as loader:
+        list(loader)
+    for path in tmp_path.glob("*.tar"):
+        content = bytearray(path.read_bytes())
+        content[600] ^= 255  # within the first image
+        path.write_bytes(content)
+    with (
+        Loader("s3://loader/build", split="train", batch_size=16, augment=(), staging=staging) as loader,
+        pytest.raises(JobError, match=rf"train-0000\d\.tar: sample .* is damaged.*remove {tmp_path}/.*\.tar"),
+    ):
+        list(loader)
+
+
 def test_first_batch_waits_for_one_shard_alone(proxy: Proxy, tmp_path: Path) -> None:
     staging = StagingSettings(cache_folder=str(tmp_path), ahead=1)
     with Loader("s3://loader/build", split="train", batch_size=16, augment=(), staging=staging) as loader:

@@ -35,7 +35,7 @@ class StagingSettings:
     attempts: int = 4
     """Tries per shard, with growing waits between them, before the loader gives up."""
     verify: bool = True
-    """Check fetched shards, and samples of local ones when they are first read, against their sha256."""
+    """Check shards as they are fetched, and samples of others when they are first read, against their sha256."""
 
 
 class Stage:
@@ -50,6 +50,7 @@ class Stage:
         self._mapped: dict[int, memoryview] = {}
         self._coming: dict[int, Future[memoryview]] = {}
         self._expected: deque[int] = deque()
+        self._checked: set[int] = set()
         self._stopped = threading.Event()
         self._pool: ThreadPoolExecutor | None = None
         self._cache: Cache | None = None
@@ -78,6 +79,16 @@ class Stage:
                 self._mapped[shard] = coming.result()
                 self._fetch_ahead()
         return self._mapped[shard]
+
+    def is_checked(self, shard: int) -> bool:
+        """True where a shard was fetched by this stage, and agreed with its checksum: its samples need no look."""
+        return shard in self._checked
+
+    def remedy(self, shard: int) -> str:
+        """What to do where a shard is not what the manifest says."""
+        if self._cache is None:
+            return "facepack verify names all that is wrong, facepack build makes the shard again"
+        return f"its copy was changed: remove {self._cache.path(self._records[shard])}"
 
     def keep_only(self, shards: set[int]) -> None:
         """Let go of all other shards."""
@@ -119,9 +130,14 @@ class Stage:
         """A shard of a remote build, by way of the cache."""
         assert self._cache is not None
         record, attempts = self._records[shard], max(1, self._settings.attempts)
+
+        def stream() -> Iterator[bytes]:
+            yield from self._store.stream(record.name)
+            self._checked.add(shard)  # or the cache raises, and gives no shard
+
         for attempt in range(1, attempts + 1):
             try:
-                return self._cache.get(record, lambda: self._store.stream(record.name), stopped=self._stopped)
+                return self._cache.get(record, stream, stopped=self._stopped)
             except FileNotFoundError as error:
                 raise JobError(f"{self._store.location}/{record.name}: the shard is gone") from error
             except (JobError, OSError, _DamagedError) as error:
@@ -150,11 +166,16 @@ class Cache:
         self._folder, self._limit_bytes = folder, limit_bytes
         folder.mkdir(parents=True, exist_ok=True)
 
+    def path(self, record: ShardRecord) -> Path:
+        """Where a shard is once it is here."""
+        return self._folder / f"{record.sha256}.tar"
+
     def get(
         self, record: ShardRecord, stream: Callable[[], Iterator[bytes]], *, stopped: threading.Event
     ) -> memoryview:
         """Map a shard, after fetching it where it is not there; only one process fetches one."""
-        final, partial = self._folder / f"{record.sha256}.tar", self._folder / f"{record.sha256}{PARTIAL_SUFFIX}"
+        final = self.path(record)
+        partial = final.with_suffix(PARTIAL_SUFFIX)
         while True:
             found = self._mapped(final, record)
             if found is not None:
