@@ -116,14 +116,15 @@ class MomentsCounter:
     def add(self, image_hwc: Pixels) -> None:
         """Count one image."""
         self._num_pixels.append(image_hwc.shape[0] * image_hwc.shape[1])
-        self._means_stds.append(cv2.meanStdDev(image_hwc))
+        # With a fourth channel OpenCV adds up several pixels at once.
+        self._means_stds.append(cv2.meanStdDev(cv2.cvtColor(image_hwc, cv2.COLOR_BGR2BGRA)))
 
     def total(self) -> Moments:
         """The sums over all images counted so far."""
         if not self._num_pixels:
             return Moments()
         num_pixels = np.array(self._num_pixels)[:, None]
-        means, stds = np.array(self._means_stds)[:, :, ::-1, 0].transpose(1, 0, 2)
+        means, stds = np.array(self._means_stds)[:, :, 2::-1, 0].transpose(1, 0, 2)
         # OpenCV adds up integers and divides last, so that rounding gives the integers back.
         sums = np.rint(means * num_pixels).astype(np.int64).sum(axis=0)
         squares = np.rint((stds**2 + means**2) * num_pixels).astype(np.int64).sum(axis=0)

@@ -217,7 +217,7 @@ def _extracted(
 
 
 def _text_table(
-    path: str, content: bytes, *, names: list[str], key: str, delimiter: str, unparsed: list[str]
+    path: str, content: bytes | memoryview, *, names: list[str], key: str, delimiter: str, unparsed: list[str]
 ) -> pa.Table:
     """Separated values as text, dictionary-encoded but for the key; rows of another width are listed and left out."""
     types = dict.fromkeys(names, pa.dictionary(pa.int32(), pa.string())) | {key: pa.string()}
@@ -245,7 +245,7 @@ def _text_table(
 
     if repeated := [name for name in names if names.count(name) > 1]:
         raise JobError(f"{path}: two columns are called {repeated[0]!r}")
-    if not content.strip():
+    if not bytes(content).strip():
         return pa.schema([(name, types[name]) for name in names]).empty_table()
     try:
         table = parse(use_threads=True)
@@ -271,19 +271,26 @@ def _read_spaces(table: TableFile, path: str, content: bytes, unparsed: list[str
     for found, wanted in ((b"\t", b" "), (b"  ", b" "), (b" \r\n", b"\n"), (b" \n", b"\n"), (b"\n ", b"\n")):
         while found in content:  # looking is quick, copying 26 MB is not
             content = content.replace(found, wanted)
-    first, _, rest = content.partition(b"\n")
+    first, after = _line(content, 0)
     stated = int(first) if table.count_line and first.strip().isdigit() else None
-    content = content if stated is None else rest
+    start = 0 if stated is None else after
     names = list(table.columns)
     if not names:
-        header, _, content = content.partition(b"\n")
+        header, start = _line(content, start)
         names = [table.key, *header.decode("utf-8", "replace").split()]
     num_bad = len(unparsed)
-    parsed = _text_table(path, content, names=names, key=table.key, delimiter=" ", unparsed=unparsed)
+    rows = memoryview(content)[start:]
+    parsed = _text_table(path, rows, names=names, key=table.key, delimiter=" ", unparsed=unparsed)
     num_rows = len(parsed) + len(unparsed) - num_bad
     if stated is not None and stated != num_rows:
         raise JobError(f"{path}: line 1 says {stated:,} rows, there are {num_rows:,}; fetch the file again")
     return parsed
+
+
+def _line(content: bytes, start: int) -> tuple[bytes, int]:
+    """The line that begins there, and where the next one does; what comes after is not copied."""
+    end = content.find(b"\n", start)
+    return (content[start:], len(content)) if end < 0 else (content[start:end], end + 1)
 
 
 def _read_json(_: TableFile, path: str, content: bytes, _unparsed: list[str]) -> pa.Table:
@@ -327,10 +334,12 @@ def _image_paths(
     fields = {name for template in templates for _, name, _, _ in string.Formatter().parse(template) if name}
     if unknown := fields - columns.keys():
         raise JobError(f"{where}: no column {', '.join(sorted(unknown))}; it has {', '.join(list(columns)[:6])}")
-    candidates = [_filled(prefix, template, columns) for template in templates]
-    if len(candidates) > 1:
-        candidates.sort(key=lambda paths: not any(path in source for path in paths.to_pylist()))
-    return candidates[0]
+    for template in templates[:-1]:
+        paths = _filled(prefix, template, columns)
+        if source.has(paths).any():
+            return paths
+    last = _filled(prefix, templates[-1], columns)
+    return last if len(templates) == 1 or source.has(last).any() else _filled(prefix, templates[0], columns)
 
 
 def _filled(prefix: str, template: str, columns: dict[str, pa.ChunkedArray]) -> pa.Array:
@@ -346,7 +355,8 @@ def _filled(prefix: str, template: str, columns: dict[str, pa.ChunkedArray]) -> 
 def _non_empty(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Text with null for empty."""
     text = _text(column)
-    return pc.if_else(pc.equal(text, ""), None, text)
+    is_empty = pc.equal(text, "")
+    return pc.if_else(is_empty, None, text) if pc.any(is_empty).as_py() else text
 
 
 def _is_text(path: str) -> bool:
@@ -389,11 +399,10 @@ def _labelled(description: Description, raw: _Raw) -> tuple[pa.Table, list[str]]
 
 def _note_names(source: pa.Array, reasons: dict[int, str]) -> None:
     """A row needs the name of an image, and an image named twice keeps its first good row."""
-    paths = source.to_pylist()
-    if len(set(paths)) == len(paths) and source.null_count == 0:
+    if source.null_count == 0 and pc.count_distinct(source).as_py() == len(source):
         return
     seen: set[str] = set()
-    for row, path in enumerate(paths):
+    for row, path in enumerate(source.to_pylist()):
         if path is None:
             reasons.setdefault(row, "no file name")
         elif path in seen:

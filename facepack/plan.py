@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -63,14 +64,14 @@ def plan(description: Description, labelled: Labelled, *, source: Source, config
         notes += _cuts(table, rows, labelled.class_names)
         table, keys = table.take(pa.array(rows)), keys[rows]
     rule, splits = _splits(description, table, keys=keys, configuration=configuration)
-    status = _known_status(description, table["source"].to_pylist(), source)
-    known = np.array([name is not None for name in status])
+    status = _known_status(description, table["source"], source)
+    known = status.astype(bool)
     order = np.lexsort((_shuffled(keys, configuration.seed, "order"), splits, known))
     columns = {
         "key": pa.array([f"{key:016x}" for key in keys.tolist()]),
         "source": table["source"],
         "split": pa.array(np.array(SPLITS)[splits], pa.string()),
-        "status": pa.array(status, pa.string()),
+        "status": pa.array(status, pa.string(), mask=~known),
         "class": table["class"],
     }
     labels = {name: table[name] for name in table.column_names if name not in ("source", "official_split", "class")}
@@ -82,12 +83,13 @@ def plan(description: Description, labelled: Labelled, *, source: Source, config
 
 def _keys(dataset: str, source: pa.ChunkedArray) -> Hashes:
     """First 64 bits of sha256("<dataset>/<source path>") per row; a collision is refused."""
-    prefix = f"{dataset}/".encode()
-    sha256 = hashlib.sha256
-    digests = b"".join(
-        [sha256(prefix + path.encode("utf-8", "surrogateescape")).digest()[:8] for path in source.to_pylist()]
-    )
-    keys = np.frombuffer(digests, ">u8").astype(np.uint64)
+    named = pc.binary_join_element_wise(f"{dataset}/", source, "").combine_chunks()
+    _, stops, content = named.buffers()
+    assert named.offset == 0
+    texts, sha256 = memoryview(content), hashlib.sha256
+    places = np.frombuffer(stops, np.int32, len(named) + 1).tolist()
+    digests = b"".join([sha256(texts[start:stop]).digest() for start, stop in pairwise(places)])
+    keys = np.frombuffer(digests, ">u8")[:: hashlib.sha256().digest_size // 8].astype(np.uint64)
     if len(np.unique(keys)) < len(keys):
         raise JobError(f"{dataset}: two images have the same key; rename one of them")
     return keys
@@ -114,7 +116,7 @@ def _limit_order(keys: Hashes, labelled: Labelled, source: Source, configuration
     order = _shuffled(keys, configuration.seed, "limit")
     if configuration.limit is None and configuration.limit_per_class is None:
         return order
-    is_missing = np.array([path not in source for path in labelled.table["source"].to_pylist()])
+    is_missing = ~source.has(labelled.table["source"])
     return (order >> np.uint64(1)) | (is_missing.astype(np.uint64) << np.uint64(63))
 
 
@@ -241,13 +243,13 @@ def _num_leaking(description: Description, table: pa.Table, splits: npt.NDArray[
 # What is known before an image is decoded
 
 
-def _known_status(description: Description, sources: list[str], source: Source) -> list[str | None]:
-    """`missing` where the source has no such file, `duplicate` for repeated files, None where packing will tell."""
-    status: list[str | None] = [None if path in source else Status.MISSING for path in sources]
+def _known_status(description: Description, paths: pa.ChunkedArray, source: Source) -> npt.NDArray[np.object_]:
+    """`missing` where the source has no such file, `duplicate` for repeated files, '' where packing will tell."""
+    is_there = source.has(paths)
+    status = np.where(is_there, "", Status.MISSING.value).astype(object)
     if description.duplicates:
-        present = [row for row, name in enumerate(status) if name is None]
-        for row in _repeated(present, sources.__getitem__, source):
-            status[row] = Status.DUPLICATE
+        path_of = paths.to_pylist().__getitem__
+        status[_repeated(np.flatnonzero(is_there).tolist(), path_of, source)] = Status.DUPLICATE.value
     return status
 
 

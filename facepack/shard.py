@@ -31,6 +31,7 @@ from facepack.storage import Source, Store
 _PROGRESS_EVERY = 64
 _REMOTE_READERS, _LOCAL_READERS = 16, 1
 _NAME_BYTES, _SIZE_AT, _CHECKSUM_AT = 100, 124, 148
+_as_json = json.JSONEncoder(ensure_ascii=False).encode
 
 Progress = Callable[[int, int], None]
 """Called with the number of images done and of rejects among them since the last call."""
@@ -266,25 +267,52 @@ def finished(face: Face, configuration: Configuration) -> Sample:
 def label_texts(table: pa.Table, class_names: tuple[str, ...]) -> list[bytes]:
     """Per row the JSON object of its key, source, class and labels; what is not known is left out.
 
-    Written column by column in Arrow: a quarter of the time of json.dumps row by row.
+    Written column by column, and columns of few values together: a tenth of the time of json.dumps row by row.
     """
     columns = {name: table[name] for name in ("key", "source", "class")}
     columns["class_index"] = pc.index_in(table["class"], value_set=pa.array(class_names, pa.string()))
     columns |= {name: table[name] for name in label_columns(table)}
     pairs = [_json_pairs(name, column.combine_chunks()) for name, column in columns.items()]
-    joined = pc.binary_join_element_wise(*pairs, "", null_handling="replace", null_replacement="")
+    parts = _folded(pairs, most_texts=len(table))
+    joined = pc.binary_join_element_wise(*[pa.array(part.texts, pa.string()).take(part.codes) for part in parts], "")
     return [f"{{{pair[1:]}}}".encode("utf-8", "surrogateescape") for pair in joined.to_pylist()]
 
 
-def _json_pairs(name: str, column: pa.Array) -> pa.Array:
-    """The text ',"name":value' of every value, null for null; float32 by their shortest text: 20.1 stays 20.1."""
+class _Part(NamedTuple):
+    """A part of each row's JSON: the different texts that there are, and per row the number of its own."""
+
+    texts: list[str]
+    codes: pa.Array
+
+
+def _folded(parts: list[_Part], *, most_texts: int) -> list[_Part]:
+    """The same in fewer parts: neighbours become one where they have few texts together, as nine attributes do."""
+    found: list[_Part] = []
+    for part in parts:
+        if found and len(found[-1].texts) * len(part.texts) <= most_texts:
+            before = found.pop()
+            texts = [first + second for first in before.texts for second in part.texts]
+            codes = pc.add(pc.multiply(before.codes, len(part.texts)), part.codes)
+            found.append(_Part(texts, codes))
+        else:
+            found.append(part)
+    return found
+
+
+def _json_pairs(name: str, column: pa.Array) -> _Part:
+    """The text ',"name":value' of every value, '' for null; float32 by their shortest text: 20.1 stays 20.1."""
     encoded = column.dictionary_encode()
     if pa.types.is_floating(column.type):
         texts = [str(value) for value in encoded.dictionary.to_numpy(zero_copy_only=False)]
     else:
-        texts = [json.dumps(value, ensure_ascii=False) for value in encoded.dictionary.to_pylist()]
-    prefix = f",{json.dumps(name, ensure_ascii=False)}:"
-    return pa.array([prefix + text for text in texts], pa.string()).take(encoded.indices)
+        texts = [_as_json(value) for value in encoded.dictionary.to_pylist()]
+    prefix = f",{_as_json(name)}:"
+    pairs = [prefix + text for text in texts]
+    return (
+        _Part([*pairs, ""], encoded.indices.fill_null(len(pairs)))
+        if column.null_count
+        else _Part(pairs, encoded.indices)
+    )
 
 
 def _table(task: ShardTask, rows: _Rows, result: ShardResult) -> pa.Table:

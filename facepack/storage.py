@@ -16,7 +16,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+import numpy.typing as npt
 import obstore
+import pyarrow as pa
+import pyarrow.compute as pc
 from obstore.store import LocalStore, from_url
 
 from facepack.errors import JobError
@@ -271,6 +275,16 @@ class Source:
 
     def __contains__(self, path: str) -> bool:
         return path in self.files or path in self.members
+
+    def has(self, paths: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+        """Whether each of many paths is there; several times as fast as asking for one after another."""
+        known = [*self.files, *self.members]
+        try:
+            found = pc.is_in(paths, value_set=pa.array(known, pa.string()))
+        except UnicodeEncodeError:  # a name that is not UTF-8, which none of the paths can be
+            known = [path for path in known if path.encode(errors="ignore").decode() == path]
+            found = pc.is_in(paths, value_set=pa.array(known, pa.string()))
+        return np.asarray(found, bool)
 
     def subset(self, paths: Iterable[str]) -> "Source":
         """The same source with no more than these paths: small enough to travel with a task."""
