@@ -113,6 +113,26 @@ def test_window_grows_and_the_first_batch_needs_one_shard() -> None:
     assert set(first_use[:8]) == set(windows[:8])
 
 
+@given(
+    counts=st.lists(st.integers(1, 9), min_size=1, max_size=12),
+    consumed=st.integers(0, 60),
+    window=st.integers(1, 4),
+    is_balanced=st.booleans(),
+)
+def test_shards_of_the_rest_are_those_that_its_windows_need(
+    counts: list[int], consumed: int, window: int, is_balanced: bool
+) -> None:
+    number = sum(counts)
+    codes = np.arange(number, dtype=np.int32) % 3 if is_balanced else None
+    order = Feed(stops(counts), seed=3, window_shards=window, codes=codes)
+    rest = order.batches(0, batch_size=5, consumed=min(consumed, number))
+    used = set(np.concatenate([np.empty(0, np.int64), *(part.shards for part in rest)]).tolist())
+    named = order.shard_order(0, consumed=min(consumed, number)).tolist()
+    assert used <= set(named)
+    assert len(set(named)) == len(named) and len(named) - len(used) < window + (is_balanced and len(counts))
+    assert named == order.shard_order(0).tolist()[len(counts) - len(named) :]
+
+
 def test_shuffle_is_uniform_over_places() -> None:
     counts = stops([50, 50])
     places = np.array([seen(list(Feed(counts, seed=s).batches(0, batch_size=100))).index(0) for s in range(400)])
@@ -138,7 +158,7 @@ def test_hundred_million_rows_are_planned_window_by_window() -> None:
     parts = order.batches(0, batch_size=1024)
     first = [next(parts) for _ in range(50)]
     assert len(set(seen(first))) == 50 * 1024
-    biggest = max(int(window.nbytes) for window, _ in itertools.islice(order._windows(0, 0), 3))
+    biggest = max(int(window.nbytes) for window, _ in itertools.islice(order._samples(0, 0), 3))
     assert biggest <= 8 * feed.MAX_WINDOW_ROWS
 
 

@@ -128,6 +128,18 @@ def test_shards_are_fetched_ahead_at_once(build: Path, proxy: Proxy, tmp_path: P
     assert time.monotonic() - begun < 0.2 * len(records(build))
 
 
+def test_shards_needed_together_are_all_under_way_while_the_last_is_waited_for(
+    build: Path, proxy: Proxy, tmp_path: Path
+) -> None:
+    num_shards = len(records(build))
+    assert num_shards >= 10
+    stage = staged(build, tmp_path, ahead=2)
+    stage.expect(list(range(num_shards)), together=8)
+    stage.get(7)  # fetched two at once, in order: all before it were asked for, without anybody waiting for them
+    assert proxy.count("GET", ".tar") >= 8
+    stage.close()
+
+
 def folder_bytes(folder: Path) -> int:
     """All that a cache holds, at one moment: nothing comes or goes while its lock is held."""
     with (folder / ".lock").open("w") as file:

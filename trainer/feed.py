@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +46,14 @@ class Part:
     """Samples of the epoch that are consumed once this batch is, over all ranks."""
 
 
+class _Window(NamedTuple):
+    """Shards whose samples are mixed, where they end in the order of shards, and samples of them consumed before."""
+
+    shards: Positions
+    stop: int
+    consumed: int
+
+
 class Feed:
     """The order of samples. `position` is the number of a sample among those chosen, in stored order.
 
@@ -74,12 +83,9 @@ class Feed:
         self._starts = np.concatenate([[0], shard_stops[:-1]]).astype(np.int64)
         self._seed, self._shuffle, self._window, self._codes = seed, shuffle, window_shards, codes
 
-    def shard_order(self, epoch: int) -> Positions:
-        """Shards in the order in which an epoch needs them."""
-        numbers = np.arange(len(self._stops), dtype=np.int64)
-        if not self._shuffle:
-            return numbers
-        return draws.permutation(numbers, draws.key(self._seed, epoch, "shards"))
+    def shard_order(self, epoch: int, *, consumed: int = 0) -> Positions:
+        """Shards in the order in which an epoch needs them; of its rest, where samples were seen already."""
+        return np.concatenate([np.empty(0, np.int64), *(one.shards for one in self._windows(epoch, consumed))])
 
     def batches(
         self, epoch: int, *, batch_size: int, consumed: int = 0, rank: int = 0, world_size: int = 1, pad: bool = False
@@ -90,7 +96,7 @@ class Feed:
         Every rank gets as many parts; one that would be empty, or with `pad` short, is filled up with repeats.
         """
         rest, shards_of_rest = np.empty(0, np.int64), np.empty(0, np.int64)
-        for positions, shards in self._windows(epoch, consumed):
+        for positions, shards in self._samples(epoch, consumed):
             rest, shards_of_rest = np.concatenate([rest, positions]), np.concatenate([shards_of_rest, shards])
             num_whole = len(rest) // batch_size
             for number in range(num_whole):
@@ -102,27 +108,39 @@ class Feed:
             consumed += len(rest)
             yield _part(rest, shards_of_rest, rank, world_size, batch_size, pad, consumed)
 
-    def _windows(self, epoch: int, consumed: int) -> Iterator[tuple[Positions, Positions]]:
-        """Positions and their shards, window by window; those consumed before are left out without being drawn."""
-        order = self.shard_order(epoch)
+    def _samples(self, epoch: int, consumed: int) -> Iterator[tuple[Positions, Positions]]:
+        """Positions and their shards, window by window."""
         repeats = None if self._codes is None else self._repeats(epoch)
-        at = 0
-        while at < len(order):
-            shards = order[at : at + self._window_size(order, at)]
-            at += len(shards)
-            positions, of_shards = self._positions(shards)
+        for window in self._windows(epoch, consumed):
+            positions, of_shards = self._positions(window.shards)
             if repeats is not None:
                 counts = repeats[positions]
                 positions, of_shards = np.repeat(positions, counts), np.repeat(of_shards, counts)
-            if consumed >= len(positions):
-                consumed -= len(positions)
-                continue
             if self._shuffle:
                 # A sample that comes twice has a hash of its own each time.
                 numbers = np.arange(len(positions), dtype=np.int64)
-                new = draws.permutation(numbers, draws.key(self._seed, epoch, "window", at))
+                new = draws.permutation(numbers, draws.key(self._seed, epoch, "window", window.stop))
                 positions, of_shards = positions[new], of_shards[new]
-            yield positions[consumed:], of_shards[consumed:]
+            yield positions[window.consumed :], of_shards[window.consumed :]
+
+    def _windows(self, epoch: int, consumed: int) -> Iterator["_Window"]:
+        """The windows of an epoch; those consumed before are left out without being drawn."""
+        order = np.arange(len(self._stops), dtype=np.int64)
+        if self._shuffle:
+            order = draws.permutation(order, draws.key(self._seed, epoch, "shards"))
+        lengths = self._stops - self._starts
+        if self._codes is not None:
+            before = np.concatenate([[0], np.cumsum(self._repeats(epoch))])
+            lengths = before[self._stops] - before[self._starts]
+        stop = 0
+        while stop < len(order):
+            shards = order[stop : stop + self._window_size(order, stop)]
+            stop += len(shards)
+            number = int(lengths[shards].sum())
+            if consumed >= number:
+                consumed -= number
+                continue
+            yield _Window(shards, stop, consumed)
             consumed = 0
 
     def _window_size(self, order: Positions, at: int) -> int:

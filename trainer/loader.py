@@ -235,6 +235,7 @@ class Loader:
         return "ram"
 
     def _running(self) -> "_Runner":
+        window = self._settings.window_shards or _REMOTE_WINDOW_SHARDS
         if self._stage is None:
             self._stage = Stage(self._store, self._samples.records, settings=self._staging)
         if self._runner is None:
@@ -243,11 +244,11 @@ class Loader:
             self._runner = _Runner(
                 self._plan, self._pixels, reader, engine=self._engine, batch_size=part_size, seed=self._seed
             )
-            self._runner.kept_shards = 2 * (self._settings.window_shards or _REMOTE_WINDOW_SHARDS)
-        needed = (
-            shard for shard in self._feed.shard_order(self._epoch) if not self._pixels.has_shard(shard, self._samples)
-        )
-        self._stage.expect([int(shard) for shard in needed])
+            self._runner.kept_shards = 2 * window
+        if self._store.is_remote:
+            order = self._feed.shard_order(self._epoch, consumed=self._consumed).tolist()
+            needed = [shard for shard in order if not self._pixels.has_shard(shard, self._samples)]
+            self._stage.expect(needed, together=window)
         return self._runner
 
     def _parts(self, epoch: int, consumed: int) -> Iterator[Part]:

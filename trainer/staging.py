@@ -31,7 +31,7 @@ class StagingSettings:
     cache_bytes: int | None = None
     """The most that the folder ever holds, over all builds and processes. None: what the build takes."""
     ahead: int = 8
-    """Shards that are fetched ahead of need, at once."""
+    """Shards that are fetched at once, ahead of need."""
     attempts: int = 4
     """Tries per shard, with growing waits between them, before the loader gives up."""
     verify: bool = True
@@ -50,6 +50,7 @@ class Stage:
         self._mapped: dict[int, memoryview] = {}
         self._coming: dict[int, Future[memoryview]] = {}
         self._expected: deque[int] = deque()
+        self._most_coming = 0
         self._checked: set[int] = set()
         self._stopped = threading.Event()
         self._pool: ThreadPoolExecutor | None = None
@@ -64,9 +65,13 @@ class Stage:
             self._cache = Cache(_folder(settings.cache_folder), limit_bytes=limit)
             self._pool = ThreadPoolExecutor(max(1, settings.ahead), thread_name_prefix="facepack-fetch")
 
-    def expect(self, shards: Iterator[int] | Sequence[int]) -> None:
-        """Name the shards that will be asked for, in order; drops what was expected before."""
-        self._expected = deque(shards)
+    def expect(self, shards: Iterator[int] | Sequence[int], *, together: int = 1) -> None:
+        """Name the shards that will be asked for, in order, and how many of them in any order among themselves.
+
+        Drops what was expected before. So many are made ready that nothing is waited for while others are used, and
+        that the link is never idle while the last of those needed together come.
+        """
+        self._expected, self._most_coming = deque(shards), together + max(1, self._settings.ahead)
         self._fetch_ahead()
 
     def get(self, shard: int) -> memoryview:
@@ -107,7 +112,7 @@ class Stage:
     def _fetch_ahead(self) -> None:
         if self._pool is None:
             return
-        while self._expected and len(self._coming) < self._settings.ahead:
+        while self._expected and len(self._coming) < self._most_coming:
             shard = self._expected.popleft()
             if shard not in self._mapped and shard not in self._coming:
                 self._coming[shard] = self._pool.submit(self._fetched, shard)
