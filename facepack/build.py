@@ -380,6 +380,8 @@ def command(
             prepared = prepare(configuration, src=src)
             _warn(prepared)
             show_plan(prepared.plan)
+            if not prepared.plan.shards:
+                terminal.warn(f"none of the images is in {src}: there is nothing to build from yet")
             return
         summary(build(configuration, place=place))
 

@@ -164,6 +164,7 @@ def test_no_image_at_all_exits_1(celeba: Path, tmp_path: Path) -> None:
     planned = facepack("build", "celeba", "--src", tmp_path, "--dry-run")
     assert planned.returncode == 0
     assert "300 rows in 0 shards" in planned.stdout
+    assert f"none of the images is in {tmp_path}" in planned.stderr
 
 
 def test_no_row_of_a_class_exits_1(tmp_path: Path) -> None:

@@ -42,6 +42,13 @@ def test_page_tells_what_the_files_say(run: Path) -> None:
     assert "waiting for the loader" in read.text
 
 
+def test_page_and_plots_go_where_they_are_asked_for(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pages" / "mine.html"
+    assert report.write(run, out=out) == out
+    assert out.read_bytes() == report.write(run).read_bytes()
+    assert sorted(path.name for path in out.parent.glob("*.png")) == sorted(path.name for path in run.glob("*.png"))
+
+
 def test_page_loads_nothing_and_shows_every_mistake(run: Path) -> None:
     path = report.write(run)
     read = page(path)

@@ -15,6 +15,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda. [the GPU, if there is one]")]
 Open = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
 
+_COMPARE_FILE = Path("compare.html")
 _NEEDED = ("torch", "torchvision", "nvidia.dali", "lightning_fabric", "sklearn", "skimage", "tensorboard")
 
 
@@ -211,7 +212,9 @@ def recipes(
 
 def report(
     given: Annotated[list[Path], typer.Argument(metavar="RUN [RUN...]", help="Folders of runs.")],
-    out: Annotated[Path, typer.Option(help="The page that compares several runs.")] = Path("compare.html"),
+    out: Annotated[
+        Path | None, typer.Option(help="The page. [report.html in the run; compare.html for several]")
+    ] = None,
     show: Open = False,
     debug: Debug = False,
 ) -> None:
@@ -223,7 +226,8 @@ def report(
         check_installed()
         from trainer import report as reporting
 
-        path = reporting.write(given[0]) if len(given) == 1 else reporting.compare(given, out=out)
+        is_one = len(given) == 1
+        path = reporting.write(given[0], out=out) if is_one else reporting.compare(given, out=out or _COMPARE_FILE)
         terminal.out.print(f"{path}", soft_wrap=True)
         if show:
             reporting.opened(path)

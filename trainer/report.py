@@ -133,15 +133,16 @@ class Page:
     num_hidden_classes: int = 0
 
 
-def write(folder: Path) -> Path:
-    """Write report.html and its plots as PNG into the folder of a run."""
-    page = page_of(folder)
-    store = Store(str(folder))
+def write(folder: Path, *, out: Path | None = None) -> Path:
+    """Write the page of a run, report.html in its folder unless `out` says otherwise, and its plots as PNG beside."""
+    page, out = page_of(folder), out or folder / runs.REPORT_FILE
+    store = Store(str(out.parent))
+    store.make()
     for plot in page.plots:
         store.write(f"{plot.name}.png", plot.png)
     content = rendered(Path(__file__).with_name("report.html"), page=page, splits=_SPLITS)
-    store.write(runs.REPORT_FILE, content.encode("utf-8", "backslashreplace"))
-    return folder / runs.REPORT_FILE
+    store.write(out.name, content.encode("utf-8", "backslashreplace"))
+    return out
 
 
 def compare(folders: list[Path], *, out: Path, title: str = "") -> Path:
@@ -170,7 +171,9 @@ def compare(folders: list[Path], *, out: Path, title: str = "") -> Path:
         "score": score,
     }
     content = rendered(Path(__file__).with_name("compare.html"), **shown)
-    Store(str(out.parent)).write(out.name, content.encode("utf-8", "backslashreplace"))
+    store = Store(str(out.parent))
+    store.make()
+    store.write(out.name, content.encode("utf-8", "backslashreplace"))
     return out
 
 
