@@ -42,6 +42,7 @@ CASES = {
     "celeba_rarest4": ("celeba", {"classes": "rarest4", "size": "64", "split": "90/5/5"}),
     "simpsons_cnn": ("simpsons", {"size": "64", "limit": 3000}),
     "simpsons_modern": ("simpsons", {"size": "32"}),
+    "celeba_attributes": ("celeba", {"size": "192", "limit": 2000, "split": "90/5/5"}),
     "celeba_attributes_modern": ("celeba", {"size": "96x112", "limit": 60000, "split": "90/5/5"}),
 }
 """Recipe: dataset, and how it is built here."""
