@@ -245,7 +245,7 @@ def _text_table(
 
     if repeated := [name for name in names if names.count(name) > 1]:
         raise JobError(f"{path}: two columns are called {repeated[0]!r}")
-    if not bytes(content).strip():
+    if re.search(rb"\S", content) is None:
         return pa.schema([(name, types[name]) for name in names]).empty_table()
     try:
         table = parse(use_threads=True)

@@ -308,11 +308,9 @@ def _json_pairs(name: str, column: pa.Array) -> _Part:
         texts = [_as_json(value) for value in encoded.dictionary.to_pylist()]
     prefix = f",{_as_json(name)}:"
     pairs = [prefix + text for text in texts]
-    return (
-        _Part([*pairs, ""], encoded.indices.fill_null(len(pairs)))
-        if column.null_count
-        else _Part(pairs, encoded.indices)
-    )
+    if column.null_count == 0:
+        return _Part(pairs, encoded.indices)
+    return _Part([*pairs, ""], encoded.indices.fill_null(len(pairs)))
 
 
 def _table(task: ShardTask, rows: _Rows, result: ShardResult) -> pa.Table:

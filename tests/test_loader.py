@@ -489,7 +489,8 @@ def test_fetched_shard_that_somebody_changed_is_named_with_its_remedy(proxy: Pro
 
 def test_first_batch_waits_for_one_shard_alone(proxy: Proxy, tmp_path: Path) -> None:
     staging = StagingSettings(cache_folder=str(tmp_path), ahead=1)
-    with Loader("s3://loader/build", split="train", batch_size=16, augment=(), staging=staging) as loader:
+    feed = FeedSettings(window_shards=1)
+    with Loader("s3://loader/build", split="train", batch_size=16, augment=(), staging=staging, feed=feed) as loader:
         engine_off = iter(loader)
         next(engine_off)
         assert proxy.count("GET", ".tar") <= 5  # prefetched batches, and one shard ahead

@@ -133,10 +133,34 @@ def test_shards_needed_together_are_all_under_way_while_the_last_is_waited_for(
 ) -> None:
     num_shards = len(records(build))
     assert num_shards >= 10
-    stage = staged(build, tmp_path, ahead=2)
+    stage = staged(build, tmp_path, ahead=1)
     stage.expect(list(range(num_shards)), together=8)
-    stage.get(7)  # fetched two at once, in order: all before it were asked for, without anybody waiting for them
+    stage.get(7)  # fetched one after the other: all before it are here, without anybody waiting for them
     assert proxy.count("GET", ".tar") >= 8
+    stage.close()
+
+
+def test_shards_that_nobody_asks_for_any_more_do_not_hold_others_back(
+    build: Path, proxy: Proxy, tmp_path: Path
+) -> None:
+    num_shards = len(records(build))
+    stage = staged(build, tmp_path, ahead=2)
+    stage.expect(list(range(num_shards)))
+    stage.expect(list(range(num_shards - 1, 5, -1)))
+    stage.get(num_shards - 1)
+    stage.get(num_shards - 3)
+    stage.close()
+    asked = {path.rpartition("/")[2] for verb, path in proxy.requests if verb == "GET"}
+    assert {records(build)[number].name for number in (num_shards - 1, num_shards - 2, num_shards - 3)} <= asked
+
+
+def test_shard_taken_again_from_the_cache_is_not_taken_for_checked(build: Path, proxy: Proxy, tmp_path: Path) -> None:
+    stage = staged(build, tmp_path)
+    check(stage, build, [0])
+    assert stage.is_checked(0)
+    stage.keep_only(set())
+    check(stage, build, [0])
+    assert not stage.is_checked(0)
     stage.close()
 
 

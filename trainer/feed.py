@@ -85,7 +85,16 @@ class Feed:
 
     def shard_order(self, epoch: int, *, consumed: int = 0) -> Positions:
         """Shards in the order in which an epoch needs them; of its rest, where samples were seen already."""
-        return np.concatenate([np.empty(0, np.int64), *(one.shards for one in self._windows(epoch, consumed))])
+        shards = [window.shards for window in self._windows(epoch, consumed)]
+        if consumed and shards:  # of the window that was begun, those that still have samples
+            _, rest = next(self._samples(epoch, consumed))
+            shards[0] = shards[0][np.isin(shards[0], rest)]
+        return np.concatenate([np.empty(0, np.int64), *shards])
+
+    @property
+    def most_together(self) -> int:
+        """The most shards whose samples are mixed."""
+        return min(self._window or len(self._stops), len(self._stops)) if self._shuffle else 1
 
     def batches(
         self, epoch: int, *, batch_size: int, consumed: int = 0, rank: int = 0, world_size: int = 1, pad: bool = False
@@ -123,7 +132,7 @@ class Feed:
                 positions, of_shards = positions[new], of_shards[new]
             yield positions[window.consumed :], of_shards[window.consumed :]
 
-    def _windows(self, epoch: int, consumed: int) -> Iterator["_Window"]:
+    def _windows(self, epoch: int, consumed: int) -> Iterator[_Window]:
         """The windows of an epoch; those consumed before are left out without being drawn."""
         order = np.arange(len(self._stops), dtype=np.int64)
         if self._shuffle:

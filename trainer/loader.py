@@ -235,7 +235,6 @@ class Loader:
         return "ram"
 
     def _running(self) -> "_Runner":
-        window = self._settings.window_shards or _REMOTE_WINDOW_SHARDS
         if self._stage is None:
             self._stage = Stage(self._store, self._samples.records, settings=self._staging)
         if self._runner is None:
@@ -244,11 +243,11 @@ class Loader:
             self._runner = _Runner(
                 self._plan, self._pixels, reader, engine=self._engine, batch_size=part_size, seed=self._seed
             )
-            self._runner.kept_shards = 2 * window
+            self._runner.kept_shards = 2 * (self._settings.window_shards or _REMOTE_WINDOW_SHARDS)
         if self._store.is_remote:
             order = self._feed.shard_order(self._epoch, consumed=self._consumed).tolist()
             needed = [shard for shard in order if not self._pixels.has_shard(shard, self._samples)]
-            self._stage.expect(needed, together=window)
+            self._stage.expect(needed, together=self._feed.most_together)
         return self._runner
 
     def _parts(self, epoch: int, consumed: int) -> Iterator[Part]:
@@ -434,7 +433,10 @@ class _Pixels:
 
 
 class _Reader:
-    """Reads samples out of staged shards: encoded bytes, or pixels of raw builds; checks each when it is first read."""
+    """Reads samples out of staged shards: encoded bytes, or pixels of raw builds.
+
+    Each is checked when it is first read, unless its whole shard has just been.
+    """
 
     def __init__(self, samples: _Samples, stage: Stage, *, verify: bool) -> None:
         self._samples, self._stage = samples, stage

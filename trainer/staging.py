@@ -35,7 +35,7 @@ class StagingSettings:
     attempts: int = 4
     """Tries per shard, with growing waits between them, before the loader gives up."""
     verify: bool = True
-    """Check shards as they are fetched, and samples of others when they are first read, against their sha256."""
+    """Check samples when they are first read against their sha256, but for shards just fetched, which always are."""
 
 
 class Stage:
@@ -50,7 +50,7 @@ class Stage:
         self._mapped: dict[int, memoryview] = {}
         self._coming: dict[int, Future[memoryview]] = {}
         self._expected: deque[int] = deque()
-        self._most_coming = 0
+        self._most_coming = self._most_cached = 0
         self._checked: set[int] = set()
         self._stopped = threading.Event()
         self._pool: ThreadPoolExecutor | None = None
@@ -62,6 +62,7 @@ class Stage:
                 raise UsageError(
                     f"cache_bytes {limit:,}: shard {largest.name} alone takes {largest.num_bytes:,}; give it more"
                 )
+            self._most_cached = limit // max(1, largest.num_bytes)
             self._cache = Cache(_folder(settings.cache_folder), limit_bytes=limit)
             self._pool = ThreadPoolExecutor(max(1, settings.ahead), thread_name_prefix="facepack-fetch")
 
@@ -71,7 +72,11 @@ class Stage:
         Drops what was expected before. So many are made ready that nothing is waited for while others are used, and
         that the link is never idle while the last of those needed together come.
         """
-        self._expected, self._most_coming = deque(shards), together + max(1, self._settings.ahead)
+        self._expected = deque(shards)
+        for shard in self._coming.keys() - set(self._expected):  # nobody will ask for it
+            self._coming.pop(shard).cancel()
+        ahead = max(1, self._settings.ahead)
+        self._most_coming = min(together + ahead, max(ahead, self._most_cached))
         self._fetch_ahead()
 
     def get(self, shard: int) -> memoryview:
@@ -141,6 +146,7 @@ class Stage:
             self._checked.add(shard)  # or the cache raises, and gives no shard
 
         for attempt in range(1, attempts + 1):
+            self._checked.discard(shard)  # what the cache has may be changed since
             try:
                 return self._cache.get(record, stream, stopped=self._stopped)
             except FileNotFoundError as error:
