@@ -142,6 +142,17 @@ def test_two_runs_with_one_seed_are_equal_bit_for_bit_and_seeds_differ(build: Pa
     assert not same(first[:half], first[half:])
 
 
+@pytest.mark.parametrize("cache", ["none", "ram"])
+def test_size_of_batches_changes_no_image(build: Path, cache: Any) -> None:
+    def images(batch_size: int) -> torch.Tensor:
+        augment = (RandomResizedCrop(scale=(0.5, 1.0)), *RANDOM)
+        loader = Loader(build, split="train", batch_size=batch_size, augment=augment, cache=cache)
+        return torch.cat([batch.images for _ in range(2) for batch in loader])
+
+    # Small ones are made several at once.
+    assert torch.equal(images(3), images(500))
+
+
 def test_batches_that_are_kept_stay_as_they_were(build: Path) -> None:
     batches = list(Loader(build, split="train", batch_size=8, augment=RANDOM))
     copies = [batch.images.clone() for batch in batches]

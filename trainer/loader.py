@@ -7,10 +7,12 @@ for batch in Loader("builds/celeba-rarest4", split="train", batch_size=256):
 """
 
 import hashlib
+import math
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -37,7 +39,8 @@ _REMOTE_WINDOW_SHARDS = 16
 _CACHE_SHARE = 0.4
 """Of the memory that is free, what the cache takes when it is left to us."""
 _NPY_MAGIC_BYTES = 10
-_DRAWN_AT_ONCE = 512
+_RUN_IMAGES, _RUN_BYTES = 512, 16_000_000
+"""Small batches are made several at once, up to this much: a run of DALI costs as much as a good many small images."""
 _STATE_VERSION = 1
 
 
@@ -493,33 +496,40 @@ class _Runner:
     ) -> None:
         self._plan, self._pixels, self._reader, self._seed = plan, pixels, reader, seed
         self._parts: Iterator[Part] = iter(())
-        self._drawn: deque[tuple[Part, list[npt.NDArray[Any]]]] = deque()
-        self._sent: list[Part] = []
+        self._sent: deque[list[Part]] = deque()
+        self._ready: deque[tuple[torch.Tensor, Part]] = deque()
+        self._num_next = 1
         self._epoch = 0
         self._recent: dict[int, None] = {}
         self._stopped = False
         self._error: Exception | None = None
         self._decoding: Pipeline | None = None
         self._coming: list[Host] = []
-        samples = reader.samples
+        image_bytes = math.prod(plan.given_size) * 3 * (4 if plan.whole.normalizes else 1)
+        self._batches_per_run = max(1, min(_RUN_IMAGES, _RUN_BYTES // image_bytes) // batch_size)
+        most = self._batches_per_run * batch_size
         if pixels.is_used:
-            self._main = Pipeline(plan.rest, batch_size=batch_size, engine=engine, source=self._from_kept)
-            if not samples.is_raw or plan.fixed.augmentations:
+            self._main = Pipeline(plan.rest, batch_size=most, engine=engine, source=self._from_kept)
+            if not reader.samples.is_raw or plan.fixed.augmentations:
                 one = Engine(engine.device, engine.num_threads, 1)
-                self._decoding = Pipeline(plan.fixed, batch_size=batch_size, engine=one, source=self._to_keep)
+                self._decoding = Pipeline(plan.fixed, batch_size=most, engine=one, source=self._to_keep)
         else:
-            self._main = Pipeline(plan.whole, batch_size=batch_size, engine=engine, source=self._from_shards)
+            self._main = Pipeline(plan.whole, batch_size=most, engine=engine, source=self._from_shards)
 
     def begin(self, parts: Iterator[Part], *, epoch: int) -> None:
         """Start on the rest of an epoch."""
         self._parts, self._epoch, self._stopped, self._error = parts, epoch, False, None
-        self._drawn.clear()
-        self._sent = []
+        self._num_next = 1  # and then more and more, so that the first batch waits for no other
+        self._sent.clear()
+        self._ready.clear()
 
     def next(self) -> tuple[torch.Tensor, Part]:
         """The next batch; `StopIteration` at the end of the epoch."""
-        images = self._main.run()
-        return images, self._sent.pop(0)
+        if not self._ready:
+            images, parts = self._main.run(), self._sent.popleft()
+            sizes = [len(part.positions) for part in parts]
+            self._ready.extend(zip(torch.split(images, sizes), parts, strict=True))
+        return self._ready.popleft()
 
     def abandon(self) -> None:
         """Throw away what is under way."""
@@ -531,50 +541,38 @@ class _Runner:
         if self._error is not None:
             return self._error
         samples = self._reader.samples
-        shards = sorted({samples.records[shard].name for part in self._sent for shard in part.shards.tolist()})
+        under_way = {shard for parts in self._sent for part in parts for shard in part.shards.tolist()}
+        shards = sorted(samples.records[shard].name for shard in under_way)
         cause = str(error).strip().splitlines()
         return JobError(f"{', '.join(shards[:4])}: a sample cannot be decoded ({cause[0] if cause else error})")
 
-    def _part(self) -> tuple[Part, list[npt.NDArray[Any]]]:
-        """The next part, and the random parameters of its images."""
-        if self._stopped:
-            raise StopIteration
-        if not self._drawn:
-            self._draw()
-        part, inputs = self._drawn.popleft()
-        self._sent.append(part)
-        return part, inputs
-
-    def _draw(self) -> None:
-        """Parameters of so many parts at once that numpy's calls cost little: each image has a number of its own."""
-        parts: list[Part] = []
-        for part in self._parts:
-            parts.append(part)
-            if sum(len(one.positions) for one in parts) >= _DRAWN_AT_ONCE:
-                break
+    def _run(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], list[npt.NDArray[Any]]]:
+        """Positions, shards and random parameters of the next run."""
+        parts = [] if self._stopped else list(islice(self._parts, self._num_next))
         if not parts:
             raise StopIteration
-        positions = np.concatenate([part.positions for part in parts])
+        self._num_next = min(2 * self._num_next, self._batches_per_run)
+        self._sent.append(parts)
+        positions, shards, numbers = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("positions", "shards", "numbers")
+        )
         graph, sizes = self._plan.whole, self._reader.samples.sizes[positions]
         if self._pixels.images is not None:
             height, width = self._pixels.images.shape[1:3]
             graph, sizes = self._plan.rest, np.broadcast_to(np.array([width, height], np.int64), sizes.shape)
-        numbers = np.concatenate([part.numbers for part in parts])
         inputs, _ = graph.inputs(seed=self._seed, epoch=self._epoch, numbers=numbers, sizes=sizes)
-        ends = np.cumsum([len(part.positions) for part in parts])
-        cut = [np.split(values, ends[:-1]) for values in inputs.values()]
-        self._drawn.extend((part, [values[number] for values in cut]) for number, part in enumerate(parts))
+        return positions, shards, list(inputs.values())
 
     def _from_shards(self) -> Host:
-        part, inputs = self._part()
-        return self._read(part.positions, part.shards), *inputs
+        positions, shards, inputs = self._run()
+        return self._read(positions, shards), *inputs
 
     def _from_kept(self) -> Host:
-        part, inputs = self._part()
-        missing = ~self._pixels.is_kept[part.positions]
+        positions, shards, inputs = self._run()
+        missing = ~self._pixels.is_kept[positions]
         if missing.any():
-            self._keep(part.positions[missing], part.shards[missing])
-        return self._pixels.gathered(part.positions), *inputs
+            self._keep(positions[missing], shards[missing])
+        return self._pixels.gathered(positions), *inputs
 
     def _keep(self, positions: npt.NDArray[np.int64], shards: npt.NDArray[np.int64]) -> None:
         """Decode images for the first time and keep them."""
