@@ -360,10 +360,10 @@ def _with_opencv(*batch: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
     A batch is images, and for each start, part and size as `_slice` and `Resize` give them.
     """
     found = []
-    for image, start, part, size in zip(*batch, strict=True):
-        (top, left), (height, width) = start.tolist(), part.tolist()
+    numbers = [np.stack(one).astype(int).tolist() for one in batch[1:]]
+    for image, (top, left), (height, width), size in zip(batch[0], *numbers, strict=True):
         cut = image[top : top + height, left : left + width]
-        found.append(cv2.resize(cut, size[::-1].astype(int).tolist(), interpolation=cv2.INTER_LINEAR))
+        found.append(cv2.resize(cut, size[::-1], interpolation=cv2.INTER_LINEAR))
     return found
 
 
