@@ -68,13 +68,14 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A complete build, and how it went: images of this run alone, seconds of packing and of everything else."""
+    """A complete build, and how it went: images of this run, seconds of packing, of all else, of planning in that."""
 
     build: Build
     location: str
     num_images: int = 0
     packing_s: float = 0.0
     other_s: float = 0.0
+    planning_s: float = 0.0
     num_kept_shards: int = 0
 
 
@@ -109,6 +110,7 @@ def build(configuration: Configuration, *, place: Place) -> Outcome:
     begun = time.time()
     configuration, aligner = _with_aligner(configuration, place)
     prepared = prepare(configuration, src=place.src)
+    planning_s = time.time() - begun
     _warn(prepared)
     with _fetch_offered(prepared.description, place.src):
         _check_classes(prepared)
@@ -138,7 +140,7 @@ def build(configuration: Configuration, *, place: Place) -> Outcome:
         for name in resume.strays(store, tasks):
             store.delete(name)
         made = _finish(prepared, store, [results[task.name] for task in tasks])
-    return Outcome(made, place.out, num_images, packing_s, time.time() - begun - packing_s, num_kept)
+    return Outcome(made, place.out, num_images, packing_s, time.time() - begun - packing_s, planning_s, num_kept)
 
 
 def _is_complete(prepared: Prepared, store: Store, tasks: list[ShardTask]) -> bool:
