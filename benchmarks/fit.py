@@ -186,14 +186,14 @@ def all_figures(results: Raw) -> list[Figure]:
 def markdown(results: Raw) -> str:
     """The tables with what was measured on what."""
     busy = [one for case in results["cases"].values() for one in case["others_cores"]]
-    repeats = len(next(iter(results["cases"].values()))["epochs"])
+    repeats = min(len(case["epochs"]) for case in results["cases"].values())
     lines = [
         "# Fit",
         "",
         figures.headline(results, command="python benchmarks/fit.py", others_cores=busy),
         "",
         f"- versions: {', '.join(f'{name} {number}' for name, number in results['versions'].items())}",
-        f"- median of {repeats} epochs that take turns (smallest to largest); ratios within each turn.",
+        f"- median of at least {repeats} epochs that take turns (smallest to largest); ratios within each turn.",
         *figures.tables(all_figures(results)),
     ]
     return "\n".join(lines) + "\n"
@@ -222,7 +222,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--celeba", type=Path, default=Path("data/celeba"))
     parser.add_argument("--simpsons", type=Path, default=Path("data/simpsons"))
-    parser.add_argument("--recipe", action="append", choices=CASES, help="only this one; repeatable")
+    parser.add_argument("--recipe", action="append", choices=CASES, help="measure only this one again; repeatable")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", help="folder to write to")
     parser.add_argument("--report-only", action="store_true", help="table and plot from the JSON that is there")
@@ -231,6 +231,8 @@ def main() -> None:
     if not chosen.report_only:
         sources = {"celeba": chosen.celeba.resolve(), "simpsons": chosen.simpsons.resolve()}
         results = measure(sources, names=chosen.recipe or list(CASES), repeats=chosen.repeats)
+        if chosen.recipe and file.exists():
+            results["cases"] = json.loads(file.read_text())["cases"] | results["cases"]
         chosen.results.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(results, indent=1) + "\n")
     results = json.loads(file.read_text())
