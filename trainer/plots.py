@@ -53,6 +53,8 @@ def curves(name: str, title: str, lines: Sequence[Line], *, what: str) -> Plot:
             axis.plot([x], [y], marker="o", markersize=6, color=colour)
             below = y > line.values[0]  # a curve that climbs leaves room below it
             offset = (6 if x < 0.8 * len(line.values) else -6, -15 if below else 8)
+            if x == len(line.values):  # beside the curves, where it crosses none
+                offset = (8, -4)
             side = "left" if offset[0] > 0 else "right"
             if is_crowded:
                 continue
