@@ -416,6 +416,17 @@ while True:
         assert process.returncode != 0
 
 
+def test_program_that_looks_at_one_batch_ends_in_silence(build: Path) -> None:
+    program = f"""
+from trainer.loader import Loader
+batches = iter(Loader({str(build)!r}, split="train", batch_size=4))
+print(len(next(batches).rows))
+"""
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "4\n", "")
+
+
 @pytest.mark.gpu
 def test_gpu_gives_the_batches_of_the_cpu(build: Path) -> None:
     if not torch.cuda.is_available():

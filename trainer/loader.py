@@ -9,6 +9,7 @@ for batch in Loader("builds/celeba-rarest4", split="train", batch_size=256):
 import hashlib
 import math
 import os
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -170,7 +171,8 @@ class Loader:
             self._runner = None  # DALI's pipelines do not survive an error
             raise runner.explained(error) from error
         finally:
-            if not ended and self._runner is not None:
+            # As Python ends, DALI has gone already; an iterator that was left open is closed only then.
+            if not ended and self._runner is not None and not sys.is_finalizing():
                 runner.abandon()
         self._epoch, self._consumed = epoch + 1, 0
 
