@@ -42,7 +42,7 @@ def own_face_modern() -> Recipe:
     return modern(
         own_face(),
         build="facepack build folder --src my-photos --align crop --margin 50% --size 112",
-        network="small_resnet(widths=(32, 64, 128, 256), stem_stride=2, places=4, dropout=0.5)",
+        network="small_resnet(widths=(48, 96, 192, 384), stem_stride=2, places=4, dropout=0.5)",
         augment=(
             RandomResizedCrop((112, 96), scale=(0.5, 1.0)),
             RandomRotation(10),
