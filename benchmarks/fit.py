@@ -28,7 +28,7 @@ from torch import nn
 
 from facepack.build import Place, build
 from facepack.manifest import Configuration
-from trainer import fit, models, optim, recipes
+from trainer import fit, memory, models, optim, recipes
 from trainer.augment import Normalize
 from trainer.data import Data, Placement
 from trainer.loader import Batch
@@ -158,7 +158,8 @@ def measure(sources: dict[str, Path], *, names: list[str], repeats: int) -> Raw:
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
             source = sources[CASES[name][0]]
-            results["cases"][name] = measure_case(name, source=source, folder=Path(folder), repeats=repeats)
+            with memory.kept(torch.device("cpu")):  # as `facepack train` does
+                results["cases"][name] = measure_case(name, source=source, folder=Path(folder), repeats=repeats)
             print(name, results["cases"][name], flush=True)
     return results
 

@@ -29,7 +29,7 @@ ORDER = [
 """A module may import those of earlier lines."""
 
 TRAINER_ORDER = [
-    ["draws", "targets", "staging", "calls", "checkpoint", "plots", "progress", "layers"],
+    ["draws", "targets", "staging", "calls", "checkpoint", "plots", "progress", "layers", "memory"],
     ["feed", "augment", "task", "models"],
     ["pipeline", "recipe", "metrics"],
     ["loader", "recipes", "optim", "stopping"],

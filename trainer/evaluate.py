@@ -18,7 +18,7 @@ from torch import nn
 from facepack import manifest
 from facepack.errors import JobError, UsageError
 from facepack.storage import Store
-from trainer import checkpoint, metrics, models
+from trainer import checkpoint, memory, metrics, models
 from trainer import run as runs
 from trainer.data import Data, Mixture, Placement
 from trainer.loader import Loader
@@ -199,7 +199,7 @@ def evaluate(
             raise UsageError(f"{opened.location}: images of {size} pixels; {folder} was trained on {expected}")
     found = {}
     for split, loader in loaders.items():
-        with loader:
+        with loader, memory.kept(device):
             answered = answers(trained.network, loader, run=run)
         assert answered is not None
         found[split] = answered

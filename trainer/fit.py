@@ -23,7 +23,7 @@ from facepack import terminal
 from facepack.errors import JobError, UsageError
 from facepack.lock import held
 from facepack.storage import Store
-from trainer import checkpoint, evaluate, layers, models, optim, weights
+from trainer import checkpoint, evaluate, layers, memory, models, optim, weights
 from trainer import run as runs
 from trainer.data import Data, Mixture, Placement
 from trainer.evaluate import Trained
@@ -80,9 +80,10 @@ def fit(recipe_name: str, recipe: Recipe, *, data: str, out: Path, settings: Set
         Store(str(out)).make()
     with held(Store(str(out)), what="run") if fabric.is_global_zero else nullcontext():
         try:
-            trainer.set_up()
-            trainer.train()
-            return trainer.finish()
+            with memory.kept(fabric.device):
+                trainer.set_up()
+                trainer.train()
+                return trainer.finish()
         except torch.OutOfMemoryError as error:
             raise JobError(f"the GPU has too little memory: --set batch_size={recipe.batch_size // 2}") from error
 
