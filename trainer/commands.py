@@ -61,23 +61,27 @@ def train(
     """
     with terminal.errors_as_lines(debug=debug):
         check_installed()
+        from facepack.manifest import read_build
         from facepack.storage import is_url
-        from trainer import fit, recipes
+        from trainer import recipes
         from trainer import run as runs
 
-        where = fit.Settings(device=device, save_every_s=save_every, wandb=wandb)
         if resume is not None:
             if recipe or out or settings:
                 raise UsageError("--resume RUN: the run says what is trained; leave out RECIPE, --out and --set")
             run = runs.read(resume)
-            data = data or run.data.location
-            return trained(run.recipe_name, run.recipe, data=data, out=resume, where=where, show=show)
-        if not recipe or not data:
-            raise UsageError("give RECIPE and --data BUILD, or --resume RUN; facepack recipes lists the recipes")
-        if is_url(out):
-            raise UsageError(f"--out {out}: a run is kept in a folder; builds are read from URLs")
-        chosen = recipes.load(recipe, settings or [])
-        return trained(recipe, chosen, data=data, out=Path(out or f"runs/{recipe}"), where=where, show=show)
+            name, chosen, folder, data = run.recipe_name, run.recipe, resume, data or run.data.location
+        else:
+            if not recipe or not data:
+                raise UsageError("give RECIPE and --data BUILD, or --resume RUN; facepack recipes lists the recipes")
+            if is_url(out):
+                raise UsageError(f"--out {out}: a run is kept in a folder; builds are read from URLs")
+            name, chosen, folder = recipe, recipes.load(recipe, settings or []), Path(out or f"runs/{recipe}")
+            read_build(data)  # what is wrong is said at once, before the rest is imported
+        from trainer import fit
+
+        where = fit.Settings(device=device, save_every_s=save_every, wandb=wandb)
+        return trained(name, chosen, data=data, out=folder, where=where, show=show)
 
 
 def trained(name: str, recipe: Any, *, data: str, out: Path, where: Any = None, show: bool = False) -> None:
