@@ -45,7 +45,8 @@ def celeba_attributes_modern() -> Recipe:
 
     Reached on 10,000 images of 89x109 (--limit 60000 --split 90/5/5, 8,979 to train on): accuracy 0.906 on test, 0.905
     on valid (0.805 and 0.803 for the commoner answers), balanced accuracy 0.855, average precision 0.737; 27 minutes on
-    two cores of an AMD EPYC. Two thirds as wide, (32, 64, 128, 256), it reaches 0.904 and 0.906 in 13 minutes.
+    two cores of an AMD EPYC. Two thirds as wide, (32, 64, 128, 256), it reached 0.904 and 0.906 in 13 minutes on
+    another split, without --limit: which is better is not known.
     """
     return modern(
         celeba_attributes(),
