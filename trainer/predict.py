@@ -21,7 +21,7 @@ from trainer import evaluate, plots
 from trainer import run as runs
 from trainer.augment import Normalize
 from trainer.evaluate import Trained
-from trainer.pipeline import Engine, Graph, Pipeline
+from trainer.pipeline import Engine, Graph, Host, Pipeline
 from trainer.plots import Panel
 from trainer.run import Run
 
@@ -80,12 +80,14 @@ class Predictor:
         self.name = name or folder.absolute().name
         self.run: Run = runs.read(folder)
         self._trained: Trained = evaluate.load(folder, self.run, device=device)
-        self._device = device
         configuration = self.run.data.configuration
         file = align.landmarks_file(landmarks) if configuration.align == "chip" else None
         if file is not None and align.digest_of(file) != configuration.landmarks:
             raise UsageError(f"{file}: another landmark model than {folder} was trained with")
         self._aligner = Aligner.of(configuration, landmarks=file)
+        self._graph = _graph(self.run)
+        self._coming: list[Host] = []
+        self._pipeline = Pipeline(self._graph, batch_size=1, engine=Engine(device, 1, 1), source=self._coming.pop)
 
     def __call__(self, photo: Path, *, all_faces: bool = False) -> list[Answer]:
         """Answers for the one face of a photo, or for `all_faces`; a photo without an answer says why."""
@@ -135,24 +137,17 @@ class Predictor:
 
     def _normalised(self, sample: Sample) -> torch.Tensor:
         """The image as the loader would give it: decoded and normalised by the same pipeline, (1, 3, height, width)."""
-        run = self.run
-        steps = run.pixels.filled(run.recipe.eval_augment)
-        last = steps[-1]
-        assert isinstance(last, Normalize) and last.mean is not None and last.std is not None
-        is_encoded = run.data.configuration.encoding != "raw"
-        graph = Graph(steps, 0, is_encoded, tuple(last.mean), tuple(last.std))
         height, width = sample.image_hwc.shape[:2]
         sizes = np.array([[width, height]], np.int64)
-        inputs, after = graph.inputs(seed=0, epoch=0, numbers=np.zeros(1, np.int64), sizes=sizes)
+        inputs, after = self._graph.inputs(seed=0, epoch=0, numbers=np.zeros(1, np.int64), sizes=sizes)
+        run = self.run
         if (int(after[0, 1]), int(after[0, 0])) != run.size_px:
             raise UsageError(f"{width}x{height} pixels, but it was trained on {run.size_px[1]}x{run.size_px[0]}")
         content = np.frombuffer(sample.content, np.uint8)
-        if not is_encoded:
+        if not self._graph.is_encoded:
             content = np.ascontiguousarray(sample.image_hwc[:, :, ::-1])
-        coming = [([content], *inputs.values())]
-        engine = Engine(self._device, 1, 1)
-        pipeline = Pipeline(graph, batch_size=1, engine=engine, source=lambda: _next(coming))
-        return pipeline.run()
+        self._coming.append(([content], *inputs.values()))
+        return self._pipeline.run()
 
     def _in_words(self, said: npt.NDArray[np.float32]) -> tuple[tuple[str, float], ...]:
         run = self.run
@@ -166,10 +161,12 @@ class Predictor:
         return tuple((run.names[number], float(said[number])) for number in order)
 
 
-def _next(coming: list[Any]) -> Any:
-    if not coming:
-        raise StopIteration
-    return coming.pop()
+def _graph(run: Run) -> Graph:
+    """What is done to an image of a run's build before its network sees it."""
+    steps = run.pixels.filled(run.recipe.eval_augment)
+    last = steps[-1]
+    assert isinstance(last, Normalize) and last.mean is not None and last.std is not None
+    return Graph(steps, 0, run.data.configuration.encoding != "raw", tuple(last.mean), tuple(last.std))
 
 
 def photos_of(given: Sequence[str]) -> list[Path]:
