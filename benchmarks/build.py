@@ -19,6 +19,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -282,6 +283,13 @@ def build_with(workers: int) -> Callable[[Tree, Settings], Raw]:
     return run
 
 
+def builds_at_once(tree: Tree, settings: Settings) -> Raw:
+    """A measurement of one whole build without Ray per core, all at once: the images of all in the longest packing."""
+    with ThreadPoolExecutor(NUM_CORES) as pool:
+        runs = list(pool.map(lambda _: build_with(0)(tree, settings), range(NUM_CORES)))
+    return {"num_images": sum(run["num_images"] for run in runs), "seconds": max(run["seconds"] for run in runs)}
+
+
 def _build_job(tree: Tree, settings: Settings, *, out: str, workers: int) -> Raw:
     return {"src": tree.folder, "out": f"{out}/build", "workers": workers, "size": settings.size}
 
@@ -311,6 +319,11 @@ MEASURES = {
     ),
     "workers_0": Measure(
         "facepack --workers 0", "packing in the process of the command, without Ray; one core", build_with(0)
+    ),
+    "apart": Measure(
+        "facepack --workers 0, one build per core at once",
+        "what packing would reach if work were shared out for nothing",
+        builds_at_once,
     ),
     "ray": Measure(
         "facepack on Ray, one worker per core",
@@ -551,6 +564,13 @@ def _ratios(results: Raw, length: str) -> list[Figure]:
             "the price of tar, labels, checksums and statistics",
         ),
         (
+            "apart",
+            "one_thread",
+            cores,
+            "facepack --workers 0, one build per core / (one thread x cores)",
+            "the most that a build on Ray could reach, if Ray took no time",
+        ),
+        (
             "all_cores",
             "one_thread",
             cores,
@@ -563,7 +583,7 @@ def _ratios(results: Raw, length: str) -> list[Figure]:
     ]
     found = []
     for above, below, times, label, text in rows:
-        if below not in repeats[0]:
+        if not {above, below} <= repeats[0].keys():
             continue
         pairs = zip(_each(repeats, above), _each(repeats, below), strict=True)
         values = tuple(a / (b * times) for a, b in pairs)
