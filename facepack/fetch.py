@@ -232,7 +232,7 @@ class _Job:
 
         def advance(number: int) -> None:
             nonlocal last
-            self.watch.add(path.name, 0)  # ends it where the watch was stopped
+            self.watch.check()
             if time.monotonic() - last > _LINE_EVERY_S:
                 last = time.monotonic()
                 self.watch.note(f"{path.name}: {number:,} files")
@@ -406,10 +406,14 @@ class _Watch:
                 self._tasks[name] = self._bars.add_task(name, total=num_bytes or None)
         return _Advance(self, name)
 
-    def add(self, name: str, num_bytes: int) -> None:
-        """Count bytes of a file."""
+    def check(self) -> None:
+        """End what asks here, where the watch was stopped."""
         if self._stopped:
             raise KeyboardInterrupt
+
+    def add(self, name: str, num_bytes: int) -> None:
+        """Count bytes of a file."""
+        self.check()
         with self._lock:
             self._sum += num_bytes
             now = time.monotonic()

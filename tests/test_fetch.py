@@ -17,7 +17,7 @@ from conftest import hear_interrupts
 from typer.testing import CliRunner
 from web import Web
 
-from facepack import dataset, download, fetch
+from facepack import dataset, download, fetch, terminal
 from facepack.cli import app
 from facepack.errors import JobError
 from facepack.lock import held
@@ -131,6 +131,19 @@ def test_from_nothing_to_verified_files_and_a_second_call_fetches_nothing(toys: 
         assert len(web.asked) == asked
         assert "labels.txt: 45,000 bytes, as published" in said
         assert "faces.tar.xz: 4 files" in said
+
+
+@pytest.mark.parametrize("pieces", [False, True])
+def test_on_a_terminal_bars_are_drawn_and_all_comes_as_well(
+    toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: bool
+) -> None:
+    monkeypatch.setattr(terminal.err, "_force_terminal", True)
+    with Web({"labels.txt": LABELS, **(cut_up(XZ, 3) if pieces else {"faces.tar.xz": XZ})}) as web:
+        describe(toys, labels(web), faces(web, pieces=pieces))
+        code, said = run()
+    assert code == 0, said
+    assert "in all" in said
+    assert content_of(tmp_path / "data" / "toy") == {"labels.txt": LABELS, **PHOTOS}
 
 
 def test_terms_are_shown_and_accepted_once(toys: Path, tmp_path: Path) -> None:
