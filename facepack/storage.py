@@ -10,7 +10,7 @@ import uuid
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,12 +23,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from obstore.store import LocalStore, from_url
 
-from facepack.errors import JobError
+from facepack.errors import JobError, UsageError
 
 TEMPORARY_SUFFIX = ".partial"
 _ZIP_LOCAL_HEADER_BYTES = 30
 _WRITE_BUFFER_BYTES = 1 << 20
 _READ_BUFFER_BYTES = 1 << 20
+_LARGEST_MEMBER_BYTES = 1 << 30
+"""Of what an archive states of a file, no more is believed."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Numbers of the errors of a full disk."""
 
@@ -47,6 +49,9 @@ class Store:
     """
 
     def __init__(self, location: str) -> None:
+        """Raises `UsageError` for a bucket's URL with a character that URLs take for something else."""
+        if is_url(location) and not location.startswith("http") and (odd := {"#", "?"} & set(location)):
+            raise UsageError(f"{location}: a URL cannot hold {' or '.join(sorted(odd))}; choose another name")
         self.location = location.rstrip("/") if is_url(location) else location
         # Absolute, for a Ray worker has another working directory.
         self._folder = None if is_url(location) else Path(location).absolute()
@@ -76,7 +81,8 @@ class Store:
             return sorted(_walk(str(self._folder), ""))
         with _translated(self.location):
             names = [meta["path"] for chunk in obstore.list(self._objects) for meta in chunk]
-        return sorted(name for name in names if not _is_hidden(name))
+        # A folder made in a web console is an object without a name of its own.
+        return sorted(name for name in names if name and not _is_hidden(name))
 
     def size(self, name: str) -> int:
         """Size of a file in bytes."""
@@ -100,6 +106,8 @@ class Store:
             with open(f"{self._folder}/{name}", "rb") as file:  # noqa: PTH123
                 file.seek(start)
                 return file.read(length)
+        if not length:
+            return b""
         with _translated(f"{self.location}/{name}"):
             return bytes(obstore.get_range(self._objects, name, start=start, length=length))
 
@@ -166,7 +174,8 @@ class Store:
         if self._folder is not None:
             (self._folder / name).unlink(missing_ok=True)
             return
-        with _translated(f"{self.location}/{name}"):
+        # Google's store says that it was not there, where others say nothing.
+        with suppress(FileNotFoundError), _translated(f"{self.location}/{name}"):
             obstore.delete(self._objects, name)
 
     def make(self) -> None:
@@ -304,6 +313,8 @@ class Source:
 
 def _read_member(store: Store, path: str, member: Member) -> bytes:
     """One file of an archive, checked against the archive's checksum where it has one."""
+    if member.num_bytes > _LARGEST_MEMBER_BYTES:
+        raise OSError(f"{member.archive}: {path}: {member.num_bytes:,} bytes are too many to be read in place")
     start = member.start
     if member.crc32 is not None:
         header = store.read_range(member.archive, start=start, length=_ZIP_LOCAL_HEADER_BYTES)
@@ -315,8 +326,8 @@ def _read_member(store: Store, path: str, member: Member) -> bytes:
         )
     content = store.read_range(member.archive, start=start, length=member.stored_bytes)
     if member.method == zipfile.ZIP_DEFLATED:
-        try:
-            content = zlib.decompress(content, -zlib.MAX_WBITS, member.num_bytes)
+        try:  # no more than is stated, whatever is inside
+            content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, member.num_bytes + 1)
         except zlib.error as error:
             raise OSError(f"{member.archive}: {path}: {error}") from error
     if len(content) != member.num_bytes or (member.crc32 is not None and zlib.crc32(content) != member.crc32):
@@ -365,7 +376,7 @@ def _members(store: Store, archive: str, *, into: str = "") -> dict[str, Member]
         found = _zip_members(store, archive) if archive.lower().endswith(".zip") else _tar_members(store, archive)
     except FileNotFoundError as error:
         raise JobError(f"{where}: no such file; give the folder, .zip or .tar of the dataset as --src") from error
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, UnicodeDecodeError) as error:
         raise JobError(f"{where}: a damaged archive ({error}); fetch it again") from error
     except _NotInPlaceError as error:
         raise JobError(f"{where}: {error}; unpack it and give the folder as --src") from error
@@ -404,6 +415,10 @@ def _tar_members(store: Store, archive: str) -> dict[str, Member]:
                 for info in opened
                 if info.isreg() and not info.issparse()
             }
+            # tarfile takes a damaged header for the end; the true end is a block of zeros, or that of the file.
+            file.seek(opened.offset)
+            if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+                raise tarfile.ReadError(f"no header at byte {opened.offset:,}")
             length = file.seek(0, io.SEEK_END)
     if any(member.start + member.num_bytes > length for member in members.values()):
         raise tarfile.ReadError("it ends in the middle of a file")

@@ -36,6 +36,7 @@ _DAMAGED = (
     zlib.error,
     EOFError,
     struct.error,
+    UnicodeDecodeError,
     NotImplementedError,  # what zipfile raises for a compression that it does not know
 )
 

@@ -3,12 +3,14 @@
 import io
 import tarfile
 import threading
+import tracemalloc
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from facepack.errors import JobError
+from facepack.errors import JobError, UsageError
 from facepack.storage import Source, Store, open_source
 
 FILES = {"a/1.jpg": b"one" * 1000, "a/2 (x)#3.jpg": b"two", "b/dé ü.jpg": b"\0\1\2" * 333, "labels.txt": b"text\r\n"}
@@ -95,6 +97,50 @@ def test_archive_cut_off_is_one_clear_error(tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 4])
         with pytest.raises(JobError, match="damaged archive"):
             open_source(str(path))
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_damaged_header_in_a_tar_hides_no_image(tmp_path: Path, cut: bool) -> None:
+    """What comes after it would have no row: tarfile takes such a header for the end."""
+    path = tarred(tmp_path / "x.tar")
+    with tarfile.open(path) as archive:
+        third = archive.getmembers()[2].offset
+    content = bytearray(path.read_bytes())
+    content[third + 20] ^= 1
+    path.write_bytes(content[: third + 100] if cut else content)
+    with pytest.raises(JobError, match=f"damaged archive .no header at byte {third:,}.*fetch it again"):
+        open_source(str(path))
+
+
+def test_tar_without_blocks_at_its_end_is_whole(tmp_path: Path) -> None:
+    path = tarred(tmp_path / "x.tar")
+    with tarfile.open(path) as archive:
+        last = archive.getmembers()[-1]
+    path.write_bytes(path.read_bytes()[: last.offset_data + 512])
+    check_reads_all(open_source(str(path)))
+
+
+def test_zip_entry_that_holds_more_than_it_states_is_read_no_further(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.jpg", bytes(200 << 20))
+    source = open_source(str(path))
+    for stated in (100, 1 << 40, 1 << 64):
+        member = replace(source.members["bomb.jpg"], num_bytes=stated)
+        tracemalloc.start()
+        with pytest.raises(OSError, match=r"bomb\.jpg"):
+            Source(source.store, frozenset(), {"bomb.jpg": member}).read("bomb.jpg")
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+        tracemalloc.stop()
+
+
+def test_name_in_a_zip_that_is_no_text_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("é.jpg", b"x")
+    path.write_bytes(path.read_bytes().replace("é".encode(), b"\xff\xfe"))
+    with pytest.raises(JobError, match="damaged archive"):
+        open_source(str(path))
 
 
 def test_archive_that_cannot_be_read_in_place_says_what_to_do(tmp_path: Path) -> None:
@@ -188,3 +234,17 @@ def test_place_that_cannot_be_written_is_an_os_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(NotADirectoryError):
         Store(str(tmp_path / "file")).write("x", b"")
+
+
+def test_what_is_not_there_is_deleted_on_every_store(tmp_path: Path) -> None:
+    """Google's object store answers 404 where S3 does not; obstore's file:// does, too."""
+    (tmp_path / "b").write_text("b")
+    for store in (Store(str(tmp_path)), Store(f"file://{tmp_path}")):
+        store.delete("absent")
+        assert store.list() == ["b"]
+
+
+@pytest.mark.parametrize("location", ["s3://bucket/faces#2", "gs://bucket/faces?x"])
+def test_url_of_which_a_part_would_be_lost_is_refused(location: str) -> None:
+    with pytest.raises(UsageError, match=r"a URL cannot hold [#?]; choose another name"):
+        Store(location)
