@@ -40,18 +40,23 @@ class _Holder:
         self._done.set()
         self._thread.join()
         with suppress(OSError, JobError):  # whoever comes next sees that this process is gone
-            if _read(self.store, self.name).get("token") == self.token:
+            if self.is_ours:
                 self.store.delete(self.name)
+
+    @property
+    def is_ours(self) -> bool:
+        """False once somebody else took the place over, as after a long sleep of this machine."""
+        return _read(self.store, self.name).get("token") == self.token
 
     def check(self) -> None:
         """Raise `JobError` if somebody else took the place over."""
-        if _read(self.store, self.name).get("token") != self.token:
+        if not self.is_ours:
             raise JobError(f"{self.store.location}: another {self.what} took this place over")
 
     def _beat(self) -> None:
         while not self._done.wait(BEAT_S):
             try:
-                if _read(self.store, self.name).get("token") == self.token:
+                if self.is_ours:
                     self.store.write(self.name, self.content())
             except (OSError, JobError):
                 continue  # a full disk or a lost connection stops the build where it writes, not here
@@ -117,12 +122,12 @@ def _is_alive(content: dict[str, Any]) -> bool:
 
 
 def _machine() -> str:
-    """Tells machines, and boots of one, apart without naming them."""
-    try:
+    """Tells machines, boots of one, and containers with process numbers of their own apart without naming them."""
+    boot = processes = ""
+    with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
-    except OSError:
-        boot = ""
-    return hashlib.sha256(f"{platform.node()}{boot}".encode()).hexdigest()[:16]
+        processes = str(Path("/proc/self/ns/pid").readlink())
+    return hashlib.sha256(f"{platform.node()}{boot}{processes}".encode()).hexdigest()[:16]
 
 
 def _process_started(pid: int) -> str | None:

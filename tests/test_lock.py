@@ -102,3 +102,15 @@ def test_holder_that_lost_its_place_notices(tmp_path: Path) -> None:
         with pytest.raises(JobError, match="took this place over"):
             holder.check()
     assert (tmp_path / lock.LOCK_FILE).exists()
+
+
+def test_process_numbers_of_another_container_say_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container on this machine has the machine's name and boot, but numbers of its own for processes."""
+    here = lock._machine()
+    read = Path.readlink
+    elsewhere = Path("pid:[1]")
+    monkeypatch.setattr(Path, "readlink", lambda path: elsewhere if str(path) == "/proc/self/ns/pid" else read(path))
+    assert lock._machine() != here
+    stale(tmp_path, machine=here)
+    with pytest.raises(JobError, match="another build is at work"), lock.held(Store(str(tmp_path))):
+        pytest.fail("it may be alive")
