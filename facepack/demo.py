@@ -33,7 +33,7 @@ def command(
         from trainer import recipes
 
         source, made, run = out / "celeba", out / "celeba-rarest4", out / "run"
-        if not (source / "list_attr_celeba.txt").exists():
+        if synthetic.num_drawn(source) != num_images:
             terminal.note(f"drawing {num_images:,} faces with CelebA's attributes into {source}")
             synthetic.draw("celeba", source, num_images=num_images)
         terminal.note(f"facepack build celeba --src {source} --classes rarest4 --size 64 --out {made}")

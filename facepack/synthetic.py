@@ -22,6 +22,7 @@ from facepack import dataset
 from facepack.drawing import Character, Face, Image, cartoon, person, photograph, rng_of
 from facepack.errors import UsageError
 
+CELEBA_LABELS = "list_attr_celeba.txt"
 JPEG_QUALITY = 90
 FACE_PX = (178, 218)
 PHOTOS_PER_PERSON = 5
@@ -161,7 +162,6 @@ def draw_celeba(folder: Path, num_images: int, seed: int) -> None:
     lines += [
         f"{file} " + " ".join(f"{2 * int(v) - 1:2d}" for v in row) for file, row in zip(files, labels, strict=True)
     ]
-    crlf(folder / "list_attr_celeba.txt", lines)
     people = [number // PHOTOS_PER_PERSON for number in range(num_images)]
     parts = [0 if person < 0.8 * people[-1] else 1 if person < 0.9 * people[-1] else 2 for person in people]
     crlf(folder / "list_eval_partition.txt", [f"{file} {part}" for file, part in zip(files, parts, strict=True)])
@@ -176,6 +176,16 @@ def draw_celeba(folder: Path, num_images: int, seed: int) -> None:
         who = rng_of(seed, "celeba people", people[number])
         image_hwc = framed(person(who, traits, age_years=62 if old else 28), rng_of(seed, "celeba", number))
         write(folder / "img_align_celeba" / file, image_hwc)
+    crlf(folder / CELEBA_LABELS, lines)  # last: where it is, all images are
+
+
+def num_drawn(folder: Path) -> int:
+    """How many images of CelebA are drawn in a folder; 0 where drawing was interrupted."""
+    try:
+        with (folder / CELEBA_LABELS).open() as file:
+            return int(file.readline())
+    except (OSError, ValueError):
+        return 0
 
 
 def crlf(path: Path, lines: Sequence[str]) -> None:

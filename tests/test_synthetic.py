@@ -231,3 +231,20 @@ def test_every_description_reads_what_is_drawn(tmp_path: Path, name: str) -> Non
     unknown = {"appa_real": {"gender", "race", "makeup", "time", "happiness"}, "fairface": {"race"}}.get(name, set())
     for label in set(description.all_labels) - unknown:
         assert found.table[label].null_count == 0
+
+
+def test_drawing_that_was_interrupted_counts_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert synthetic.num_drawn(tmp_path) == 0
+    write, left = synthetic.write, iter(range(3))
+
+    def interrupted(path: Path, image_hwc: NDArray[np.uint8]) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        write(path, image_hwc)
+
+    monkeypatch.setattr(synthetic, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        draw("celeba", tmp_path / "celeba")
+    assert synthetic.num_drawn(tmp_path / "celeba") == 0
+    monkeypatch.undo()
+    assert synthetic.num_drawn(draw("celeba", tmp_path / "celeba")) == 40
