@@ -44,6 +44,8 @@ class Place:
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 0:
             raise UsageError(f"--workers {self.workers}: expected 0 (this process) or more")
+        if self.workers == 0 and self.ray_address:
+            raise UsageError(f"--ray-address {self.ray_address}: no Ray is asked with --workers 0")
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ def build(configuration: Configuration, *, place: Place) -> Outcome:
         todo = [task for task in tasks if task.name not in results]
         if not todo and _is_complete(prepared, store, tasks):
             return Outcome(manifest.read_build(place.out), place.out, num_kept_shards=len(results))
+        resume.check_images(store, prepared.plan.table["key"])
         store.delete(manifest.BUILD_FILE)
         num_kept, num_images = len(results), sum(len(task.table) for task in todo)
         try:
@@ -135,8 +138,10 @@ def build(configuration: Configuration, *, place: Place) -> Outcome:
                     lock.check()
                 packing_s = progress.seconds
         finally:
-            store.delete_temporary()  # a worker that was killed left its file behind
-            resume.delete_unfinished(store)
+            if lock.is_ours:  # whoever took the place over has unfinished files of its own here
+                store.delete_temporary()  # a worker that was killed left its file behind
+                resume.delete_unfinished(store)
+        lock.check()
         for name in resume.strays(store, tasks):
             store.delete(name)
         made = _finish(prepared, store, [results[task.name] for task in tasks])
@@ -188,7 +193,9 @@ def _check_classes(prepared: Prepared) -> None:
         raise JobError(f"{where}: none of the {len(table):,} images is there, such as {first}")
     present = set(table["class"].filter(pc.is_null(table["status"])).unique().to_pylist())
     if empty := [name for name in prepared.plan.class_names if name not in present]:
-        where = prepared.source.store.location
+        limit, where = prepared.configuration.limit, prepared.source.store.location
+        if limit is not None and not set(empty) & set(table["class"].unique().to_pylist()):
+            raise UsageError(f"--limit {limit}: no image of {_listed(empty)}; raise it, or give --limit-per-class")
         raise JobError(f"{_listed(empty)}: no image in {where}; leave them out of --classes")
 
 
@@ -342,7 +349,9 @@ def command(
         str, typer.Option(help="dlib's five-point landmark model, for chips. [looked for among the data]")
     ] = "",
     encoding: Annotated[str, typer.Option(help="jpeg, or raw (uint8 RGB in .npy).")] = "jpeg",
-    quality: Annotated[int, typer.Option(help="JPEG quality, 1 to 100.")] = 95,
+    quality: Annotated[
+        int, typer.Option(help="JPEG quality, 1 to 100, of what is encoded anew.")
+    ] = manifest.DEFAULT_QUALITY,
     samples_per_shard: Annotated[int, typer.Option(help="At most so many samples in one tar.")] = 1000,
     workers: Annotated[
         int | None, typer.Option(help="Processes; 0 is this one, without Ray. [as many as cores, if it pays]")

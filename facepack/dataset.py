@@ -15,6 +15,12 @@ from facepack.errors import JobError, UsageError
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+_OWN_NAMES = (
+    "key source split status shard position offset size width height sha256 source_sha256 box landmarks class "
+    "class_index official_split"
+)
+RESERVED = frozenset(_OWN_NAMES.split())
+"""Names that labels cannot have: those of the manifest's own columns, and of what stands beside labels elsewhere."""
 ATTRIBUTE_VALUES = {"-1": "0", "0": "0", "1": "1"}
 
 _CLOSED = ConfigDict(extra="forbid")  # an unknown field is a typing error: say so
@@ -227,6 +233,8 @@ class Description:
         """Check that fields which name each other do."""
         if clash := set(self.labels) & set(self.attributes):
             raise ValueError(f"both in labels and attributes: {', '.join(sorted(clash))}")
+        if clash := {*self.labels, *self.attributes} & RESERVED:
+            raise ValueError(f"names of facepack's own columns cannot be labels: {', '.join(sorted(clash))}")
         for number, index in enumerate(self.index):
             of_tables = [name for table in getattr(index, "tables", ()) for name in table.labels]
             if unknown := {*index.lacks, *of_tables} - set(self.labels):

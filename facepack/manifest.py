@@ -25,6 +25,7 @@ DECIDES_BYTES = ("dlib-bin", "facepack", "numpy", "opencv-python-headless", "pil
 Counts = dict[str, dict[str, dict[str, int]]]
 """Rows per split, class ("" without classes) and status."""
 
+DEFAULT_QUALITY = 95
 _DEFAULT_SIZE = {"none": "keep", "crop": "120", "chip": "112"}
 _DEFAULT_MARGIN = {"none": "", "crop": "15", "chip": "25%"}
 _REPEATING = ("split", "status", "shard", "class")
@@ -87,7 +88,7 @@ class Configuration:
     landmarks: str = ""
     """sha256 of the landmark model that places the eyes of a chip."""
     encoding: Literal["jpeg", "raw"] = "jpeg"
-    quality: int = 95
+    quality: int = DEFAULT_QUALITY
     samples_per_shard: int = 1000
 
     def __post_init__(self) -> None:
@@ -101,6 +102,8 @@ class Configuration:
             raise UsageError("--classes and --age-bins both name the classes: give one of them")
         if not 1 <= self.quality <= 100:
             raise UsageError(f"--quality {self.quality}: expected 1 to 100")
+        if self.encoding == "raw" and self.quality != DEFAULT_QUALITY:
+            raise UsageError("--quality: needs --encoding jpeg, as pixels are kept as they are")
         for name in ("limit", "limit_per_class", "samples_per_shard"):
             value = getattr(self, name)
             if value is not None and value < 1:

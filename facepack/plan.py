@@ -64,6 +64,10 @@ def plan(description: Description, labelled: Labelled, *, source: Source, config
         notes += _cuts(table, rows, labelled.class_names)
         table, keys = table.take(pa.array(rows)), keys[rows]
     rule, splits = _splits(description, table, keys=keys, configuration=configuration)
+    without = table["official_split"].null_count
+    if not configuration.split and 0 < without < len(table):
+        first = table["source"].filter(pc.is_null(table["official_split"]))[0]
+        notes.append(f"split by {rule}: {without:,} of {len(table):,} rows are in no official split, such as {first}")
     status = _known_status(description, table["source"], source)
     known = status.astype(bool)
     order = np.lexsort((_shuffled(keys, configuration.seed, "order"), splits, known))

@@ -37,6 +37,14 @@ def check_place(store: Store, configuration: Configuration) -> None:
         raise JobError(f"{store.location}: holds another build ({'; '.join(differences)}); choose another --out")
 
 
+def check_images(store: Store, keys: pa.ChunkedArray) -> None:
+    """Refuse a complete build that has not one image in common with these: it was made from something else."""
+    if {manifest.BUILD_FILE, manifest.MANIFEST_FILE} <= set(store.list()):
+        there = manifest.read_table(store, manifest.MANIFEST_FILE)["key"]
+        if not pc.any(pc.is_in(keys, value_set=there.combine_chunks())).as_py():
+            raise JobError(f"{store.location}: holds a build of other images; choose another --out")
+
+
 def _recorded(store: Store, names: list[str]) -> tuple[Configuration, dict[str, str]] | None:
     """Configuration and versions of what is in a place already: of the whole build, or of its first finished shard."""
     if manifest.BUILD_FILE in names:

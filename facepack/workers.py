@@ -126,13 +126,20 @@ def _ray(pool: _Pool) -> Iterator[Any]:
     if ours:
         here = {"address": "local", "num_cpus": pool.size, **_LOCAL_RAY}
         where = {"address": pool.address} if pool.address else here
-        ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
+        except (ValueError, ConnectionError) as error:
+            raise JobError(f"Ray at {pool.address or 'this machine'}: {_first_line(error)}") from error
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         yield ray
     except ray.exceptions.RayError as error:
-        raise JobError(f"Ray: {str(error).strip().splitlines()[0]}; what is finished is kept") from error
+        raise JobError(f"Ray: {_first_line(error)}; what is finished is kept") from error
     finally:
         if ours:
             ray.shutdown()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -6,6 +6,7 @@ import json
 import platform
 import shutil
 import zipfile
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ import pyarrow.compute as pc
 import pytest
 from conftest import digests, make
 
-from facepack import image, manifest, synthetic
-from facepack.errors import JobError
+from facepack import build as building
+from facepack import image, manifest, synthetic, workers
+from facepack.errors import JobError, UsageError
 from facepack.manifest import Status
+from facepack.shard import ShardResult, ShardTask
 from facepack.storage import Store
 
 
@@ -410,6 +413,51 @@ def test_class_without_an_image_is_one_clear_error(celeba: Path, tmp_path: Path)
     with pytest.raises(JobError, match=r"class Mustache: no image that can be packed"):
         make(source, tmp_path / "bad")
     assert not (tmp_path / "bad" / "build.json").exists()
+
+
+def test_limit_that_leaves_a_class_out_says_so(celeba: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--limit 2: no image of class.*; raise it, or give --limit-per-class"):
+        make(celeba, tmp_path / "build", limit=2)
+    assert not (tmp_path / "build").exists()
+
+
+def test_build_of_other_photos_is_not_overwritten(tmp_path: Path) -> None:
+    """Builds of two folders have the same configuration, and by default the same place."""
+    for name in ("family", "friends"):
+        (tmp_path / name / "me").mkdir(parents=True)
+        for number in range(3):
+            pixels = np.full((40, 40, 3), 60 * number, np.uint8)
+            (tmp_path / name / "me" / f"{name}{number}.jpg").write_bytes(image.encode_jpeg(pixels, quality=90))
+    out = tmp_path / "build"
+    make(tmp_path / "family", out, dataset="folder", classes="")
+    before = digests(out)
+    with pytest.raises(JobError, match="holds a build of other images; choose another --out"):
+        make(tmp_path / "friends", out, dataset="folder", classes="")
+    assert digests(out) == before
+    (tmp_path / "family" / "me" / "family0.jpg").unlink()
+    assert make(tmp_path / "family", out, dataset="folder", classes="").num_images == 2
+
+
+def test_build_that_lost_its_place_leaves_alone_what_is_there(
+    celeba: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a long sleep of this machine: whoever took over has unfinished files of its own."""
+    out = tmp_path / "build"
+    theirs = [out / ".train-00000.tar.0123abcd.partial", out / "train-00001.tar"]
+
+    def taken_over(tasks: list[ShardTask], **more: Any) -> Iterator[ShardResult]:
+        results = workers.packed(tasks, **more)
+        yield next(results)
+        (out / "build.lock").write_text('{"token": "another"}')
+        for path in theirs:
+            path.write_bytes(b"theirs")
+        yield next(results)
+
+    monkeypatch.setattr(building, "packed", taken_over)
+    with pytest.raises(JobError, match="another build took this place over"):
+        make(celeba, out)
+    assert all(path.exists() for path in theirs)
+    assert not (out / "build.json").exists()
 
 
 def test_shard_of_rejects_alone_leaves_no_tar(celeba: Path, tmp_path: Path) -> None:

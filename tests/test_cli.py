@@ -117,6 +117,8 @@ def test_dry_run_shows_the_plan_and_writes_nothing(celeba: Path, tmp_path: Path)
         (("build", "celeba", "--align", "chip", "--landmarks", "x.dat"), ("--landmarks x.dat: no such file",)),
         (("build", "celeba", "--margin", "15"), ("--margin", "needs --align")),
         (("build", "celeba", "--workers", "-1"), ("--workers -1",)),
+        (("build", "celeba", "--workers", "0", "--ray-address", "auto"), ("--ray-address auto", "--workers 0")),
+        (("build", "celeba", "--encoding", "raw", "--quality", "60"), ("--quality", "needs --encoding jpeg")),
         (("build", "celeba", "--size", "64x"), ("--size 64x",)),
         (("build", "celeba", "--images", "huge"), ("--images huge", "aligned, wild")),
     ],
@@ -297,3 +299,8 @@ def test_recipes_are_listed_and_shown_with_their_fields() -> None:
     shown = facepack("recipes", "celeba_rarest4").stdout
     assert "facepack build celeba --classes rarest4 --size 64" in shown
     assert "rarest4_cnn(dropout=0.5)" in shown
+
+
+def test_address_that_is_none_of_ray_exits_1_and_names_it(celeba: Path, tmp_path: Path) -> None:
+    words = ("build", "celeba", "--classes", "rarest4", "--src", celeba, "--out", tmp_path / "build")
+    check_refused(facepack(*words, "--ray-address", "foo"), 1, "Ray at foo: ")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from facepack import dataset
+from facepack import dataset, manifest
 from facepack.errors import JobError, UsageError
 from facepack.index import index
 from facepack.storage import open_source
@@ -137,6 +137,8 @@ def test_sound_description_is_read(tmp_path: Path) -> None:
         ('a = "train"', 'a = "training"', "field split.values.a: Input should be 'train', 'valid' or 'test'"),
         ("valid_percent = 10", "valid_percent = 100", "field split.valid_percent: Input should be less than 100"),
         ('about = "images', 'lacks = ["sex"]\nabout = "images', "index.0: no such label: sex"),
+        ('attributes = ["Hat"]', 'attributes = ["class"]', "facepack's own columns cannot be labels: class"),
+        ("[labels.age]", "[labels.split]", "facepack's own columns cannot be labels: split"),
         ('attributes = ["Hat"]', 'attributes = ["age"]', "both in labels and attributes: age"),
         ("source = ", "source = [1], path = ", "field examples.0.rows.0.source"),
         ("num_images = 2", "num_images = ", "not valid TOML: Invalid value (at line 4"),
@@ -186,3 +188,7 @@ def test_description_cannot_be_changed() -> None:
 def test_unknown_dataset_offers_the_nearest(wanted: str, hint: str) -> None:
     with pytest.raises(UsageError, match=re.escape(f"unknown dataset {wanted!r}: {hint}")):
         dataset.load(wanted)
+
+
+def test_reserved_names_are_those_of_the_manifest() -> None:
+    assert set(manifest.OWN_COLUMNS.names) | {"class_index", "official_split"} == dataset.RESERVED

@@ -252,6 +252,12 @@ def test_fractions_of_an_identity_split_are_checked(fractions: str) -> None:
 # The official split
 
 
+def test_official_split_with_a_gap_is_not_replaced_in_silence() -> None:
+    table = sample_table(files(4), official=["train", "test", None, "valid"])
+    assert planned(table).notes == ("split by 80/10/10: 1 of 4 rows are in no official split, such as 0002.jpg",)
+    assert planned(table, split="50/25/25").notes == ()
+
+
 def test_official_split_is_taken_as_published() -> None:
     official = ["train", "test", "valid", "train", "test", "train"]
     found = planned(sample_table(files(6), official=official), split="official")
