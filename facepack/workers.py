@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from facepack.shard import ShardResult, ShardTask, pack
 
 RAY_PAYS_AFTER_S = 20.0
 """Work for one process that is done sooner on two cores, although Ray takes some eight seconds to start and stop."""
+RAY_ANSWERS_WITHIN_S = 10.0
 ALIGNING_S = 0.005
 """About the least that finding a face takes in one photo."""
 
@@ -126,6 +128,7 @@ def _ray(pool: _Pool) -> Iterator[Any]:
     if ours:
         here = {"address": "local", "num_cpus": pool.size, **_LOCAL_RAY}
         where = {"address": pool.address} if pool.address else here
+        _check_answers(pool.address)
         try:
             ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
         except (ValueError, ConnectionError) as error:
@@ -139,6 +142,16 @@ def _ray(pool: _Pool) -> Iterator[Any]:
     finally:
         if ours:
             ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Refuse an address at which nobody listens, for which Ray itself would wait for minutes without a word."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():  # not so with auto, nor where Ray has its own complaint
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=RAY_ANSWERS_WITHIN_S).close()
+        except (OSError, OverflowError) as error:
+            raise JobError(f"Ray at {address}: {error}; give the address of a running head") from error
 
 
 def _first_line(error: Exception) -> str:

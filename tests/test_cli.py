@@ -301,6 +301,7 @@ def test_recipes_are_listed_and_shown_with_their_fields() -> None:
     assert "rarest4_cnn(dropout=0.5)" in shown
 
 
-def test_address_that_is_none_of_ray_exits_1_and_names_it(celeba: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("address", ["foo", "127.0.0.1:1"])
+def test_address_at_which_no_ray_is_exits_1_and_names_it(celeba: Path, tmp_path: Path, address: str) -> None:
     words = ("build", "celeba", "--classes", "rarest4", "--src", celeba, "--out", tmp_path / "build")
-    check_refused(facepack(*words, "--ray-address", "foo"), 1, "Ray at foo: ")
+    check_refused(facepack(*words, "--ray-address", address), 1, f"Ray at {address}: ")
