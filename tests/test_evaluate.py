@@ -18,6 +18,7 @@ from trainer import checkpoint, evaluate, recipes
 from trainer import run as runs
 from trainer.data import OTHER, Data, Mixture, Placement
 from trainer.evaluate import Answers, Trained
+from trainer.loader import Loader
 from trainer.task import Attributes, Number
 
 CPU = torch.device("cpu")
@@ -242,6 +243,31 @@ def test_mixture_goes_on_where_it_was(whole: Path, tmp_path: Path) -> None:
     rest = data.loader("train", is_train=True)
     rest.load_state_dict(state)
     assert [batch.rows.tolist() for batch in rest] == every[1:]
+
+
+def test_more_negatives_take_turns_over_the_epochs(whole: Path, tmp_path: Path) -> None:
+    own = own_photos(tmp_path)
+    data = Data(
+        replace(tiny(), negatives=str(whole), batch_size=8, negatives_times=3), str(own), placement=Placement(CPU)
+    )
+    first_row = len(data.parts[0].table)
+
+    def others(loader: Loader | Mixture) -> list[list[int]]:
+        return [[row for row in batch.rows.tolist() if row >= first_row] for batch in loader]
+
+    loader = data.loader("train", is_train=True)
+    epochs = [others(loader) for _ in range(6)]
+    assert all([len(rows) for rows in epoch] == [4] * 5 for epoch in epochs)
+    rounds = [{row for epoch in part for rows in epoch for row in rows} for part in (epochs[:3], epochs[3:])]
+    assert len(rounds[0]) == 60
+    assert rounds[0] == rounds[1]
+    again = data.loader("train", is_train=True)
+    assert others(again) == epochs[0]
+    rest = data.loader("train", is_train=True)
+    rest.load_state_dict(again.state_dict())
+    assert [others(rest) for _ in range(3)] == epochs[1:4]
+    for split in ("valid", "test"):
+        assert data.loader(split, is_train=False).num_samples == 10
 
 
 def test_too_few_negatives_are_refused(celeba: Path, tmp_path: Path) -> None:

@@ -131,12 +131,12 @@ class Data:
         if len(self._parts) == 1:
             return Loader(self._parts[0].location, batch_size=batch_size, targets=target, feed=feed, **common)
         own, others = self._parts
-        num = len(own.rows(split))
-        rows = others.drawn(split, num=num, seed=recipe.seed)
+        num, times = len(own.rows(split)), recipe.negatives_times if is_train else 1
+        rows = others.drawn(split, num=num, times=times, seed=recipe.seed)
         half = max(1, batch_size // 2)
         first = Loader(own.location, batch_size=half, targets=target, feed=feed, **common)
         feed = replace(feed, balanced=False)
-        second = Loader(others.location, batch_size=half, targets=(), feed=feed, rows=rows, **common)
+        second = Loader(others.location, batch_size=min(half, num), targets=(), feed=feed, rows=rows, **common)
         return Mixture(first, second, target=target[0], first_row=len(own.table))
 
     def keys(self, rows: npt.NDArray[np.int64]) -> list[str]:
@@ -163,20 +163,24 @@ class _Part:
         chosen = pc.and_(pc.equal(self.table["split"], split), pc.equal(self.table["status"], Status.PACKED))
         return np.flatnonzero(chosen.to_numpy()).astype(np.int64)
 
-    def drawn(self, split: str, *, num: int, seed: int) -> npt.NDArray[np.int64]:
-        """So many rows of a split at random, the same ones every time."""
+    def drawn(self, split: str, *, num: int, times: int, seed: int) -> npt.NDArray[np.int64]:
+        """So many rows of a split at random, and up to so many times as many, the same ones every time."""
         rows = self.rows(split)
         if len(rows) < num:
             raise UsageError(f"negatives {self.location}: {len(rows):,} images in {split}, but {num:,} are needed")
-        return np.sort(draws.permutation(rows, draws.key(seed, "negatives", split))[:num])
+        return np.sort(draws.permutation(rows, draws.key(seed, "negatives", split))[: num * times])
 
 
 class Mixture:
-    """Batches of two loaders of as many samples side by side; images of the second are of one more class."""
+    """Batches of two loaders side by side; images of the second are of one more class.
+
+    An epoch is one of the first. The second may have more samples: it goes on in the next epoch.
+    """
 
     def __init__(self, first: Loader, second: Loader, *, target: str, first_row: int) -> None:
         """Rows of the second are counted on from `first_row`."""
         self._first, self._second, self._target, self._first_row = first, second, target, first_row
+        self._others: Iterator[Batch] | None = None
         self.targets = {target: replace(first.targets[target], names=(*first.targets[target].names, OTHER))}
         """What the numbers of the target mean."""
 
@@ -185,7 +189,7 @@ class Mixture:
 
     @property
     def num_samples(self) -> int:
-        """Samples of an epoch, over all ranks."""
+        """Samples of both, over all ranks."""
         return self._first.num_samples + self._second.num_samples
 
     @property
@@ -196,7 +200,8 @@ class Mixture:
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the current epoch."""
         number = len(self._first.targets[self._target].names)
-        for own, other in zip(self._first, self._second, strict=True):
+        for own in self._first:
+            other = self._next_of_others()
             classes = torch.full_like(other.rows, number)
             columns = zip(
                 (own.images, own.targets[self._target], own.rows, own.mask),
@@ -206,17 +211,27 @@ class Mixture:
             images, codes, rows, mask = (torch.cat(column) for column in columns)
             yield Batch(images, {self._target: codes}, rows, mask)
 
+    def _next_of_others(self) -> Batch:
+        """The next batch of the second loader, from its next epoch where this one is over."""
+        while True:
+            self._others = self._others or iter(self._second)
+            for batch in self._others:
+                return batch
+            self._others = None
+
     def state_dict(self) -> dict[str, Any]:
         """Where both are."""
         return {"first": self._first.state_dict(), "second": self._second.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
+        self._others = None
         self._first.load_state_dict(state["first"])
         self._second.load_state_dict(state["second"])
 
     def close(self) -> None:
         """Let go of both."""
+        self._others = None
         self._first.close()
         self._second.close()
 

@@ -95,6 +95,9 @@ class Recipe:
     """The train split is scored at the end, too, without augmentation."""
     negatives: str = ""
     """A build whose images are one more class, `other`, as many as the others have together."""
+    negatives_times: int = 1
+    """So many times as many of them are drawn for training. An epoch takes as many as of the others, the next one goes
+    on with those that had no turn yet."""
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -103,7 +106,7 @@ class Recipe:
                 raise UsageError(f"{one.name} {value}: expected a number")
         if not 0 <= self.seed < 1 << 31:
             raise UsageError(f"seed {self.seed}: expected 0 to 2,147,483,647")
-        for name in ("lr", "batch_size", "epochs", "copies"):
+        for name in ("lr", "batch_size", "epochs", "copies", "negatives_times"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} {getattr(self, name)}: expected more than 0")
         for name in (

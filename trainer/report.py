@@ -394,6 +394,8 @@ def _counts(run: Run) -> list[tuple[str, dict[str, int]]]:
     ]
     if run.negatives is not None:
         drawn = {s: sum(numbers[s] for _, numbers in rows) for s in _SPLITS}
+        there = manifest.total(run.negatives.counts, split="train", statuses=packed)
+        drawn["train"] = min(drawn["train"] * run.recipe.negatives_times, there)
         rows.append((f"{OTHER}, drawn from {run.negatives.location}", drawn))
     return [*rows, ("", {s: manifest.total(run.data.counts, split=s, statuses=packed) for s in _SPLITS})]
 
