@@ -35,9 +35,12 @@ def own_face() -> Recipe:
 
 
 def own_face_modern() -> Recipe:
-    """All of a celeba_attributes_modern run (weights) trained on slowly, with averaged weights; calibrated.
+    """All of a celeba_attributes_modern run (weights) trained on among many others' faces, averaged and calibrated.
 
-    Not measured on real photos of one person, which nobody had here; a test tells drawn characters from drawn faces.
+    Reached on 27 people of CelebA, each with three to five photos to train on (--size 96x112, aligned as published):
+    accuracy 0.78 on two other photos of each and as many of others (0.5 for either answer; 35 of 54 own photos and 49
+    of 54 others right); 25 seconds each on two cores of an AMD EPYC. own_face got 0.49 on nine of them. The weights
+    had seen most of these photos, and what is on them, but not who. On a hundred photos of one person it was not tried.
     """
     return modern(
         own_face(),
@@ -51,8 +54,8 @@ def own_face_modern() -> Recipe:
             Normalize(),
         ),
         eval_augment=(Resize((112, 96)), Normalize()),
-        lr=5e-4,
-        epochs=100,
+        lr=2e-3,
+        epochs=150,
         negatives_times=100,
         weights="runs/celeba_attributes_modern",
         freeze="none",
