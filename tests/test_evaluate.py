@@ -270,6 +270,16 @@ def test_more_negatives_take_turns_over_the_epochs(whole: Path, tmp_path: Path) 
         assert data.loader(split, is_train=False).num_samples == 10
 
 
+def test_split_in_which_nothing_is_said_fits_beside_others(celeba: Path, tmp_path: Path) -> None:
+    """All forty probabilities of a softmax may be below one half."""
+    make(celeba, tmp_path / "build", classes="", split="60/20/20")
+    recipe = replace(tiny("celeba_attributes_adam_cross_entropy", epochs=1), network="small_resnet(widths=(8,))")
+    train(tmp_path / "build", tmp_path / "run", recipe)
+    table = pq.read_table(tmp_path / "run" / runs.PREDICTIONS_FILE)
+    assert {str(table.schema.field(name).type.value_type) for name in ("target", "prediction")} == {"string"}
+    assert set(table["split"].to_pylist()) == {"valid", "test"}
+
+
 def test_too_few_negatives_are_refused(celeba: Path, tmp_path: Path) -> None:
     own = own_photos(tmp_path)
     make(celeba, tmp_path / "few", classes="", limit=10, split="80/10/10")

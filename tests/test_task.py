@@ -136,6 +136,34 @@ def test_figures_of_attributes_and_their_thresholds() -> None:
     assert figures["accuracy"] == 0.625
 
 
+def test_thresholds_are_the_best_there_are() -> None:
+    said = np.concatenate([np.linspace(0.9, 0.99, 20), np.linspace(0.01, 0.6, 200)])[:, None]
+    targets = (np.arange(220) < 20)[:, None].astype(float)
+    assert 0.6 < metrics.best_thresholds(said, targets)[0] < 0.9
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        targets = (rng.random((80, 1)) < 0.2).astype(float)
+        said = np.clip(0.3 * targets + rng.normal(0.4, 0.2, (80, 1)), 0.0, 1.0)
+        true = targets[:, 0] == 1
+        balanced = [
+            ((said[true, 0] >= edge).mean() + (said[~true, 0] < edge).mean()) / 2
+            for edge in (metrics.best_thresholds(said, targets)[0], *said[:, 0])
+        ]
+        assert balanced[0] == pytest.approx(max(balanced))
+
+
+def test_loss_of_frequencies_alone_is_the_least_of_any_constant_answer() -> None:
+    targets = np.array([[1, 0], [1, 0], [1, 1], [0, 0]], float)
+    softmax = scored(Attributes(loss="softmax"), [[0.5, 0.5]] * 4, targets.tolist(), "ab")
+    constants = [np.log([share, 1 - share]) for share in np.linspace(0.01, 0.99, 99)]
+    assert softmax["prior_loss"] == pytest.approx(min(-(targets @ one).mean() for one in constants), abs=1e-4)
+
+
+def test_classes_of_a_number_are_refused() -> None:
+    with pytest.raises(UsageError, match="target Male is a number, no classes: give bins"):
+        Classes("Male").num_outputs(())
+
+
 def test_attribute_that_nobody_has_counts_for_accuracy_alone() -> None:
     figures = scored(Attributes(), [[0.2], [0.6]], [[0.0], [0.0]], "a")
     assert figures["per_attribute"] == [{"name": "a", "positives": 0.0, "accuracy": 0.5, "majority": 1.0}]

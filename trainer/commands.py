@@ -237,19 +237,26 @@ def report(
             reporting.opened(path)
 
 
+_SHOWN = (
+    ("accuracy", "majority", "always the commonest answer"),
+    ("balanced_accuracy", "", ""),
+    ("macro_f1", "majority_macro_f1", "always the commonest answer"),
+    ("average_precision", "positives", "by chance"),
+    ("absolute_error", "median_baseline", "always the median"),
+)
+"""Figures in the order in which they are shown, each with what would be reached without looking."""
+
+
 def _show_scores(scores: dict[str, Any]) -> None:
     """A line per split."""
     for split, figures in scores["splits"].items():
         parts = [f"loss {figures['loss']:.4f}"]
-        for name in ("accuracy", "balanced_accuracy", "macro_f1", "average_precision", "absolute_error"):
+        for name, baseline, what in _SHOWN:
             if name in figures:
-                parts += [f"{name.replace('_', ' ')} {figures[name]:.4f}"]
-        if "majority" in figures:
-            parts[-1] += f" (always the commonest answer: {figures['majority']:.4f})"
-        if "median_baseline" in figures:
-            parts.append(
-                f"within 5 years {figures['cumulative_score']:.3f} (the median: {figures['median_baseline']:.2f})"
-            )
+                beside = f" ({what}: {figures[baseline]:.4f})" if baseline in figures else ""
+                parts.append(f"{name.replace('_', ' ')} {figures[name]:.4f}{beside}")
+        if "cumulative_score" in figures:
+            parts.append(f"within 5 years {figures['cumulative_score']:.3f}")
         terminal.out.print(f"{split}: {', '.join(parts)}, {figures['num']:,} images", soft_wrap=True)
     if not scores["splits"]:
         terminal.note("the build has neither a valid nor a test split, so that nothing was scored")

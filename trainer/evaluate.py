@@ -259,8 +259,9 @@ def _table(found: Answers, said: npt.NDArray[np.float32], *, split: str, run: Ru
     if kind == "classes":
         columns["target"], columns["prediction"] = names[found.targets], names[said.argmax(axis=1)]
     elif kind == "attributes":
-        columns["target"] = [names[one].tolist() for one in found.targets >= 0.5]
-        columns["prediction"] = [names[one].tolist() for one in said >= 0.5]
+        listed = pa.list_(pa.string())  # or a split without a single name would be of another type than its neighbours
+        columns["target"] = pa.array([names[one].tolist() for one in found.targets >= 0.5], listed)
+        columns["prediction"] = pa.array([names[one].tolist() for one in said >= 0.5], listed)
     else:
         columns["target"], columns["prediction"] = found.targets.astype(np.float32), said[:, 0]
     if kind != "number":

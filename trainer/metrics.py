@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from sklearn import metrics as sklearn_metrics
 
-from trainer.task import AGE_TOLERANCE_YEARS, Task
+from trainer.task import AGE_TOLERANCE_YEARS, Attributes, Task
 
 Floats = npt.NDArray[np.floating[Any]]
 _CALIBRATION_BINS = 15
@@ -42,7 +42,7 @@ def _prior_loss(task: Task, targets: npt.NDArray[Any], *, num_names: int) -> flo
     shares = targets.mean(axis=0) if targets.ndim > 1 else np.bincount(targets, minlength=num_names) / len(targets)
     known = torch.from_numpy(np.clip(shares, 1e-7, 1 - 1e-7))
     if targets.ndim > 1:
-        outputs = known.logit()
+        outputs = known.log() if task == Attributes(loss="softmax") else known.logit()
     else:  # of two classes a single output may speak
         outputs = known.log() if task.num_outputs(("",) * num_names) > 1 else known[1:].logit()
     given = torch.from_numpy(targets if targets.ndim == 1 else targets.astype(np.float64))
@@ -85,7 +85,9 @@ def best_thresholds(said: Floats, targets: npt.NDArray[Any]) -> npt.NDArray[np.f
         truth = targets[:, number] >= 0.5
         if truth.all() or not truth.any():
             continue
-        false_positive, true_positive, edges = sklearn_metrics.roc_curve(truth, said[:, number])
+        false_positive, true_positive, edges = sklearn_metrics.roc_curve(
+            truth, said[:, number], drop_intermediate=False
+        )
         best = int(np.argmax(true_positive - false_positive))
         below = edges[best + 1] if best + 1 < len(edges) else 0.0
         found[number] = (min(float(edges[best]), 1.0) + float(below)) / 2

@@ -373,6 +373,8 @@ def _stages(story: Story) -> list[Stage]:
     wait, num_epochs = story.total("wait_s"), len(story.times)
     counts = {s: num_epochs * manifest.total(story.run.data.counts, split=s, statuses=[Status.PACKED]) for s in _SPLITS}
     counts["train"] *= story.run.recipe.copies
+    if story.run.negatives is not None:  # as many others beside them
+        counts = {split: 2 * number for split, number in counts.items()}
     busy_s, valid_s = story.total("train_s") - wait, story.total("valid_s")
     return [
         Stage("training", busy_s, "--train", counts["train"] / max(busy_s, 1e-9)),

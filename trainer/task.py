@@ -68,7 +68,9 @@ class Classes:
         return replace(self, label_smoothing=0.0)
 
     def num_outputs(self, names: tuple[str, ...]) -> int:
-        """One per class."""
+        """One per class; `UsageError` where the target is a number."""
+        if not names:
+            raise UsageError(f"target {self.target} is a number, no classes: give bins, such as {self.target}:0-9,10-")
         return len(names)
 
     def losses(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
