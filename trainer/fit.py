@@ -405,8 +405,9 @@ class _Trainer:
     def _share_buffers(self) -> None:
         """Give all ranks the statistics of the first one's batch norm, which are those that are kept."""
         if self._fabric.world_size > 1:
-            for module in (self._network, self._averaged):
-                for buffer in module.buffers() if module is not None else ():
+            # Not the count that the averaging keeps: it is the same everywhere, and stays on the CPU.
+            for module in {self._network, self._best_weights()}:
+                for buffer in module.buffers():
                     torch.distributed.broadcast(buffer, 0)
 
     # Keeping
