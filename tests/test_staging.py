@@ -5,6 +5,7 @@ import hashlib
 import multiprocessing
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -75,6 +76,17 @@ def test_local_shards_are_mapped_and_a_cut_one_is_refused(build: Path, tmp_path:
         cut.get(0)
     with pytest.raises(JobError, match="No such file or directory; the build is not whole"):
         cut.get(1)
+
+
+def test_local_shards_take_no_more_files_than_a_process_may_open(build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (4, 4))
+    stage = Stage(Store(str(build)), records(build), settings=StagingSettings())
+    held = stage.get(0)
+    for _ in range(2):
+        for number, record in enumerate(records(build)):
+            assert bytes(stage.get(number)) == (build / record.name).read_bytes()
+            assert len(stage._mapped) <= 2
+    assert bytes(held) == (build / records(build)[0].name).read_bytes()
 
 
 def test_each_shard_is_one_request_and_none_the_second_time(build: Path, proxy: Proxy, tmp_path: Path) -> None:

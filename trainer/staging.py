@@ -4,6 +4,8 @@ import fcntl
 import hashlib
 import mmap
 import os
+import resource
+import sys
 import threading
 import time
 from collections import deque
@@ -29,7 +31,8 @@ class StagingSettings:
     cache_folder: str = ""
     """[$FACEPACK_CACHE, else ~/.cache/facepack]"""
     cache_bytes: int | None = None
-    """The most that the folder ever holds, over all builds and processes. None: what the build takes."""
+    """The most that the folder ever holds, over all builds and processes. None: what the build takes. Shards in use, up
+    to 32 and those on their way, may lie on the disk beside it after they were removed from the folder."""
     ahead: int = 8
     """Shards that are fetched at once, ahead of need."""
     attempts: int = 4
@@ -45,18 +48,22 @@ class Stage:
     with the shard and the cause after the last attempt.
     """
 
-    def __init__(self, store: Store, records: Sequence[ShardRecord], *, settings: StagingSettings) -> None:
+    def __init__(
+        self, store: Store, records: Sequence[ShardRecord], *, settings: StagingSettings, build_bytes: int = 0
+    ) -> None:
+        """`build_bytes` are those of all splits, who share the cache; where not given, those of the records."""
         self._store, self._records, self._settings = store, records, settings
         self._mapped: dict[int, memoryview] = {}
         self._coming: dict[int, Future[memoryview]] = {}
         self._expected: deque[int] = deque()
         self._most_coming = self._most_cached = 0
         self._checked: set[int] = set()
+        self._most_mapped = _most_mapped()
         self._stopped = threading.Event()
         self._pool: ThreadPoolExecutor | None = None
         self._cache: Cache | None = None
         if store.is_remote:
-            limit = settings.cache_bytes or sum(record.num_bytes for record in records)
+            limit = settings.cache_bytes or build_bytes or sum(record.num_bytes for record in records)
             largest = max(records, key=lambda record: record.num_bytes)
             if largest.num_bytes > limit:
                 raise UsageError(
@@ -83,6 +90,8 @@ class Stage:
         """The bytes of a shard; they stay valid while somebody holds them."""
         if shard not in self._mapped:
             if self._pool is None:
+                if len(self._mapped) >= self._most_mapped:
+                    del self._mapped[next(iter(self._mapped))]  # the one mapped first; whoever holds it keeps it
                 self._mapped[shard] = self._map(shard)
             else:
                 coming = self._coming.pop(shard, None) or self._pool.submit(self._fetched, shard)
@@ -102,7 +111,7 @@ class Stage:
 
     def keep_only(self, shards: set[int]) -> None:
         """Let go of all other shards."""
-        if self._pool is not None:  # a local map costs nothing
+        if self._pool is not None:  # a local map costs nothing but a file descriptor
             for shard in set(self._mapped) - shards:
                 del self._mapped[shard]
 
@@ -156,6 +165,12 @@ class Stage:
                     where = f"{self._store.location}/{record.name}"
                     raise JobError(f"{where}: not fetched in {attempt} attempts: {error}") from error
         raise AssertionError
+
+
+def _most_mapped() -> int:
+    """Local shards to keep mapped: each holds one of the files that a process may have open."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if most == resource.RLIM_INFINITY else max(1, most // 2)
 
 
 class _DamagedError(Exception):
