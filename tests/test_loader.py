@@ -29,6 +29,7 @@ from facepack import image, manifest, synthetic
 from facepack.errors import JobError, UsageError
 from facepack.manifest import Status
 from facepack.storage import Store
+from trainer import loader as loading
 from trainer.augment import (
     CenterCrop,
     ColorJitter,
@@ -196,6 +197,69 @@ def test_resumed_run_goes_on_bit_for_bit(build: Path) -> None:
     again.load_state_dict(state)
     assert same([*begun, *again], whole)
     assert same(list(first), whole[3:])  # and so does the loader that was left
+
+
+@pytest.mark.parametrize("cache", ["none", "ram"])
+@pytest.mark.parametrize("batch_size", [4, 32])
+def test_iterator_ends_the_one_before_and_takes_no_image_from_it(build: Path, cache: Any, batch_size: int) -> None:
+    def loader() -> Loader:
+        return Loader(build, split="train", batch_size=batch_size, augment=RANDOM, cache=cache, seed=3)
+
+    expected, twice = list(loader()), loader()
+    before = iter(twice)
+    seen = [next(before)]
+    for batch in twice:
+        seen.append(batch)
+        if len(seen) == 3:
+            with pytest.raises(UsageError, match="this iterator of the loader is over"):
+                next(before)
+            del before
+    assert same(seen, expected)
+    assert twice.epoch == 1
+
+
+def test_closed_loader_holds_no_image_and_opens_again(build: Path) -> None:
+    loader = Loader(build, split="train", batch_size=16, augment=RANDOM, cache="ram")
+    first = list(loader)
+    loader.close()
+    assert loader._pixels.images is None
+    loader.load_state_dict(loader.state_dict() | {"epoch": 0, "consumed": 0})
+    assert same(list(loader), first)
+
+
+@pytest.mark.parametrize("augment", [RANDOM, (Normalize(),), ()])
+def test_images_and_parameters_of_two_sources_belong_together(
+    build: Path, monkeypatch: pytest.MonkeyPatch, augment: Any
+) -> None:
+    """Where images are kept on a GPU they come by a source of their own."""
+
+    def batches() -> list[Batch]:
+        loader = Loader(build, split="train", batch_size=16, augment=augment, cache="ram")
+        found = list(loader)
+        for _ in loader:
+            break
+        return found + list(loader)
+
+    expected = batches()
+    monkeypatch.setattr(loading._Pixels, "is_on_device", True)
+    assert same(batches(), expected)
+
+
+def test_cache_is_chosen_within_the_limit_of_a_container(
+    build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most, used, facts = tmp_path / "memory.max", tmp_path / "memory.current", tmp_path / "memory.stat"
+    monkeypatch.setattr(loading, "_CGROUPS", ((tmp_path, most.name, used.name, "inactive_file"),))
+    used.write_text("900000\n")
+    facts.write_text("anon 5\ninactive_file 500000\n")
+    free = {}
+    for limit in ("max", "1000000"):
+        most.write_text(f"{limit}\n")
+        free[limit] = loading._free_memory()
+    assert free["1000000"] == 600_000 < free["max"]
+    assert Loader(build, split="train", batch_size=16).cache == "none"
+    most.write_text("max\n")
+    assert Loader(build, split="train", batch_size=16).cache == "ram"
 
 
 def test_state_of_another_loader_is_refused(build: Path, raw: Path) -> None:
@@ -473,6 +537,32 @@ def test_remote_build_is_one_request_a_shard_and_gives_the_same_samples(
     local = Loader(build, split="train", batch_size=16, augment=RANDOM, feed=windowed)
     with Loader("s3://loader/build", split="train", batch_size=16, augment=RANDOM, staging=staging) as again:
         assert same(list(local), list(again))
+
+
+def test_epoch_goes_on_from_a_copy_elsewhere(build: Path, proxy: Proxy, tmp_path: Path) -> None:
+    """Local shards are shuffled all together and remote ones in windows: a state says in which."""
+    staging = StagingSettings(cache_folder=str(tmp_path))
+
+    def loader(where: Path | str) -> Loader:
+        return Loader(where, split="train", batch_size=16, augment=RANDOM, staging=staging, cache="none")
+
+    for first, second in ((build, "s3://loader/build"), ("s3://loader/build", build)):
+        with loader(first) as begun, loader(second) as copy, loader(first) as whole:
+            expected = list(whole)
+            for _ in zip(range(2), begun, strict=False):
+                state = begun.state_dict()
+            copy.load_state_dict(state)
+            assert same(list(copy), expected[2:])
+
+
+def test_splits_share_the_cache_and_nothing_is_fetched_twice(build: Path, proxy: Proxy, tmp_path: Path) -> None:
+    staging = StagingSettings(cache_folder=str(tmp_path))
+    for _ in range(2):
+        for split in ("train", "valid"):
+            with Loader("s3://loader/build", split=split, batch_size=16, staging=staging, cache="none") as loader:
+                list(loader)
+    shards = [one.name for one in manifest.read_build(str(build)).shards if not one.name.startswith("test")]
+    assert proxy.count("GET", ".tar") == len(shards)
 
 
 def test_training_goes_on_through_faults_that_pass(build: Path, proxy: Proxy, tmp_path: Path) -> None:

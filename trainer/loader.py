@@ -12,8 +12,10 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -37,6 +39,11 @@ from trainer.targets import Target
 CacheKind = Literal["none", "ram", "device", "auto"]
 
 _REMOTE_WINDOW_SHARDS = 16
+_CGROUPS = (
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+"""Where the limits of a container are, as its second and its first version name them."""
 _CACHE_SHARE = 0.4
 """Of the memory that is free, what the cache takes when it is left to us."""
 _NPY_MAGIC_BYTES = 10
@@ -117,7 +124,13 @@ class Loader:
         wanted = targets if targets is not None else (("class",) if names else ())
         self.targets = {name: self._samples.target(name, class_names=names) for name in wanted}
         """What the numbers of each target mean."""
-        self._feed = self._make_feed(names)
+        self._codes = None
+        if self._settings.balanced:
+            codes = self._samples.target("class", class_names=names).values.astype(np.int32)
+            self._codes = np.repeat(codes, self._settings.copies)
+        remote = _REMOTE_WINDOW_SHARDS if self._store.is_remote else None
+        self._window = self._settings.window_shards or remote
+        self._feed = self._make_feed()
         chosen = tuple(augment) if augment is not None else augmenting.default(is_train=split == "train")
         augmenting.check(chosen)
         self._plan = _Plan.of(chosen, self.build, self._samples)
@@ -125,7 +138,7 @@ class Loader:
         self._pixels = _Pixels(self._samples.num, self._plan.kept_size, self._cache_kind, self._engine.device)
         self._stage: Stage | None = None
         self._runner: _Runner | None = None
-        self._epoch = self._consumed = 0
+        self._epoch = self._consumed = self._turn = 0
 
     def __len__(self) -> int:
         """Batches of a whole epoch, the same on every rank."""
@@ -152,14 +165,18 @@ class Loader:
         return self._cache_kind
 
     def __iter__(self) -> Iterator[Batch]:
-        """The rest of the current epoch."""
+        """The rest of the current epoch. An iterator that was begun before is over then, and raises `UsageError`."""
         runner = self._running()
         epoch = self._epoch
+        self._turn += 1
+        turn = self._turn
         # Copies are changed alike in all epochs.
         runner.begin(self._parts(epoch, self._consumed), epoch=epoch if self._settings.copies == 1 else 0)
         ended = False
         try:
             while True:
+                if turn != self._turn:
+                    raise UsageError("this iterator of the loader is over: another one was begun, or the loader closed")
                 try:
                     images, part = runner.next()
                 except StopIteration:
@@ -172,7 +189,7 @@ class Loader:
             raise runner.explained(error) from error
         finally:
             # As Python ends, DALI has gone already; an iterator that was left open is closed only then.
-            if not ended and self._runner is not None and not sys.is_finalizing():
+            if not ended and turn == self._turn and self._runner is not None and not sys.is_finalizing():
                 runner.abandon()
         self._epoch, self._consumed = epoch + 1, 0
 
@@ -182,6 +199,7 @@ class Loader:
             "version": _STATE_VERSION,
             "epoch": self._epoch,
             "consumed": self._consumed,
+            "window": self._window,
             "identity": self._identity(),
         }
 
@@ -192,14 +210,17 @@ class Loader:
                 f"state of another loader: it is of {state.get('identity')}, this one of {self._identity()}"
             )
         self._epoch, self._consumed = int(state["epoch"]), int(state["consumed"])
+        if "window" in state and state["window"] != self._window:  # begun on a copy elsewhere, local or remote
+            self._window = state["window"]
+            self._feed = self._make_feed()
 
     def close(self) -> None:
         """Let go of threads, files and memory; a later `for` opens them again."""
         if self._stage is not None:
             self._stage.close()
-            device = self._engine.device
-            self._pixels = _Pixels(self._samples.num, self._plan.kept_size, self._cache_kind, device)
+            self._pixels.release()
         self._stage = self._runner = None
+        self._turn += 1
 
     def __enter__(self) -> "Loader":
         return self
@@ -209,17 +230,10 @@ class Loader:
 
     # Making
 
-    def _make_feed(self, names: tuple[str, ...]) -> Feed:
+    def _make_feed(self) -> Feed:
         shuffle = self._split == "train" if self._settings.shuffle is None else self._settings.shuffle
-        window = self._settings.window_shards
-        if window is None and self._store.is_remote:
-            window = _REMOTE_WINDOW_SHARDS
-        codes = None
-        if self._settings.balanced:
-            codes = self._samples.target("class", class_names=names).values.astype(np.int32)
-            codes = np.repeat(codes, self._settings.copies)
         stops = self._samples.shard_stops * self._settings.copies
-        return Feed(stops, seed=self._seed, shuffle=shuffle, window_shards=window, codes=codes)
+        return Feed(stops, seed=self._seed, shuffle=shuffle, window_shards=self._window, codes=self._codes)
 
     def _choose_cache(self, wanted: CacheKind) -> str:
         """Keep decoded images where they have one size and fit."""
@@ -241,14 +255,20 @@ class Loader:
 
     def _running(self) -> "_Runner":
         if self._stage is None:
-            self._stage = Stage(self._store, self._samples.records, settings=self._staging)
+            self._stage = Stage(
+                self._store,
+                self._samples.records,
+                settings=self._staging,
+                build_bytes=sum(shard.num_bytes for shard in self.build.shards),
+            )
+        self._pixels.take()
         if self._runner is None:
             part_size = -(-self._batch_size // self._world_size)
             reader = _Reader(self._samples, self._stage, verify=self._staging.verify)
             self._runner = _Runner(
                 self._plan, self._pixels, reader, engine=self._engine, batch_size=part_size, seed=self._seed
             )
-            self._runner.kept_shards = 2 * (self._settings.window_shards or _REMOTE_WINDOW_SHARDS)
+            self._runner.kept_shards = 2 * (self._window or _REMOTE_WINDOW_SHARDS)
         if self._store.is_remote:
             order = self._feed.shard_order(self._epoch, consumed=self._consumed).tolist()
             needed = [shard for shard in order if not self._pixels.has_shard(shard, self._samples)]
@@ -269,10 +289,14 @@ class Loader:
 
     def _batch(self, images: torch.Tensor, part: Part) -> Batch:
         device = self._engine.device
-        rows = torch.from_numpy(self._samples.rows[part.positions])
-        found = {name: torch.from_numpy(one.values[part.positions]) for name, one in self.targets.items()}
-        on_device = {name: one.to(device, non_blocking=True) for name, one in found.items()}
-        return Batch(images, on_device, rows.to(device), torch.from_numpy(part.mask).to(device))
+
+        def sent(values: npt.NDArray[Any]) -> torch.Tensor:
+            found = torch.from_numpy(values)
+            # From pinned memory nothing waits for what the GPU still has to do.
+            return found if device.type == "cpu" else found.pin_memory().to(device, non_blocking=True)
+
+        targets = {name: sent(one.values[part.positions]) for name, one in self.targets.items()}
+        return Batch(images, targets, sent(self._samples.rows[part.positions]), sent(part.mask))
 
     def _identity(self) -> dict[str, Any]:
         """What decides the order: a state fits a loader with the same."""
@@ -417,10 +441,25 @@ class _Pixels:
         # Where DALI works on the CPU, too, torch would wake its threads against DALI's: numpy copies in one.
         self._shares_cores = device.type == "cpu"
         self.images: torch.Tensor | None = None
-        if self.is_used:
-            assert size is not None
-            where = device if kind == "device" else torch.device("cpu")
-            self.images = torch.empty((num, *size, 3), dtype=torch.uint8, device=where)
+        self._size, self._device = size, device if kind == "device" else torch.device("cpu")
+        self.take()
+
+    @property
+    def is_on_device(self) -> bool:
+        """True where they are kept in a GPU's memory."""
+        return self._device.type == "cuda"
+
+    def take(self) -> None:
+        """Take the memory, where it is not taken."""
+        if self.is_used and self.images is None:
+            assert self._size is not None
+            shape = (len(self.is_kept), *self._size, 3)
+            self.images = torch.empty(shape, dtype=torch.uint8, device=self._device)
+
+    def release(self) -> None:
+        """Give the memory back, and forget all images."""
+        self.images = None
+        self.is_kept[:] = False
 
     def gathered(self, positions: npt.NDArray[np.int64]) -> Any:
         """Kept images side by side; whole rows are copied, four times as fast as indexing along four axes."""
@@ -502,6 +541,7 @@ class _Runner:
         self._ready: deque[tuple[torch.Tensor, Part]] = deque()
         self._num_next = 1
         self._epoch = 0
+        self._is_under_way = False
         self._recent: dict[int, None] = {}
         self._stopped = False
         self._error: Exception | None = None
@@ -511,7 +551,13 @@ class _Runner:
         self._batches_per_run = max(1, min(_RUN_IMAGES, _RUN_BYTES // image_bytes) // batch_size)
         most = self._batches_per_run * batch_size
         if pixels.is_used:
-            self._main = Pipeline(plan.rest, batch_size=most, engine=engine, source=self._from_kept)
+            self._main = Pipeline(
+                plan.rest,
+                batch_size=most,
+                engine=engine,
+                source=self._from_kept,
+                images_on_device=pixels.is_on_device,
+            )
             if not reader.samples.is_raw or plan.fixed.augmentations:
                 one = Engine(engine.device, engine.num_threads, 1)
                 self._decoding = Pipeline(plan.fixed, batch_size=most, engine=one, source=self._to_keep)
@@ -519,7 +565,10 @@ class _Runner:
             self._main = Pipeline(plan.whole, batch_size=most, engine=engine, source=self._from_shards)
 
     def begin(self, parts: Iterator[Part], *, epoch: int) -> None:
-        """Start on the rest of an epoch."""
+        """Start on the rest of an epoch; what was under way is thrown away."""
+        if self._is_under_way:
+            self.abandon()
+        self._is_under_way = True
         self._parts, self._epoch, self._stopped, self._error = parts, epoch, False, None
         self._num_next = 1  # and then more and more, so that the first batch waits for no other
         self._sent.clear()
@@ -528,14 +577,19 @@ class _Runner:
     def next(self) -> tuple[torch.Tensor, Part]:
         """The next batch; `StopIteration` at the end of the epoch."""
         if not self._ready:
-            images, parts = self._main.run(), self._sent.popleft()
+            try:
+                images = self._main.run()
+            except StopIteration:
+                self._is_under_way = False
+                raise
+            parts = self._sent.popleft()
             sizes = [len(part.positions) for part in parts]
             self._ready.extend(zip(torch.split(images, sizes), parts, strict=True))
         return self._ready.popleft()
 
     def abandon(self) -> None:
         """Throw away what is under way."""
-        self._stopped = True
+        self._stopped, self._is_under_way = True, False
         self._main.drain()
 
     def explained(self, error: RuntimeError) -> Exception:
@@ -626,7 +680,12 @@ def _ranks_here(world_size: int) -> int:
 
 
 def _free_memory() -> int:
-    """Bytes of host memory that can be had."""
-    with open("/proc/meminfo") as file:  # noqa: PTH123
-        lines = dict(line.split(":", 1) for line in file)
-    return int(lines["MemAvailable"].split()[0]) * 1024
+    """Bytes of host memory that can be had, within the limit of a container."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    for folder, most, used, reclaimable in _CGROUPS:
+        with suppress(OSError, ValueError, KeyError):  # "max" is no limit
+            facts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            held = int((folder / used).read_text()) - int(facts[reclaimable])
+            free = min(free, int((folder / most).read_text()) - held)
+    return max(0, free)

@@ -62,8 +62,16 @@ class Engine:
 class Pipeline:
     """A built DALI pipeline, fed by a function that gives the inputs of the next batch or raises `StopIteration`."""
 
-    def __init__(self, graph: Graph, *, batch_size: int, engine: Engine, source: Callable[[], Host]) -> None:
-        """Build it; `batch_size` is the largest batch that comes."""
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        batch_size: int,
+        engine: Engine,
+        source: Callable[[], Host],
+        images_on_device: bool = False,
+    ) -> None:
+        """Build it; `batch_size` is the largest batch that comes. Images that lie on the device already stay there."""
         # Read once, when DALI first allocates. A pool for small buffers: fresh ones cost a page fault for every 4 KiB.
         os.environ.setdefault("DALI_MALLOC_POOL_THRESHOLD", "256k")
         from nvidia.dali import Pipeline as DaliPipeline
@@ -72,6 +80,7 @@ class Pipeline:
         self._engine = engine
         self._held: deque[Host] = deque(maxlen=engine.prefetch + 3)  # DALI reads them where they are
         self._source = source
+        self._split: tuple[deque[Any], deque[Host]] = (deque(), deque())
         names = graph.names()
         on_gpu = engine.device.type == "cuda"
         pipeline = DaliPipeline(
@@ -82,14 +91,21 @@ class Pipeline:
             exec_dynamic=True,
         )
         layouts: Any = [None if graph.is_encoded else "HWC", *[None] * len(names)]
+        given: dict[str, Any] = {"batch": True, "no_copy": not on_gpu}
         with pipeline:
-            images, *parameters = fn.external_source(
-                source=self._next,
-                num_outputs=1 + len(names),
-                batch=True,
-                no_copy=not on_gpu,
-                layout=layouts,
-            )
+            if images_on_device:  # a source of its own, as all of one source is on one device
+                device = "gpu" if on_gpu else "cpu"
+                images = fn.external_source(source=self._next_images, device=device, layout=layouts[0], **given)
+                parameters: list[Any] = []
+                if names:
+                    parameters += fn.external_source(
+                        source=self._next_parameters, num_outputs=len(names), layout=layouts[1:], **given
+                    )
+            else:
+                images, *parameters = fn.external_source(
+                    source=self._next, num_outputs=1 + len(names), layout=layouts, **given
+                )
+                images = images.gpu() if on_gpu and not graph.is_encoded else images
             inputs = dict(zip(names, parameters, strict=True))
             pipeline.set_outputs(_graph(images, inputs, graph=graph, on_gpu=on_gpu))
         pipeline.build()
@@ -114,6 +130,22 @@ class Pipeline:
             self._pipeline.reset()
             self._held.clear()
 
+    def _next_images(self) -> Any:
+        return self._part(0)
+
+    def _next_parameters(self) -> Host:
+        parameters: Host = self._part(1)
+        return parameters
+
+    def _part(self, number: int) -> Any:
+        """The images or the parameters of a batch, whichever DALI asks for first."""
+        if not self._split[number]:
+            images, *parameters = self._next()
+            self._split[0].append(images)
+            if parameters:
+                self._split[1].append(tuple(parameters))
+        return self._split[number].popleft()
+
     def _next(self) -> Host:
         host = self._source()
         self._held.append(host)
@@ -133,8 +165,6 @@ def _graph(images: Any, inputs: dict[str, Any], *, graph: Graph, on_gpu: bool) -
         # Fancy upsampling is what libjpeg-turbo does on the CPU: without it the GPU's colours differ at edges.
         device = "mixed" if on_gpu else "cpu"
         images = fn.decoders.image(images, device=device, output_type=types.RGB, jpeg_fancy_upsampling=on_gpu)
-    elif on_gpu:
-        images = images.gpu()
     flip = None
     for step, augmentation in enumerate(graph.augmentations, start=graph.first_step):
         prefix = f"{step} "
