@@ -149,9 +149,11 @@ def _jpeg_size(content: bytes) -> tuple[int, int] | None:
     at = 2
     while at + 9 <= len(content):
         prefix, marker, length = _SEGMENT.unpack_from(content, at)
-        if prefix != 0xFF:
-            return None
-        if marker == 0xFF:  # fill byte
+        if prefix != 0xFF:  # stray bytes between segments, which decoders pass over
+            at = content.find(b"\xff", at)
+            if at < 0:
+                return None
+        elif marker == 0xFF:  # fill byte
             at += 1
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height_px, width_px = _FRAME_SIZE.unpack_from(content, at + 5)

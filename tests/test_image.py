@@ -108,6 +108,13 @@ def test_cut_off_jpeg_is_truncated(kept: float) -> None:
     assert status_of(content[:end]) == Status.TRUNCATED
 
 
+def test_stray_bytes_between_segments_of_a_jpeg_are_passed_over() -> None:
+    sound = encoded(photo(), "JPEG", quality=95)
+    first = 4 + int.from_bytes(sound[4:6])
+    stray = sound[:first] + b"\0\1stray" + sound[first:]
+    assert np.array_equal(image.decode(stray), image.decode(sound))
+
+
 def test_cut_off_png_is_truncated() -> None:
     content = encoded(photo(), "PNG")
     assert status_of(content[: len(content) // 2]) == Status.TRUNCATED

@@ -36,7 +36,10 @@ def celeba_attributes_adam_bce() -> Recipe:
 
 
 def celeba_attributes_adam_cross_entropy() -> Recipe:
-    """S4 in its third setting: Adam and one cross-entropy over all attributes, which does not suit several at once."""
+    """S4 in its third setting: Adam and one cross-entropy over all attributes, which does not suit several at once.
+
+    Not trained here on real images.
+    """
     return replace(celeba_attributes(), task=Attributes(loss="softmax"), optimizer="adam", lr=1e-3)
 
 

@@ -25,8 +25,12 @@ def simpsons_cnn() -> Recipe:
 
 
 def simpsons_fully_connected() -> Recipe:
-    """S3's comparison: the same training of a network without convolutions."""
-    return replace(simpsons_cnn(), network="fully_connected(dropout=0.5)")
+    """S3's comparison: the same training of a network without convolutions, at a tenth of the rate.
+
+    Reached on ten characters at 64x64, 6,240 images to train on: 0.365 of 200 test images, against 0.800 with
+    simpsons_cnn; 31 seconds on two cores of an AMD EPYC. At the rate of simpsons_cnn, or 0.0003, it learns nothing.
+    """
+    return replace(simpsons_cnn(), network="fully_connected(dropout=0.5)", lr=1e-4)
 
 
 def simpsons_modern() -> Recipe:
