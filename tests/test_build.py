@@ -1,4 +1,4 @@
-"""The promises of a build, each on real bytes and a real Ray."""
+"""The promises of a build, each on real bytes; those that workers could break on a real Ray, too."""
 
 import getpass
 import hashlib
@@ -121,6 +121,26 @@ def test_any_number_of_workers_gives_the_same_bytes(
 ) -> None:
     make(celeba, tmp_path / "build", workers=workers)
     assert digests(tmp_path / "build") == digests(reference)
+
+
+@pytest.mark.slow
+def test_bad_files_give_the_same_bytes_on_ray(spoilt: Path, tmp_path: Path) -> None:
+    make(spoilt, tmp_path / "one")
+    made = make(spoilt, tmp_path / "two", workers=2)
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")
+    assert manifest.total(made.build.counts, statuses=[Status.NOT_AN_IMAGE]) == 2
+
+
+@pytest.mark.slow
+def test_what_a_ray_worker_cannot_write_ends_the_build(celeba: Path, tmp_path: Path, reference: Path) -> None:
+    out = tmp_path / "build"
+    (out / "train-00001.tar").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"train-00001\.tar"):
+        make(celeba, out, workers=2)
+    assert not (out / "build.json").exists()
+    (out / "train-00001.tar").rmdir()
+    make(celeba, out, workers=2)
+    assert digests(out) == digests(reference)
 
 
 def test_zip_gives_the_same_bytes_as_the_folder(celeba: Path, tmp_path: Path, reference: Path) -> None:

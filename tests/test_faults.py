@@ -1,5 +1,6 @@
 """Kills, collisions and full disks: what is finished stays, what is not leaves no trace."""
 
+import errno
 import os
 import resource
 import signal
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import digests, hear_interrupts
+from conftest import digests, hear_interrupts, make
 
+from facepack.errors import JobError
 from facepack.verify import verify
 
 SLOW = ("--classes", "rarest4", "--size", "1200", "--samples-per-shard", "8", "--limit", "120")
@@ -208,7 +210,6 @@ def test_file_that_cannot_be_written_ends_the_build_with_one_line(
     assert [path.name for path in out.iterdir()] == []
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_place_that_is_a_device_or_a_file_is_one_line(celeba: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for out in (tmp_path / "file", Path("/proc/facepack")):
@@ -216,3 +217,25 @@ def test_place_that_is_a_device_or_a_file_is_one_line(celeba: Path, tmp_path: Pa
         assert ended.returncode == 1
         assert ended.stderr.count("error:") == 1
         assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["manifest.parquet", "build.json"])
+def test_disk_that_is_full_at_the_very_end_leaves_no_half_build(
+    celeba: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    out, flush = tmp_path / "build", os.fsync
+
+    def full(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name.startswith(f".{name}."):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(JobError, match=f"{name}: No space left on device; make room and run the same command again"):
+        make(celeba, out)
+    assert not {name, "build.json"} & {path.name for path in out.iterdir()}
+    assert not list(out.glob(".*"))
+    monkeypatch.undo()
+    make(celeba, out)
+    make(celeba, tmp_path / "whole")
+    assert digests(out) == digests(tmp_path / "whole")
