@@ -406,7 +406,7 @@ class _Trainer:
         """Give all ranks the statistics of the first one's batch norm, which are those that are kept."""
         if self._fabric.world_size > 1:
             # Not the count that the averaging keeps: it is the same everywhere, and stays on the CPU.
-            for module in {self._network, self._best_weights()}:
+            for module in (self._network, self._best_weights()):  # in one order on all ranks
                 for buffer in module.buffers():
                     torch.distributed.broadcast(buffer, 0)
 
