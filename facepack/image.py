@@ -26,6 +26,7 @@ _BROKEN_HEADER = (OSError, ValueError, SyntaxError, EOFError, RuntimeError, Type
 """What Pillow raises for broken headers, by format."""
 _EXIF_ORIENTATION = 0x0112
 _JPEG_END = b"\xff\xd9"
+_SCAN = 0xDA
 _PNG_END = b"IEND\xaeB`\x82"
 
 
@@ -97,7 +98,7 @@ def decode_raw(content: bytes) -> Pixels:
 
 def is_plain_jpeg(content: bytes) -> bool:
     """True for a JPEG that every reader shows alike, so that its bytes can be kept: grey or YCbCr, stored upright."""
-    if _kind(content) != "jpeg":
+    if _kind(content) != "jpeg" or _jpeg_size(content, strict=True) is None:
         return False
     try:
         with Image.open(io.BytesIO(content)) as image:
@@ -144,20 +145,29 @@ def _kind(content: bytes) -> str | None:
     return None
 
 
-def _jpeg_size(content: bytes) -> tuple[int, int] | None:
-    """Width and height from the frame header of a JPEG (ITU T.81, B.2.2); None where it ends before."""
+def _jpeg_size(content: bytes, *, strict: bool = False) -> tuple[int, int] | None:
+    """Width and height from the frame header of a JPEG (ITU T.81, B.2.2); None where it ends before.
+
+    Stray bytes between segments, which OpenCV passes over and DALI does not, give None where this is `strict`.
+    """
+    size = None
     at = 2
     while at + 9 <= len(content):
         prefix, marker, length = _SEGMENT.unpack_from(content, at)
-        if prefix != 0xFF:  # stray bytes between segments, which decoders pass over
+        if prefix != 0xFF:
             at = content.find(b"\xff", at)
-            if at < 0:
+            if strict or at < 0:
                 return None
         elif marker == 0xFF:  # fill byte
             at += 1
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height_px, width_px = _FRAME_SIZE.unpack_from(content, at + 5)
-            return width_px, height_px
+            size = width_px, height_px
+            if not strict:
+                return size
+            at += 2 + length
+        elif marker == _SCAN:
+            return size
         elif marker == 0x01 or 0xD0 <= marker <= 0xD7:  # markers without a length
             at += 2
         else:

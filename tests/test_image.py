@@ -108,11 +108,15 @@ def test_cut_off_jpeg_is_truncated(kept: float) -> None:
     assert status_of(content[:end]) == Status.TRUNCATED
 
 
-def test_stray_bytes_between_segments_of_a_jpeg_are_passed_over() -> None:
+@pytest.mark.parametrize("segment", [b"\xff\xe0", b"\xff\xc0"])
+def test_stray_bytes_between_segments_of_a_jpeg_are_passed_over(segment: bytes) -> None:
     sound = encoded(photo(), "JPEG", quality=95)
-    first = 4 + int.from_bytes(sound[4:6])
-    stray = sound[:first] + b"\0\1stray" + sound[first:]
+    at = sound.index(segment) + 2
+    end = at + int.from_bytes(sound[at : at + 2])
+    stray = sound[:end] + b"\0\1stray" + sound[end:]
     assert np.array_equal(image.decode(stray), image.decode(sound))
+    assert image.is_plain_jpeg(sound)
+    assert not image.is_plain_jpeg(stray), "DALI reads no such file: it is encoded anew"
 
 
 def test_cut_off_png_is_truncated() -> None:
