@@ -30,8 +30,8 @@ import numpy as np
 from figures import Figure, Raw
 
 from facepack import align, image
-from facepack.build import Place, build
-from facepack.manifest import Configuration
+from facepack.builder import Place, build
+from facepack.configuration import Configuration
 
 NUM_CORES = len(os.sched_getaffinity(0))
 LIBRARIES = ("facepack", "dlib-bin", "numpy", "opencv-python-headless", "pyarrow", "ray")

@@ -78,8 +78,8 @@ class Measure:
 
 def child_images(job: Raw) -> Raw:
     """Paths of all rows in the label files, and of those whose image is there, in stored order."""
-    from facepack.build import prepare
-    from facepack.manifest import Configuration
+    from facepack.configuration import Configuration
+    from facepack.prepare import prepare
 
     plan = prepare(Configuration(dataset="celeba", size=str(job["size"])), src=job["src"]).plan
     paths = plan.table["source"].to_pylist()
@@ -88,8 +88,8 @@ def child_images(job: Raw) -> Raw:
 
 def child_prepare(job: Raw) -> Raw:
     """Seconds to index, label and plan, and the most memory this process ever held."""
-    from facepack.build import prepare
-    from facepack.manifest import Configuration
+    from facepack.configuration import Configuration
+    from facepack.prepare import prepare
 
     before_bytes = _peak_bytes()
     begun = time.perf_counter()
@@ -105,8 +105,8 @@ def child_prepare(job: Raw) -> Raw:
 
 def child_build(job: Raw) -> Raw:
     """One build, as the command does it."""
-    from facepack.build import Place, build
-    from facepack.manifest import Configuration
+    from facepack.builder import Place, build
+    from facepack.configuration import Configuration
 
     configuration = Configuration(
         dataset="celeba", size=str(job["size"]), quality=QUALITY, samples_per_shard=SHARD_IMAGES
@@ -207,12 +207,12 @@ def _plain(paths: list[str], job: Raw) -> Iterator[int]:
     import numpy as np
 
     cv2.setNumThreads(1)
-    size_px = (job["size"], job["size"])
+    size_wh = (job["size"], job["size"])
     with tarfile.open(job["tar"], "w", format=tarfile.USTAR_FORMAT) as tar:
         for path in paths:
             image_hwc = cv2.imdecode(np.frombuffer(_read(path), np.uint8), cv2.IMREAD_COLOR)
             assert image_hwc is not None
-            small = cv2.resize(image_hwc, size_px, interpolation=cv2.INTER_AREA)
+            small = cv2.resize(image_hwc, size_wh, interpolation=cv2.INTER_AREA)
             content = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
             info = tarfile.TarInfo(path.rpartition("/")[2])
             info.size = len(content)

@@ -26,12 +26,12 @@ import torch
 from figures import Figure, Raw
 from torch import nn
 
-from facepack.build import Place, build
-from facepack.manifest import Configuration
-from trainer import fit, memory, models, optim, recipes
-from trainer.augment import Normalize
+from facepack.builder import Place, build
+from facepack.configuration import Configuration
+from trainer import memory, models, optim, recipes, training
 from trainer.data import Data, Placement
 from trainer.loader import Batch
+from trainer.loading.augment import Normalize
 from trainer.recipe import Recipe
 
 NUM_CORES = len(os.sched_getaffinity(0))
@@ -54,10 +54,10 @@ CASES = {
 class Steps:
     """The steps of a recipe on batches from anywhere."""
 
-    def __init__(self, recipe: Recipe, *, names: tuple[str, ...], size_px: tuple[int, int]) -> None:
+    def __init__(self, recipe: Recipe, *, names: tuple[str, ...], size_hw: tuple[int, int]) -> None:
         torch.manual_seed(0)
         self._recipe = recipe
-        network = models.network(recipe.network, num_outputs=recipe.task.num_outputs(names), size_px=size_px)
+        network = models.network(recipe.network, num_outputs=recipe.task.num_outputs(names), size_hw=size_hw)
         self._network: nn.Module = network.to(memory_format=torch.channels_last).train()
         self._optimizer = optim.optimizer(recipe, self._network)
 
@@ -65,7 +65,7 @@ class Steps:
         """Seconds of an epoch."""
         begun = time.perf_counter()
         for images, targets in batches:
-            with torch.autocast("cpu", torch.bfloat16, enabled=fit.precision_of(self._recipe, "cpu") != "32-true"):
+            with torch.autocast("cpu", torch.bfloat16, enabled=training.precision_of(self._recipe, "cpu") != "32-true"):
                 outputs = self._network(images.contiguous(memory_format=torch.channels_last))
             loss = self._recipe.task.losses(outputs.float(), targets).mean()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -84,7 +84,7 @@ def measure_case(name: str, *, source: Path, folder: Path, repeats: int) -> Raw:
     data = Data(recipe, str(folder / "build"), placement=Placement(torch.device("cpu")))
     loader = data.loader("train", is_train=True)
     target = recipe.task.target
-    steps = Steps(recipe, names=loader.targets[target].names, size_px=loader.size_px)
+    steps = Steps(recipe, names=loader.targets[target].names, size_hw=loader.size_hw)
     batches: list[Batch] = []
     for batch in loader:
         batches.append(batch)
@@ -127,7 +127,7 @@ def image_folder(data: Data, recipe: Recipe, folder: Path) -> Callable[[], Itera
             file.seek(row["offset"])
             path.write_bytes(file.read(row["size"]))
     steps: list[Any] = []
-    for one in data.pixels.filled(recipe.augment):
+    for one in data.statistics.filled(recipe.augment):
         named = {field.name: getattr(one, field.name) for field in fields(one)}  # type: ignore[arg-type]
         if isinstance(one, Normalize):
             steps += [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
@@ -158,7 +158,7 @@ def measure(sources: dict[str, Path], *, names: list[str], repeats: int) -> Raw:
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
             source = sources[CASES[name][0]]
-            with memory.kept(torch.device("cpu")):  # as `facepack train` does
+            with memory.keep_freed_memory(torch.device("cpu")):  # as `facepack train` does
                 results["cases"][name] = measure_case(name, source=source, folder=Path(folder), repeats=repeats)
             print(name, results["cases"][name], flush=True)
     return results

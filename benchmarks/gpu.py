@@ -30,12 +30,12 @@ import figures
 import torch
 from figures import Figure, Raw
 
-from facepack import synthetic
-from facepack.build import Place, build
-from facepack.manifest import Configuration
-from trainer import fit, models, optim, recipes
-from trainer.augment import Augmentation, Normalize, RandomHorizontalFlip, Resize
+from facepack.builder import Place, build
+from facepack.configuration import Configuration
+from facepack.drawn import synthetic
+from trainer import models, optim, recipes, training
 from trainer.loader import EngineSettings, Loader
+from trainer.loading.augment import Augmentation, Normalize, RandomHorizontalFlip, Resize
 from trainer.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
@@ -412,7 +412,7 @@ def train_rates(recipe: Recipe, location: str, *, scale: Scale) -> Raw:
         engine=EngineSettings(prefetch=3),
     )
     names = loader.targets["class"].names
-    network: Any = models.network(recipe.network, num_outputs=len(names), size_px=loader.size_px)
+    network: Any = models.network(recipe.network, num_outputs=len(names), size_hw=loader.size_hw)
     network = network.to(scale.device, memory_format=torch.channels_last).train()
     optimizer = optim.optimizer(recipe, network)
     # Compiling for the CPU needs a C++ compiler, and says nothing of a GPU.
@@ -461,8 +461,8 @@ def s0_complete(location: str, folder: Path, *, scale: Scale) -> Raw:
     """S0 as published, all epochs, from the call to the scores."""
     recipe = replace(recipes.load("celeba_rarest4"), epochs=scale.s0_epochs)
     begun = time.perf_counter()
-    settings = fit.Settings(device=scale.device)
-    fit.fit("celeba_rarest4", recipe, data=location, out=folder / "run", settings=settings)
+    settings = training.Settings(device=scale.device)
+    training.train("celeba_rarest4", recipe, data=location, out=folder / "run", settings=settings)
     scores = json.loads((folder / "run" / "scores.json").read_text())["splits"]["test"]
     found = {"seconds": time.perf_counter() - begun, "epochs": recipe.epochs, "test_accuracy": scores["accuracy"]}
     return found | memory(scale)

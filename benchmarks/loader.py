@@ -47,9 +47,9 @@ OUR_LIBRARIES = ("facepack", "nvidia-dali-cuda120", "spdl", "spdl-io")
 
 def facepack(job: Raw) -> Callable[[], Iterable[Any]]:
     """Our loader."""
-    from trainer.augment import Normalize, RandomHorizontalFlip
     from trainer.loader import Loader
-    from trainer.staging import StagingSettings
+    from trainer.loading.augment import Normalize, RandomHorizontalFlip
+    from trainer.loading.staging import StagingSettings
 
     loader = Loader(
         job["build"],
@@ -331,9 +331,10 @@ def child(verb: str, name: str, job: Raw, *, python: str) -> Raw:
 
 def prepared(photos: Path, folder: Path, *, num_images: int) -> Raw:
     """The same images in every form: originals and packed ones in class folders, and our builds."""
-    from facepack import synthetic
-    from facepack.build import Place, build
-    from facepack.manifest import MANIFEST_FILE, Configuration, read_table
+    from facepack.builder import Place, build
+    from facepack.configuration import Configuration
+    from facepack.drawn import synthetic
+    from facepack.manifest import MANIFEST_FILE, read_table
     from facepack.storage import Store
 
     source = folder / "celeba"
@@ -475,8 +476,8 @@ def measure_remote(celeba: str, folder: Path, *, repeats: int) -> Raw:
 
 def many(given: Path, folder: Path) -> Path:
     """A packed build of so many images that starting is a small part of an epoch."""
-    from facepack.build import Place, build
-    from facepack.manifest import Configuration
+    from facepack.builder import Place, build
+    from facepack.configuration import Configuration
 
     source = folder / "celeba"
     shutil.copytree(given, source, ignore=lambda _folder, names: [name for name in names if name.endswith(".jpg")])

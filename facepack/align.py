@@ -12,10 +12,11 @@ import dlib
 import numpy as np
 import numpy.typing as npt
 
-from facepack.dataset import models_folder
+from facepack.configuration import Configuration
+from facepack.description import models_folder
 from facepack.errors import UsageError
-from facepack.image import MAX_PIXELS, BadImageError, Pixels
-from facepack.manifest import Configuration, Status
+from facepack.image import BadImageError, Pixels
+from facepack.manifest import MAX_PIXELS, Status
 
 FIRST_LOOK_PX = 640
 """The longer side of a photo, in pixels, when faces are first looked for; larger ones are reduced to it."""
@@ -110,7 +111,7 @@ class Aligner:
     """Cuts the face out of a photo as a configuration says; one is sent to every worker."""
 
     kind: Literal["crop", "chip"]
-    size_px: int | None
+    side_px: int | None
     """Side of the square; None keeps a crop at the size it has in the photo."""
     margin: float
     margin_unit: Literal["px", "share"]
@@ -124,10 +125,10 @@ class Aligner:
         if configuration.align == "none":
             return None
         value, unit = configuration.margin_value
-        size_px = None if configuration.size_px is None else configuration.size_px[0]
+        side_px = None if configuration.size_wh is None else configuration.size_wh[0]
         predictor = None if landmarks is None else _predictor(landmarks)
         largest = configuration.on_several == "largest"
-        return cls(configuration.align, size_px, value, unit, largest, predictor)
+        return cls(configuration.align, side_px, value, unit, largest, predictor)
 
     def __call__(self, image_hwc: Pixels) -> Face:
         """Cut out the one face of a photo (uint8 BGR HWC); `BadImageError` says that there is none, or several."""
@@ -148,11 +149,11 @@ class Aligner:
         return Face(cropped_hwc, box, None, is_padded)
 
     def _chip(self, image_hwc: Pixels, box: Box) -> Face:
-        assert self.size_px is not None
+        assert self.side_px is not None
         grey_hw = cv2.cvtColor(image_hwc, cv2.COLOR_BGR2GRAY)
         x0, y0, x1, y1 = (round(side) for side in box)
         shape = self.predictor(grey_hw, dlib.rectangle(x0, y0, x1 - 1, y1 - 1))
-        chip_hwc = dlib.get_face_chip(image_hwc, shape, size=self.size_px, padding=self.margin)
+        chip_hwc = dlib.get_face_chip(image_hwc, shape, size=self.side_px, padding=self.margin)
         points = tuple(float(side) for point in shape.parts() for side in (point.x, point.y))
         return Face(chip_hwc, box, points, False)
 

@@ -2,7 +2,7 @@
 
 import typer
 
-from facepack import build, datasets, demo, fetch, preview, verify
+from facepack import builder, catalogue, demo, fetching, preview, verification
 from trainer import commands
 
 app = typer.Typer(
@@ -13,10 +13,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-app.command("datasets")(datasets.command)
-app.command("fetch")(fetch.command)
-app.command("build")(build.command)
-app.command("verify")(verify.command)
+app.command("datasets")(catalogue.command)
+app.command("fetch")(fetching.command)
+app.command("build")(builder.command)
+app.command("verify")(verification.command)
 app.command("preview")(preview.command)
 app.command("train")(commands.train)
 app.command("experiment")(commands.experiment)

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from facepack import build, preview, synthetic, terminal, verify
-from facepack.manifest import Configuration
+from facepack import builder, preview, terminal, verification
+from facepack.configuration import Configuration
+from facepack.drawn import synthetic
 
 _SETTINGS = ["epochs=18", "lr=0.015"]
 """Fewer and longer steps than the 250 epochs of the published system: drawn faces are easier, and a demo is short."""
@@ -38,9 +39,9 @@ def command(
             synthetic.draw("celeba", source, num_images=num_images)
         terminal.note(f"facepack build celeba --src {source} --classes rarest4 --size 64 --out {made}")
         configuration = Configuration("celeba", classes="rarest4", size="64")
-        build.summary(build.build(configuration, place=build.Place(str(source), str(made), workers)))
+        builder.summary(builder.build(configuration, place=builder.Place(str(source), str(made), workers)))
         terminal.note(f"facepack verify {made} --deep")
-        verify.show(str(made), deep=True)
+        verification.show(str(made), deep=True)
         page = out / "preview.html"
         terminal.note(f"facepack preview {made} --src {source} --out {page}")
         preview.write(str(made), src=str(source), out=page, png=True)

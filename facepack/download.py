@@ -61,7 +61,7 @@ def _is_page(path: Path) -> bool:
     return start.startswith((b"<!doctype html", b"<html")) and path.suffix not in (".html", ".htm")
 
 
-def download(
+def download_file(
     url: str, path: Path, *, expected: Expected | None = None, advance: Callable[[int], None] | None = None
 ) -> Path:
     """Fetch a file, unless it is there; under its name it is whole and as expected.

@@ -3,6 +3,7 @@
 import io
 import struct
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -10,12 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from facepack.manifest import Moments, Status
+from facepack.manifest import MAX_PIXELS, MIN_SIDE_PX, Status
 
 Pixels = npt.NDArray[np.uint8]
 
-MAX_PIXELS = 64_000_000
-MIN_SIDE_PX = 8
 MAX_SIDE_PX = 65_500
 """The longest side that libjpeg writes."""
 
@@ -96,6 +95,11 @@ def decode_raw(content: bytes) -> Pixels:
     return image_hwc
 
 
+def decode_packed(content: bytes, *, encoding: str) -> Pixels:
+    """The pixels of a sample as a shard holds it, uint8 BGR HWC; `encoding` is that of the build, jpeg or raw."""
+    return np.ascontiguousarray(decode_raw(content)[:, :, ::-1]) if encoding == "raw" else decode(content)
+
+
 def is_plain_jpeg(content: bytes) -> bool:
     """True for a JPEG that every reader shows alike, so that its bytes can be kept: grey or YCbCr, stored upright."""
     if _kind(content) != "jpeg" or _jpeg_size(content, strict=True) is None:
@@ -105,6 +109,28 @@ def is_plain_jpeg(content: bytes) -> bool:
             return image.mode in ("L", "RGB") and image.getexif().get(_EXIF_ORIENTATION, 1) == 1
     except _BROKEN_HEADER:
         return False
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Exact sums over the pixels of some images, per channel RGB: they add up in any order to the same mean and std."""
+
+    num_pixels: int = 0
+    sums: tuple[int, int, int] = (0, 0, 0)
+    squares: tuple[int, int, int] = (0, 0, 0)
+
+    def __add__(self, other: "Moments") -> "Moments":
+        red, green, blue = (a + b for a, b in zip(self.sums, other.sums, strict=True))
+        red2, green2, blue2 = (a + b for a, b in zip(self.squares, other.squares, strict=True))
+        return Moments(self.num_pixels + other.num_pixels, (red, green, blue), (red2, green2, blue2))
+
+    def mean_std(self) -> tuple[list[float], list[float]] | None:
+        """Mean and standard deviation per channel in 0..1, None without a pixel."""
+        if not self.num_pixels:
+            return None
+        means = [total / self.num_pixels for total in self.sums]
+        variances = [square / self.num_pixels - mean**2 for square, mean in zip(self.squares, means, strict=True)]
+        return [round(mean / 255, 8) for mean in means], [round(max(v, 0.0) ** 0.5 / 255, 8) for v in variances]
 
 
 class MomentsCounter:

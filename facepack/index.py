@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from facepack.dataset import Description, Label, PathIndex, SplitRule, TableFile, TableIndex
+from facepack.description import Description, Label, PathIndex, SplitRule, TableFile, TableIndex
 from facepack.errors import JobError, UsageError
-from facepack.storage import Source
+from facepack.source import Source
 
 IMAGE_SUFFIXES = tuple(
     f".{kind}"
@@ -57,7 +57,7 @@ class _Raw:
     lacks: tuple[str, ...]
 
 
-def index(description: Description, source: Source, *, images: str = "") -> Index:
+def index_dataset(description: Description, source: Source, *, images: str = "") -> Index:
     """Read the sample table of a dataset.
 
     `images` chooses one of the description's image sets (its first by default). Raises `JobError` where label files or

@@ -3,19 +3,18 @@
 import hashlib
 import re
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from facepack.dataset import Description
+from facepack.bins import Bins
+from facepack.configuration import Configuration
+from facepack.description import Description
 from facepack.errors import JobError, UsageError
-from facepack.manifest import Configuration
 
 _COUNTED = re.compile(r"(rarest|commonest|random)(\d+)")
-_BIN = re.compile(r"(\d+)-(\d*)")
 
 Codes = npt.NDArray[np.int32]
 
@@ -29,7 +28,7 @@ class Labelled:
     notes: tuple[str, ...]
 
 
-def label(description: Description, table: pa.Table, *, configuration: Configuration) -> Labelled:
+def assign_classes(description: Description, table: pa.Table, *, configuration: Configuration) -> Labelled:
     """Give every row its class and leave out those that have none.
 
     Raises `UsageError` for classes that the dataset does not have, `JobError` where no row is left.
@@ -127,16 +126,5 @@ def _age_classes(description: Description, table: pa.Table, wanted: str) -> tupl
         raise UsageError(
             f"--age-bins {wanted}: {description.name} has no ages {column!r}; it has: {', '.join(ages) or 'none'}"
         )
-    names = [name.strip() for name in chosen.split(",")]
-    matches = [_BIN.fullmatch(name) for name in names]
-    bounds = [(int(match[1]), float(match[2] or "inf")) for match in matches if match]
-    ordered = all(low <= high for low, high in bounds) and all(
-        first[1] < second[0] for first, second in pairwise(bounds)
-    )
-    if len(bounds) < len(names) or not ordered:
-        raise UsageError(f"--age-bins {wanted}: expected ascending bins that do not overlap, such as 1-4,5-27,28-")
-    years = np.floor(pc.fill_null(table[column], -1.0).to_numpy())
-    codes = np.full(len(table), -1, np.int32)
-    for number, (low, high) in enumerate(bounds):
-        codes[(years >= low) & (years <= high)] = number
-    return names, codes
+    bins = Bins.of(chosen, what=f"--age-bins {wanted}")
+    return list(bins.names), bins.codes(pc.fill_null(table[column], -1.0).to_numpy())

@@ -1,33 +1,35 @@
 """The manifest of a build: its configuration, its table of samples and build.json, as they are written and read."""
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from functools import cached_property
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
-from facepack.dataset import SPLITS
-from facepack.errors import JobError, UsageError
+from facepack.configuration import Configuration, first_fault
+from facepack.description import SPLITS
+from facepack.errors import JobError
 from facepack.storage import Store
 
 BUILD_FILE = "build.json"
 MANIFEST_FILE = "manifest.parquet"
 METADATA_KEY = b"facepack"
+
+MAX_PIXELS = 64_000_000
+"""The largest image that is decoded, by its header."""
+MIN_SIDE_PX = 8
+"""The shortest side of an image that is packed, in pixels."""
 DECIDES_BYTES = ("dlib-bin", "facepack", "numpy", "opencv-python-headless", "pillow", "pyarrow")
 
 Counts = dict[str, dict[str, dict[str, int]]]
 """Rows per split, class ("" without classes) and status."""
 
-DEFAULT_QUALITY = 95
-_DEFAULT_SIZE = {"none": "keep", "crop": "120", "chip": "112"}
-_DEFAULT_MARGIN = {"none": "", "crop": "15", "chip": "25%"}
 _REPEATING = ("split", "status", "shard", "class")
 
 OWN_COLUMNS = pa.schema(
@@ -65,107 +67,26 @@ class Status(StrEnum):
     SEVERAL_FACES = "several_faces"
     DUPLICATE = "duplicate"
 
-
-@dataclass(frozen=True)
-class Configuration:
-    """All choices that decide the bytes of a build, as the command line gives them; a wrong one is a `UsageError`."""
-
-    dataset: str
-    images: str = ""
-    classes: str = ""
-    multiple: Literal["first", "drop"] = "first"
-    age_bins: str = ""
-    limit_per_class: int | None = None
-    limit: int | None = None
-    split: str = ""
-    seed: int = 0
-    size: str = ""
-    """N, WxH or keep; where it is not given, keep for whole photos, the published 120 for crops, 112 for chips."""
-    align: Literal["none", "crop", "chip"] = "none"
-    margin: str = ""
-    """Around the face: of a crop in pixels of the photo, as published 15, or in percent of the face; of a chip 25%."""
-    on_several: Literal["reject", "largest"] = "reject"
-    landmarks: str = ""
-    """sha256 of the landmark model that places the eyes of a chip."""
-    encoding: Literal["jpeg", "raw"] = "jpeg"
-    quality: int = DEFAULT_QUALITY
-    samples_per_shard: int = 1000
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "size", self.size or _DEFAULT_SIZE[self.align])
-        object.__setattr__(self, "margin", self.margin or _DEFAULT_MARGIN[self.align])
-        self._check_alignment()
-        if self.size_px is not None:  # one way to write one size, for it is part of the digest
-            width_px, height_px = self.size_px
-            object.__setattr__(self, "size", f"{width_px}" if width_px == height_px else f"{width_px}x{height_px}")
-        if self.classes and self.age_bins:
-            raise UsageError("--classes and --age-bins both name the classes: give one of them")
-        if not 1 <= self.quality <= 100:
-            raise UsageError(f"--quality {self.quality}: expected 1 to 100")
-        if self.encoding == "raw" and self.quality != DEFAULT_QUALITY:
-            raise UsageError("--quality: needs --encoding jpeg, as pixels are kept as they are")
-        for name in ("limit", "limit_per_class", "samples_per_shard"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"--{name.replace('_', '-')} {value}: expected at least 1")
-
-    @cached_property
-    def size_px(self) -> tuple[int, int] | None:
-        """Width and height of the packed images in pixels, None where they keep their own."""
-        if self.size == "keep":
-            return None
-        width, x, height = self.size.partition("x")
-        try:
-            size = int(width), int(height if x else width)
-        except ValueError:
-            size = (0, 0)
-        if not all(8 <= side <= 4096 for side in size):
-            raise UsageError(f"--size {self.size}: expected N, WxH (8 to 4096 pixels) or keep")
-        return size
-
     @property
-    def margin_value(self) -> tuple[float, Literal["px", "share"]]:
-        """The margin around a face: pixels of the photo, or a share of the face's side (of a chip: dlib's padding)."""
-        number, percent, rest = self.margin.partition("%")
-        try:
-            value = float(number)
-        except ValueError:
-            value = -1.0
-        if not 0 <= value <= (200 if percent else 1000) or rest:
-            raise UsageError(f"--margin {self.margin}: expected pixels, such as 15, or a part of the face, such as 25%")
-        return (value / 100, "share") if percent else (value, "px")
-
-    def _check_alignment(self) -> None:
-        """Refuse what does not go together."""
-        if self.align == "none":
-            for name, unused in (("margin", self.margin), ("on-several", self.on_several != "reject")):
-                if unused:
-                    raise UsageError(f"--{name}: needs --align crop or chip, as whole photos have no face to go by")
-            return
-        value, unit = self.margin_value
-        written = f"{value:g}" if unit == "px" else f"{100 * value:g}%"
-        object.__setattr__(self, "margin", written)  # one way to write one margin, for it is part of the digest
-        if self.align == "chip" and unit == "px":
-            raise UsageError(f"--margin {self.margin}: the margin of a chip is a part of the face, such as 25%")
-        if self.size_px is None and self.align == "chip":
-            raise UsageError("--size keep: a chip has a size of its own, such as --size 112")
-        if self.size_px is not None and self.size_px[0] != self.size_px[1]:
-            raise UsageError(f"--size {self.size}: faces are cut out as squares, such as --size {self.size_px[0]}")
-
-    @property
-    def digest(self) -> str:
-        """sha256 of the configuration in canonical JSON."""
-        return digest_of(asdict(self))
-
-    def differences(self, other: "Configuration") -> list[str]:
-        """The fields in which another one differs, as 'size: 64 there, 128 here'."""
-        mine, theirs = asdict(self), asdict(other)
-        return [f"{name}: {theirs[name]} there, {mine[name]} here" for name in mine if theirs[name] != mine[name]]
+    def meaning(self) -> str:
+        """What it says of a source, for people."""
+        return _MEANINGS[self]
 
 
-def digest_of(content: dict[str, Any]) -> str:
-    """sha256 of canonical JSON: sorted keys, no spaces."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+_MEANINGS = {
+    Status.PACKED: "in a shard",
+    Status.MISSING: "the labels name it, the source has no such file",
+    Status.UNREADABLE: "a whole file that cannot be decoded",
+    Status.TRUNCATED: "the file ends early: fetch it again",
+    Status.NOT_AN_IMAGE: "text, an empty file, or a kind of file that holds no image",
+    Status.TOO_LARGE: f"more than {MAX_PIXELS / 1e6:.0f} Mpx by its header",
+    Status.TOO_SMALL: f"a side of less than {MIN_SIDE_PX} px",
+    Status.NO_FACE: "the detector found no frontal face",
+    Status.SEVERAL_FACES: "more than one face; --on-several largest would take the largest",
+    Status.DUPLICATE: "the same bytes as another file, which is packed",
+}
+if set(_MEANINGS) != set(Status):
+    raise AssertionError("every status needs a meaning")
 
 
 def versions() -> dict[str, str]:
@@ -206,28 +127,6 @@ def read_table(store: Store, name: str) -> pa.Table:
         return pq.read_table(pa.BufferReader(content))
     except (pa.ArrowInvalid, OSError) as error:
         raise JobError(f"{store.location}/{name}: damaged: {error}") from error
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Exact sums over the pixels of some images, per channel RGB: they add up in any order to the same mean and std."""
-
-    num_pixels: int = 0
-    sums: tuple[int, int, int] = (0, 0, 0)
-    squares: tuple[int, int, int] = (0, 0, 0)
-
-    def __add__(self, other: "Moments") -> "Moments":
-        red, green, blue = (a + b for a, b in zip(self.sums, other.sums, strict=True))
-        red2, green2, blue2 = (a + b for a, b in zip(self.squares, other.squares, strict=True))
-        return Moments(self.num_pixels + other.num_pixels, (red, green, blue), (red2, green2, blue2))
-
-    def mean_std(self) -> tuple[list[float], list[float]] | None:
-        """Mean and standard deviation per channel in 0..1, None without a pixel."""
-        if not self.num_pixels:
-            return None
-        means = [total / self.num_pixels for total in self.sums]
-        variances = [square / self.num_pixels - mean**2 for square, mean in zip(self.squares, means, strict=True)]
-        return [round(mean / 255, 8) for mean in means], [round(max(v, 0.0) ** 0.5 / 255, 8) for v in variances]
 
 
 @dataclass(frozen=True)
@@ -275,20 +174,7 @@ def read_build(location: str) -> Build:
     try:
         return TypeAdapter(Build).validate_json(content, strict=True)
     except ValidationError as error:
-        raise JobError(f"{location}/{BUILD_FILE}: {_first_fault(error)}") from error
-
-
-def configuration_of(content: dict[str, Any], *, where: str) -> Configuration:
-    """A recorded configuration; `JobError` names the field that is wrong."""
-    try:
-        return TypeAdapter(Configuration).validate_json(json.dumps(content), strict=True)
-    except ValidationError as error:
-        raise JobError(f"{where}: {_first_fault(error)}") from error
-
-
-def _first_fault(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    return f"field {'.'.join(map(str, first['loc']))}: {first['msg']}" if first["loc"] else f"not valid: {first['msg']}"
+        raise JobError(f"{location}/{BUILD_FILE}: {first_fault(error)}") from error
 
 
 def count(table: pa.Table) -> Counts:
@@ -317,3 +203,15 @@ def total(
         for status, number in by_status.items()
         if chosen is None or status in chosen
     )
+
+
+def people_in_several_splits(table: pa.Table, column: str) -> pa.Table:
+    """People in more than one split: a row per person and split, with columns `column`, split, count.
+
+    `table` has the columns split and `column`; rows without a person are passed over.
+    """
+    known = table.select([column, "split"]).filter(pc.is_valid(table[column]))
+    counts = known.group_by([column, "split"]).aggregate([([], "count_all")]).rename_columns([column, "split", "count"])
+    per_person = counts.group_by(column).aggregate([([], "count_all")])
+    several = per_person.filter(pc.greater(per_person["count_all"], 1))[column]
+    return counts.filter(pc.is_in(counts[column], value_set=several.combine_chunks()))

@@ -12,16 +12,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from facepack.dataset import SPLITS, Description
+from facepack.configuration import Configuration
+from facepack.description import SPLITS, Description
 from facepack.errors import JobError, UsageError
+from facepack.hashing import Hashes, key_of, mixed
 from facepack.label import Labelled
-from facepack.manifest import Configuration, Status
-from facepack.storage import Source
+from facepack.manifest import Status, people_in_several_splits
+from facepack.source import Source
 
 DEFAULT_FRACTIONS = "80/10/10"
 _FRACTIONS = re.compile(r"\d+(?:\.\d+)?(?:/\d+(?:\.\d+)?){2}")
 
-Hashes = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
 
 
@@ -50,7 +51,7 @@ class Plan:
     notes: tuple[str, ...]
 
 
-def plan(description: Description, labelled: Labelled, *, source: Source, configuration: Configuration) -> Plan:
+def make_plan(description: Description, labelled: Labelled, *, source: Source, configuration: Configuration) -> Plan:
     """Give every chosen row key, split and shard.
 
     Raises `UsageError` for a split the dataset cannot have, `JobError` where two keys collide.
@@ -100,12 +101,8 @@ def _keys(dataset: str, source: pa.ChunkedArray) -> Hashes:
 
 
 def _shuffled(keys: Hashes, seed: int, purpose: str) -> Hashes:
-    """A pseudo-random number per key, seed and purpose: splitmix64's finaliser (Steele, Lea, Flood, OOPSLA 2014)."""
-    salt = np.frombuffer(hashlib.sha256(f"{purpose}/{seed}".encode()).digest()[:8], np.dtype("<u8"))[0]
-    mixed: Hashes = keys ^ salt
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    return mixed ^ (mixed >> np.uint64(31))
+    """A pseudo-random number per key, seed and purpose."""
+    return mixed(keys ^ np.uint64(key_of(purpose, seed)))
 
 
 def stored_order(keys: Sequence[str], *, seed: int) -> list[int]:
@@ -239,9 +236,8 @@ def _num_leaking(description: Description, table: pa.Table, splits: npt.NDArray[
     names = description.labels_of("identity")
     if not names:
         return 0
-    pairs = pa.table({"person": table[names[0]], "split": splits}).filter(pc.is_valid(pc.field("person")))
-    per_person = pairs.group_by("person").aggregate([("split", "count_distinct")])
-    return int(pc.sum(pc.greater(per_person["split_count_distinct"], 1)).as_py() or 0)
+    people = pa.table({"person": table[names[0]], "split": splits})
+    return len(people_in_several_splits(people, "person")["person"].unique())
 
 
 # What is known before an image is decoded

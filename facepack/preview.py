@@ -17,14 +17,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import typer
 
-from facepack import align, dataset, image, manifest, terminal
-from facepack.build import default_source, prepare
-from facepack.dataset import SPLITS, Description
+from facepack import align, image, manifest, terminal
+from facepack.configuration import Configuration
+from facepack.description import SPLITS, Description, dataset_names, load_dataset
 from facepack.errors import JobError, UsageError
-from facepack.manifest import Build, Configuration, Status
+from facepack.manifest import Build, Status, people_in_several_splits
 from facepack.page import jpeg_uri, rendered
-from facepack.storage import Source, Store, is_url, open_source
-from facepack.verify import check_manifest
+from facepack.prepare import default_source, prepare
+from facepack.source import Source, open_source
+from facepack.storage import Store, is_url
+from facepack.verification import check_manifest
 
 THERE = "there"
 """The status of a row whose image is there, in a dataset that is not built yet."""
@@ -36,19 +38,6 @@ _MAX_CLASSES, _MAX_BARS, _MAX_LEAKING = 60, 80, 8
 _MAX_REMOTE_SHARDS, _MAX_PIXELS = 12, 300_000_000
 _AGE_BIN_YEARS = 5
 _EXCERPT = 60
-
-MEANING = {
-    Status.MISSING: "the labels name it, the source has no such file",
-    Status.UNREADABLE: "a whole file that cannot be decoded",
-    Status.TRUNCATED: "the file ends early: fetch it again",
-    Status.NOT_AN_IMAGE: "text, an empty file, or a kind of file that holds no image",
-    Status.TOO_LARGE: f"more than {image.MAX_PIXELS / 1e6:.0f} Mpx by its header",
-    Status.TOO_SMALL: f"a side of less than {image.MIN_SIDE_PX} px",
-    Status.NO_FACE: "the detector found no frontal face",
-    Status.SEVERAL_FACES: "more than one face; --on-several largest would take the largest",
-    Status.DUPLICATE: "the same bytes as another file, which is packed",
-}
-
 
 # What the page shows
 
@@ -168,7 +157,7 @@ def of_build(location: str, *, src: str = "") -> Page:
         raise JobError(f"{location}: no {manifest.MANIFEST_FILE}; facepack verify names what is wrong") from error
     if problem := next(check_manifest(build, table), None):
         raise JobError(f"{location}: damaged ({problem}); facepack verify names all that is wrong")
-    description = dataset.load(build.dataset)
+    description = load_dataset(build.dataset)
     notes = []
     source = None
     try:
@@ -196,7 +185,7 @@ def of_build(location: str, *, src: str = "") -> Page:
 
 def of_dataset(name: str, *, src: str = "", images: str = "", classes: str = "") -> Page:
     """Look into a dataset before it is built: its labels as they are, its photos as they are."""
-    configuration = Configuration(dataset.load(name).name, images=images, classes=classes)
+    configuration = Configuration(load_dataset(name).name, images=images, classes=classes)
     location = src or default_source(configuration.dataset)
     prepared = prepare(configuration, src=location)
     table = prepared.plan.table
@@ -325,9 +314,7 @@ def _content(store: Store, name: str) -> memoryview:
 
 def _decoded(encoded: bytes, build: Build, *, where: str) -> image.Pixels:
     try:
-        if build.configuration.encoding == "raw":
-            return np.ascontiguousarray(image.decode_raw(encoded)[:, :, ::-1])
-        return image.decode(encoded)
+        return image.decode_packed(encoded, encoding=build.configuration.encoding)
     except (image.BadImageError, ValueError) as error:
         raise JobError(f"{where}: damaged; facepack verify names what is wrong") from error
 
@@ -518,18 +505,20 @@ def _rejects(subject: Subject) -> list[Reject]:
     lost = subject.table.filter(pc.not_equal(subject.table["status"], subject.good))
     numbers = Counter(lost["status"].to_pylist())
     rejects = []
-    for reason, meaning in MEANING.items():
-        if not numbers[reason]:
+    for reason in Status:
+        if reason == Status.PACKED or not numbers[reason]:
             continue
         some = lost.filter(pc.field("status") == reason).slice(0, _NUM_PER_REASON)
         paths = some["source"].to_pylist()
         if reason == Status.MISSING or subject.source is None:
-            rejects.append(Reject(str(reason), numbers[reason], meaning, [], [_printable(path) for path in paths]))
+            rejects.append(
+                Reject(str(reason), numbers[reason], reason.meaning, [], [_printable(path) for path in paths])
+            )
         else:
             known = some["source_sha256"].to_pylist() if "source_sha256" in some.column_names else [None] * len(some)
             pairs = zip(paths, known, strict=True)
             pictures = [_rejected(path, reason, subject.source, sha256=sha256) for path, sha256 in pairs]
-            rejects.append(Reject(str(reason), numbers[reason], meaning, pictures))
+            rejects.append(Reject(str(reason), numbers[reason], reason.meaning, pictures))
     return sorted(rejects, key=lambda reject: -reject.number)
 
 
@@ -567,18 +556,17 @@ def _leaks(subject: Subject, kept: pa.Table) -> Iterator[Leaks]:
     for column in subject.description.labels_of("identity"):
         if column not in kept.column_names or not len(kept[column].drop_null()):
             continue
-        people: dict[int, Counter[str]] = defaultdict(Counter)
-        for person, split in zip(kept[column].to_pylist(), kept["split"].to_pylist(), strict=True):
-            if person is not None:
-                people[person][split] += 1
-        shared = {person: splits for person, splits in people.items() if len(splits) > 1}
+        shared: dict[int, Counter[str]] = defaultdict(Counter)
+        for row in people_in_several_splits(kept, column).to_pylist():
+            shared[row[column]][row["split"]] = row["count"]
+        num_people = len(kept[column].drop_null().unique())
         pairs = [
             (f"{first} and {second}", sum(1 for splits in shared.values() if splits[first] and splits[second]))
             for first, second in (("train", "valid"), ("train", "test"), ("valid", "test"))
         ]
         largest = sorted(shared.items(), key=lambda item: (-item[1].total(), item[0]))[:_MAX_LEAKING]
         examples = [(f"{person}", {f"{split}": splits[split] for split in SPLITS}) for person, splits in largest]
-        yield Leaks(column, len(shared), len(people), pairs, examples)
+        yield Leaks(column, len(shared), num_people, pairs, examples)
 
 
 # Writing
@@ -649,13 +637,13 @@ def write(
     if out is not None and out.suffix.lower() == ".png":
         raise UsageError(f"--out {out}: the page is HTML; --png writes the chart beside it")
     with terminal.silenced_libraries():
-        if target in dataset.names() and not Path(target, manifest.BUILD_FILE).exists():
+        if target in dataset_names() and not Path(target, manifest.BUILD_FILE).exists():
             page = of_dataset(target, src=src, images=images, classes=classes)
         elif images or classes:
             raise UsageError("--images and --classes choose among a dataset; what a build holds is chosen already")
         else:
             if "/" not in target and not Path(target).exists():
-                dataset.load(target)  # no folder: offers the datasets of similar name
+                load_dataset(target)  # no folder: offers the datasets of similar name
             page = of_build(target, src=src)
     path = out or Path(f"{page.title}-preview.html")
     folder, content = Store(str(path.parent)), html(page).encode("utf-8", "backslashreplace")

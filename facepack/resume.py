@@ -9,11 +9,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from facepack import manifest
+from facepack.configuration import Configuration, configuration_of
 from facepack.errors import JobError
 from facepack.lock import LOCK_FILE
-from facepack.manifest import Configuration, Status
+from facepack.manifest import Status
 from facepack.shard import ShardResult, ShardTask
-from facepack.storage import Source, Store
+from facepack.source import Source
+from facepack.storage import Store
 
 SHARD_FILE = re.compile(r"(?:train|valid|test)-\d{5,}\.(?:tar|idx|parquet)")
 
@@ -54,7 +56,7 @@ def _recorded(store: Store, names: list[str]) -> tuple[Configuration, dict[str, 
         if SHARD_FILE.fullmatch(name) and name.endswith(".parquet"):
             kept = _kept_metadata(store, name)
             if "configuration" in kept:
-                return manifest.configuration_of(kept["configuration"], where=name), kept["versions"]
+                return configuration_of(kept["configuration"], where=name), kept["versions"]
     return None
 
 

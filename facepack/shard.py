@@ -16,17 +16,18 @@ import pyarrow.compute as pc
 
 from facepack import image
 from facepack.align import Aligner, Box, Face
+from facepack.configuration import Configuration
+from facepack.image import Moments
 from facepack.manifest import (
     METADATA_KEY,
-    Configuration,
-    Moments,
     ShardRecord,
     Status,
     label_columns,
     schema,
     write_table,
 )
-from facepack.storage import Source, Store
+from facepack.source import Source
+from facepack.storage import Store
 
 _PROGRESS_EVERY = 64
 _REMOTE_READERS, _LOCAL_READERS = 16, 1
@@ -246,16 +247,16 @@ def transform(content: bytes, configuration: Configuration, *, aligner: Aligner 
     image_hwc = image.decode(content)
     if aligner is not None:
         return finished(aligner(image_hwc), configuration)
-    if configuration.size_px is None and configuration.encoding == "jpeg" and image.is_plain_jpeg(content):
+    if configuration.size_wh is None and configuration.encoding == "jpeg" and image.is_plain_jpeg(content):
         return Sample(content, image_hwc)
     return finished(Face(image_hwc, None, None, False), configuration)
 
 
 def finished(face: Face, configuration: Configuration) -> Sample:
     """Resize and encode what was cut out of a photo, or a whole photo."""
-    image_hwc, size_px = face.image_hwc, configuration.size_px
-    if size_px is not None:
-        image_hwc = image.resize(image_hwc, width_px=size_px[0], height_px=size_px[1])
+    image_hwc, size_wh = face.image_hwc, configuration.size_wh
+    if size_wh is not None:
+        image_hwc = image.resize(image_hwc, width_px=size_wh[0], height_px=size_wh[1])
     if configuration.encoding == "raw":
         return Sample(image.encode_raw(image_hwc), image_hwc, *face[1:])
     return Sample(image.encode_jpeg(image_hwc, quality=configuration.quality), image_hwc, *face[1:])

@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 from rich.table import Table
 
 from facepack import manifest, terminal
-from facepack.dataset import SPLITS
+from facepack.description import SPLITS
 from facepack.manifest import Counts, Status
 from facepack.plan import Plan
 

@@ -63,7 +63,7 @@ class _Entry:
     open: Callable[[], IO[bytes] | None]
 
 
-def unpack(archive: Path, folder: Path, *, limits: Limits, last: str = "", advance: Callable[[int], None]) -> int:
+def extract(archive: Path, folder: Path, *, limits: Limits, last: str = "", advance: Callable[[int], None]) -> int:
     """Take a .zip, .tar, .tar.gz, .tar.bz2, .tar.xz or .bz2 apart into a folder; gives the number of files.
 
     All is written beside the folder's content first and moved in at the end, the entry called `last` as the very last.

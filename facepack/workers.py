@@ -12,6 +12,7 @@ from typing import Any
 
 from facepack import terminal
 from facepack.align import Aligner
+from facepack.cores import num_cores
 from facepack.errors import JobError
 from facepack.manifest import Status
 from facepack.shard import ShardResult, ShardTask, pack
@@ -55,11 +56,6 @@ def packed(
         elif tasks:
             pool = _Pool(workers, ray_address)
             yield from _packed_on_ray(tasks, aligner=aligner, pool=pool, progress=progress)
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Packer:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from moto.server import ThreadedMotoServer
 
-from facepack import synthetic
-from facepack.build import Outcome, Place, build
-from facepack.manifest import Configuration
+from facepack.builder import Outcome, Place, build
+from facepack.configuration import Configuration
+from facepack.drawn import synthetic
 
 if TYPE_CHECKING:
     from trainer.recipe import Recipe
@@ -84,9 +84,9 @@ def tiny(name: str = "celeba_rarest4_modern", **choices: Any) -> "Recipe":
 
 def train(build: Path | str, out: Path, recipe: "Recipe", **settings: Any) -> Path:
     """Train on the CPU, in this process; gives the folder of the run."""
-    from trainer import fit
+    from trainer import training
 
-    fit.fit("tiny", recipe, data=str(build), out=out, settings=fit.Settings(device="cpu", **settings))
+    training.train("tiny", recipe, data=str(build), out=out, settings=training.Settings(device="cpu", **settings))
     return out
 
 

@@ -16,13 +16,15 @@ import pytest
 from conftest import digests, make
 from PIL import Image
 
-from facepack import align, image, manifest, synthetic
+from facepack import align, image, manifest
 from facepack.align import Aligner, Box
-from facepack.drawing import person, photograph, rng_of
+from facepack.configuration import Configuration
+from facepack.drawn import synthetic
+from facepack.drawn.drawing import person, photograph, rng_of
 from facepack.errors import JobError, UsageError
-from facepack.manifest import Configuration, Status
+from facepack.manifest import Status
 from facepack.storage import Store
-from facepack.verify import verify
+from facepack.verification import verify
 
 TEMPLATE = np.array(
     [
@@ -36,14 +38,14 @@ TEMPLATE = np.array(
 MODELS = Path(str(getattr(importlib.util.find_spec("face_recognition_models"), "origin", ""))).parent / "models"
 
 
-def portraits(*places: tuple[float, float, float], size_px: tuple[int, int] = (400, 300)) -> npt.NDArray[np.uint8]:
+def portraits(*places: tuple[float, float, float], size_wh: tuple[int, int] = (400, 300)) -> npt.NDArray[np.uint8]:
     """One photo with drawn faces, each with the middle and half the width of its face in px: uint8 BGR HWC."""
-    width = size_px[0] // len(places)
+    width = size_wh[0] // len(places)
     strips = []
     for number, (x, y, unit) in enumerate(places):
         rng = rng_of(number, "portrait")
         face = person(rng, ["Smiling"])
-        strips.append(photograph(face, rng, size_px=(width, size_px[1]), middle_px=(x, y), unit_px=unit))
+        strips.append(photograph(face, rng, size_wh=(width, size_wh[1]), middle_px=(x, y), unit_px=unit))
     return np.ascontiguousarray(np.hstack(strips)[:, :, ::-1])
 
 
@@ -72,12 +74,12 @@ def test_face_is_found_where_it_is() -> None:
 
 
 def test_every_face_of_a_group_is_found() -> None:
-    assert len(align.find(grey(portraits((150, 150, 60), (150, 150, 60), (150, 150, 60), size_px=(900, 300))))) == 3
+    assert len(align.find(grey(portraits((150, 150, 60), (150, 150, 60), (150, 150, 60), size_wh=(900, 300))))) == 3
 
 
-@pytest.mark.parametrize("size_px", [(8, 8), (8, 5000), (300, 200), (2000, 1500)])
-def test_nothing_is_found_where_there_is_no_face(size_px: tuple[int, int]) -> None:
-    width, height = size_px
+@pytest.mark.parametrize("size_wh", [(8, 8), (8, 5000), (300, 200), (2000, 1500)])
+def test_nothing_is_found_where_there_is_no_face(size_wh: tuple[int, int]) -> None:
+    width, height = size_wh
     assert align.find(np.full((height, width), 128, np.uint8)) == []
 
 
@@ -90,14 +92,14 @@ def test_box_of_a_large_photo_is_in_its_own_pixels() -> None:
 
 
 def test_small_face_is_found_in_the_second_look() -> None:
-    photo = portraits((100, 75, 24), size_px=(200, 150))
+    photo = portraits((100, 75, 24), size_wh=(200, 150))
     assert not align._look(grey(photo), 1.0)
     (box,) = align.find(grey(photo))
     assert abs((box.x0 + box.x1) / 2 - 100) < 8
 
 
 def test_lone_small_face_makes_us_look_for_its_neighbour() -> None:
-    photo = portraits((150, 150, 40), (150, 150, 26), size_px=(600, 300))
+    photo = portraits((150, 150, 40), (150, 150, 26), size_wh=(600, 300))
     assert len(align._look(grey(photo), 1.0)) == 1
     assert len(align.find(grey(photo))) == 2
 
@@ -148,7 +150,7 @@ def test_margin_is_written_in_one_way() -> None:
 
 @pytest.mark.parametrize(("margin", "side"), [("0", 1.0), ("30", 1.0 + 60), ("50%", 2.0), ("", 1.0 + 30)])
 def test_margin_is_in_pixels_or_a_share_of_the_face(margin: str, side: float) -> None:
-    photo = portraits((300, 220, 60), size_px=(600, 450))
+    photo = portraits((300, 220, 60), size_wh=(600, 450))
     aligner = Aligner.of(Configuration("folder", align="crop", margin=margin, size="keep"))
     assert aligner is not None
     face = aligner(photo)
@@ -159,7 +161,7 @@ def test_margin_is_in_pixels_or_a_share_of_the_face(margin: str, side: float) ->
 
 
 def test_several_faces_are_rejected_or_the_largest_is_taken() -> None:
-    photo = portraits((150, 150, 50), (150, 150, 75), size_px=(600, 300))
+    photo = portraits((150, 150, 50), (150, 150, 75), size_wh=(600, 300))
     aligner = Aligner.of(Configuration("folder", align="crop"))
     assert aligner is not None
     with pytest.raises(image.BadImageError) as caught:
@@ -175,10 +177,10 @@ def test_several_faces_are_rejected_or_the_largest_is_taken() -> None:
 # Chips
 
 
-def similarity(landmarks: list[float], *, size_px: int, padding: float) -> npt.NDArray[np.float64]:
+def similarity(landmarks: list[float], *, side_px: int, padding: float) -> npt.NDArray[np.float64]:
     """The similarity, 2x3, that takes landmarks nearest to the template (Umeyama 1991, in complex numbers)."""
     points = np.array(landmarks[::2]) + 1j * np.array(landmarks[1::2])
-    wanted = (TEMPLATE + padding) / (2 * padding + 1) * size_px
+    wanted = (TEMPLATE + padding) / (2 * padding + 1) * side_px
     goals = wanted[:, 0] + 1j * wanted[:, 1]
     centred = points - points.mean()
     turn = (np.conj(centred) @ (goals - goals.mean())) / (np.conj(centred) @ centred)
@@ -186,24 +188,24 @@ def similarity(landmarks: list[float], *, size_px: int, padding: float) -> npt.N
     return np.array([[turn.real, -turn.imag, move.real], [turn.imag, turn.real, move.imag]])
 
 
-def distance_px(landmarks: list[float], *, size_px: int, padding: float) -> float:
+def distance_px(landmarks: list[float], *, side_px: int, padding: float) -> float:
     """Mean distance in pixels between the landmarks in a chip and the template."""
-    warp = similarity(landmarks, size_px=size_px, padding=padding)
+    warp = similarity(landmarks, side_px=side_px, padding=padding)
     placed = np.array(landmarks).reshape(-1, 2) @ warp[:, :2].T + warp[:, 2]
-    return float(np.linalg.norm(placed - (TEMPLATE + padding) / (2 * padding + 1) * size_px, axis=1).mean())
+    return float(np.linalg.norm(placed - (TEMPLATE + padding) / (2 * padding + 1) * side_px, axis=1).mean())
 
 
 @pytest.mark.parametrize("angle", [-25, 0, 20])
 def test_chip_is_turned_so_that_the_eyes_are_in_place(angle: int) -> None:
     turn = cv2.getRotationMatrix2D((300, 225), angle, 1)
-    photo: Any = cv2.warpAffine(portraits((300, 220, 80), size_px=(600, 450)), turn, (600, 450))
+    photo: Any = cv2.warpAffine(portraits((300, 220, 80), size_wh=(600, 450)), turn, (600, 450))
     aligner = Aligner.of(Configuration("folder", align="chip", size="96"), landmarks=align.landmarks_file())
     assert aligner is not None
     face = aligner(photo)
     assert face.image_hwc.shape == (96, 96, 3)
     assert face.landmarks is not None
-    assert distance_px(list(face.landmarks), size_px=96, padding=0.25) < 3  # drawn eyes are a little off
-    warp = similarity(list(face.landmarks), size_px=96, padding=0.25)
+    assert distance_px(list(face.landmarks), side_px=96, padding=0.25) < 3  # drawn eyes are a little off
+    warp = similarity(list(face.landmarks), side_px=96, padding=0.25)
     ours = cv2.warpAffine(cv2.GaussianBlur(photo, (5, 5), 0), warp, (96, 96), flags=cv2.INTER_AREA)
     assert np.abs(ours.astype(int) - cv2.GaussianBlur(face.image_hwc, (3, 3), 0)).mean() < 6
 
@@ -285,7 +287,7 @@ def cacd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     synthetic.draw("cacd", folder, num_images=40)
     first, second, *_ = sorted((folder / "CACD2000").iterdir())
     first.write_bytes(image.encode_jpeg(np.full((250, 250, 3), 90, np.uint8), quality=90))
-    second.write_bytes(image.encode_jpeg(portraits((100, 125, 50), (100, 125, 50), size_px=(400, 250)), quality=90))
+    second.write_bytes(image.encode_jpeg(portraits((100, 125, 50), (100, 125, 50), size_wh=(400, 250)), quality=90))
     return folder
 
 
@@ -314,7 +316,7 @@ def test_aligned_build_is_the_same_with_any_number_of_workers(cacd: Path, tmp_pa
 def test_crops_over_the_border_are_counted(tmp_path: Path) -> None:
     folder = tmp_path / "photos" / "somebody"
     folder.mkdir(parents=True)
-    photo = portraits((300, 200, 60), size_px=(600, 400))
+    photo = portraits((300, 200, 60), size_wh=(600, 400))
     (box,) = align.find(grey(photo))
     left = int(box.x0) - 5
     for name, pixels in (("whole", photo), ("cut", photo[:, left:])):
@@ -353,7 +355,7 @@ def test_verify_names_what_is_wrong_with_boxes_and_landmarks(cacd: Path, tmp_pat
 
 def files_of_every_kind() -> dict[str, tuple[bytes, str]]:
     """Files of every kind that comes in the wild, with their status; the sound ones show the same drawn face."""
-    pixels = portraits((150, 125, 55), size_px=(300, 250))
+    pixels = portraits((150, 125, 55), size_wh=(300, 250))
     picture = Image.fromarray(pixels[:, :, ::-1])
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -433,12 +435,12 @@ def test_eyes_are_at_the_same_place_in_every_chip_of_real_photos(real_data: Path
     table = table_of(tmp_path / "build")
     packed = [row for row in table.to_pylist() if row["status"] == Status.PACKED]
     assert len(packed) > 370
-    distances = [distance_px(row["landmarks"], size_px=112, padding=0.25) for row in packed]
+    distances = [distance_px(row["landmarks"], side_px=112, padding=0.25) for row in packed]
     assert np.mean(distances) < 2
     source, store, wrong = real_data / "celeba", Store(str(tmp_path / "build")), 0
     for row in packed[:40]:
         photo = cv2.GaussianBlur(image.decode((source / row["source"]).read_bytes()), (3, 3), 0)
-        warp = similarity(row["landmarks"], size_px=112, padding=0.25)
+        warp = similarity(row["landmarks"], side_px=112, padding=0.25)
         ours = cv2.warpAffine(photo, warp, (112, 112))[:, :, ::-1].astype(int)
         chip = image.decode_raw(store.read_range(row["shard"], start=row["offset"], length=row["size"]))
         wrong += bool(np.abs(ours - chip).mean() > 10)

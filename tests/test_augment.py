@@ -10,8 +10,8 @@ import torch
 from torchvision.transforms import v2
 
 from facepack.errors import UsageError
-from trainer import augment
-from trainer.augment import (
+from trainer.loading import augment
+from trainer.loading.augment import (
     Augmentation,
     CenterCrop,
     CenterResizedCrop,
@@ -23,7 +23,7 @@ from trainer.augment import (
     RandomRotation,
     Resize,
 )
-from trainer.pipeline import Engine, Graph, Host, Pipeline
+from trainer.loading.pipeline import Engine, Graph, Host, Pipeline
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from facepack.errors import UsageError
 from trainer import calls
-from trainer.augment import Normalize, RandomCrop, RandomResizedCrop
+from trainer.loading.augment import Normalize, RandomCrop, RandomResizedCrop
 
 KNOWN = {one.__name__: one for one in (RandomCrop, RandomResizedCrop, Normalize)}
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from facepack import dataset, synthetic
+from facepack.description import dataset_names
+from facepack.drawn import synthetic
 
 
 def facepack(*words: object, cwd: Path | None = None, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -37,9 +38,9 @@ def check_refused(ended: "subprocess.CompletedProcess[str]", code: int, *texts: 
 def test_datasets_lists_every_description() -> None:
     ended = facepack("datasets")
     assert ended.returncode == 0
-    assert all(name in ended.stdout for name in dataset.names())
+    assert all(name in ended.stdout for name in dataset_names())
     listed = json.loads(facepack("datasets", "--json").stdout)
-    assert [one["name"] for one in listed] == dataset.names()
+    assert [one["name"] for one in listed] == dataset_names()
 
 
 VERBS = [

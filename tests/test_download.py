@@ -28,7 +28,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def get(web: Web, path: Path, **known: object) -> Path:
     """Fetch the file of the server."""
-    return download.download(f"{web.url}/file.bin", path, expected=Expected(**known))  # type: ignore[arg-type]
+    return download.download_file(f"{web.url}/file.bin", path, expected=Expected(**known))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("known", [{}, {"sha256": SHA256}, {"sha256": SHA256[:8]}, {"num_bytes": len(CONTENT)}])
@@ -42,7 +42,7 @@ def test_file_arrives_whole(tmp_path: Path, how: str, known: dict[str, object]) 
 
     heard: list[int] = []
     with Web({"file.bin": CONTENT}, behaviour) as web:
-        path = download.download(
+        path = download.download_file(
             f"{web.url}/file.bin",
             tmp_path / "deep" / "file.bin",
             expected=Expected(**known),  # type: ignore[arg-type]
@@ -52,7 +52,7 @@ def test_file_arrives_whole(tmp_path: Path, how: str, known: dict[str, object]) 
         assert sum(heard) == len(CONTENT)
         assert [one.name for one in path.parent.iterdir()] == ["file.bin"]
         asked = len(web.asked)
-        download.download(f"{web.url}/file.bin", path)
+        download.download_file(f"{web.url}/file.bin", path)
         assert len(web.asked) == asked, "what is here is not asked for"
         if "cut" in how:
             num_cuts = len([1 for _, wanted in web.asked if wanted])
@@ -156,7 +156,7 @@ def test_no_server_is_one_line(tmp_path: Path) -> None:
     with Web({}) as web:
         url = web.url
     with pytest.raises(JobError, match="connection refused; tried 5 times"):
-        download.download(f"{url}/file.bin", tmp_path / "file.bin")
+        download.download_file(f"{url}/file.bin", tmp_path / "file.bin")
 
 
 def test_silent_server_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +173,7 @@ def test_full_disk_is_one_line_and_keeps_what_is_here() -> None:
     program = (
         "import resource, signal, sys; from pathlib import Path; from facepack import download;"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (300000, 300000));"
-        "download.download(sys.argv[1], Path(sys.argv[2]))"
+        "download.download_file(sys.argv[1], Path(sys.argv[2]))"
     )
     try:
         with Web({"file.bin": CONTENT}) as web:
@@ -194,7 +194,7 @@ def test_full_disk_is_one_line_and_keeps_what_is_here() -> None:
 def test_killed_process_leaves_what_the_next_one_goes_on_with(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from facepack import download;"
-        "download.download(sys.argv[1], Path(sys.argv[2]))"
+        "download.download_file(sys.argv[1], Path(sys.argv[2]))"
     )
     with Web({"file.bin": CONTENT}, lambda _, before: "slow" if before == 0 else "") as web:
         command = [sys.executable, "-c", program, f"{web.url}/file.bin", str(tmp_path / "file.bin")]

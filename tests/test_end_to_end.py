@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import make, train
 
-from facepack import synthetic
+from facepack.drawn import synthetic
 from trainer import recipes
 
 

@@ -15,7 +15,7 @@ import pytest
 from conftest import digests, hear_interrupts, make
 
 from facepack.errors import JobError
-from facepack.verify import verify
+from facepack.verification import verify
 
 SLOW = ("--classes", "rarest4", "--size", "1200", "--samples-per-shard", "8", "--limit", "120")
 """Some 15 shards of a tenth of a second each: time enough to be killed in the middle."""

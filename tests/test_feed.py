@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facepack.errors import UsageError
-from trainer import draws, feed
-from trainer.feed import Feed, Part
+from trainer.loading import draws, feed
+from trainer.loading.feed import Feed, RankBatch
 
 
 def joined(lists: Iterable[list[int]]) -> list[int]:
@@ -25,7 +25,7 @@ def stops(counts: list[int]) -> npt.NDArray[np.int64]:
     return np.cumsum(np.array(counts, np.int64))
 
 
-def seen(parts: list[Part]) -> list[int]:
+def seen(parts: list[RankBatch]) -> list[int]:
     return [int(position) for part in parts for position in part.positions[part.mask]]
 
 

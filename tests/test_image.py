@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from facepack import image
-from facepack.manifest import Moments, Status
+from facepack.image import Moments
+from facepack.manifest import Status
 
 
 def photo(width: int = 60, height: int = 40) -> Image.Image:

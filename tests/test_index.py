@@ -19,12 +19,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facepack import dataset
+from facepack.description import load_dataset
 from facepack.errors import JobError, UsageError
-from facepack.index import Index, index
-from facepack.storage import Source, Store, open_source
+from facepack.index import Index, index_dataset
+from facepack.source import Source, open_source
+from facepack.storage import Store
 
-ATTRIBUTES = dataset.load("celeba").attributes
+ATTRIBUTES = load_dataset("celeba").attributes
 APPA_HEADER = "file_name,num_ratings,apparent_age_avg,apparent_age_std,real_age\n"
 MORE_HEADER = "file,gender,race,makeup,time,happiness\n"
 FAIRFACE_HEADER = "file,age,gender,race,service_test\n"
@@ -41,13 +42,13 @@ def write(folder: Path, files: dict[str, str | bytes]) -> Path:
 
 
 def read(name: str, location: Path, *, images: str = "") -> Index:
-    description = dataset.load(name)
-    return index(description, open_source(str(location), archives=description.archives), images=images)
+    description = load_dataset(name)
+    return index_dataset(description, open_source(str(location), archives=description.archives), images=images)
 
 
 def read_paths(name: str, paths: Iterable[str]) -> Index:
     """Index a dataset whose rows are named by paths, without any file."""
-    return index(dataset.load(name), Source(Store("nowhere"), frozenset(paths)))
+    return index_dataset(load_dataset(name), Source(Store("nowhere"), frozenset(paths)))
 
 
 def rows_of(found: Index, *columns: str) -> list[tuple[object, ...]]:
@@ -624,10 +625,10 @@ def test_archive_beside_the_label_files_is_read_in_place(tmp_path: Path) -> None
             archive.write(path, f"img_align_celeba/{path.name}")
     shutil.rmtree(folder / "img_align_celeba")
 
-    description = dataset.load("celeba")
+    description = load_dataset("celeba")
     source = open_source(str(folder), archives=description.archives)
 
-    found = index(description, source)
+    found = index_dataset(description, source)
     assert found == expected
     assert [path in source for path in found.table["source"].to_pylist()] == [True, True, False]
     assert source.read("img_align_celeba/000002.jpg") == b"two"
@@ -726,17 +727,16 @@ def test_real_fairface(real_data: Path) -> None:
 MEASURED = """
 import sys
 from pathlib import Path
-from facepack import dataset
-from facepack.index import index
-from facepack.label import label
-from facepack.manifest import Configuration
-from facepack.plan import plan
-from facepack.storage import open_source
-description = dataset.load("celeba")
+from facepack.index import index_dataset
+from facepack.label import assign_classes
+from facepack.configuration import Configuration
+from facepack.plan import make_plan
+from facepack.source import open_source
+description = load_dataset("celeba")
 configuration = Configuration(dataset="celeba", classes="rarest4", split="identity")
 source = open_source(sys.argv[1])
-labelled = label(description, index(description, source).table, configuration=configuration)
-planned = plan(description, labelled, source=source, configuration=configuration)
+labelled = assign_classes(description, index_dataset(description, source).table, configuration=configuration)
+planned = make_plan(description, labelled, source=source, configuration=configuration)
 status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
 print(len(planned.table), int(status["VmHWM"].removesuffix("kB")) // 1024)
 """

@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facepack import dataset
+from facepack.configuration import Configuration
+from facepack.description import Description, load_dataset
 from facepack.errors import JobError, UsageError
-from facepack.index import index
-from facepack.label import Labelled, label
-from facepack.manifest import Configuration
-from facepack.storage import Source, Store, open_source
+from facepack.index import index_dataset
+from facepack.label import Labelled, assign_classes
+from facepack.source import Source, open_source
+from facepack.storage import Store
 
-CELEBA = dataset.load("celeba")
+CELEBA = load_dataset("celeba")
 
 # Of six images three are bald, two have a mustache and three are young; the last is nothing of it.
 SIX = [{"Bald"}, {"Bald", "Mustache"}, {"Mustache", "Young"}, {"Young"}, {"Young", "Bald"}, set[str]()]
@@ -42,12 +43,12 @@ def ages_table(ages: Sequence[float | None]) -> pa.Table:
 
 def paths_table(name: str, paths: Sequence[str]) -> pa.Table:
     """The sample table of a dataset whose rows are named by paths."""
-    return index(dataset.load(name), Source(Store("nowhere"), frozenset(paths))).table
+    return index_dataset(load_dataset(name), Source(Store("nowhere"), frozenset(paths))).table
 
 
 def labelled(name: str, table: pa.Table, **choices: object) -> Labelled:
     configuration = Configuration(dataset=name, **choices)  # type: ignore[arg-type]
-    return label(dataset.load(name), table, configuration=configuration)
+    return assign_classes(load_dataset(name), table, configuration=configuration)
 
 
 def classes_of(found: Labelled) -> dict[str, str]:
@@ -319,7 +320,7 @@ def test_what_the_dataset_does_not_have_is_wrong_usage(name: str, choices: dict[
 
 def test_dataset_without_classes_says_so() -> None:
     with pytest.raises(UsageError, match="--classes all: toy has no classes ''; it has: none"):
-        toy = dataset.Description(
+        toy = Description(
             name="toy",
             title="",
             num_images=0,
@@ -327,10 +328,10 @@ def test_dataset_without_classes_says_so() -> None:
             terms="",
             obtain="",
             citation="",
-            index=dataset.load("folder").index,
-            examples=dataset.load("folder").examples,
+            index=load_dataset("folder").index,
+            examples=load_dataset("folder").examples,
         )
-        label(toy, pa.table({"source": ["1.jpg"]}), configuration=Configuration(dataset="toy", classes="all"))
+        assign_classes(toy, pa.table({"source": ["1.jpg"]}), configuration=Configuration(dataset="toy", classes="all"))
 
 
 @pytest.mark.parametrize(
@@ -349,7 +350,7 @@ def test_choice_that_keeps_no_row_ends_the_job(choices: dict[str, str], names: s
 @pytest.mark.real
 def test_real_rarest_four_of_celeba(real_data: Path) -> None:
     """Check the numbers of the published four-class set."""
-    table = index(CELEBA, open_source(str(real_data / "celeba"))).table
+    table = index_dataset(CELEBA, open_source(str(real_data / "celeba"))).table
     found = labelled("celeba", table, classes="rarest4")
     assert found.class_names == ("Bald", "Mustache", "Gray_Hair", "Pale_Skin")
     counts = {row["values"]: row["counts"] for row in found.table["class"].value_counts().to_pylist()}

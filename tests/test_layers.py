@@ -21,7 +21,7 @@ HEADS = {
 
 
 def made(name: str) -> torch.nn.Module:
-    return models.network(f"{name}()", num_outputs=4, size_px=(192, 192) if name == "attributes_cnn" else (80, 80))
+    return models.network(f"{name}()", num_outputs=4, size_hw=(192, 192) if name == "attributes_cnn" else (80, 80))
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -87,11 +87,11 @@ def test_batch_of_one_pixel_each_can_be_learnt_from(name: str) -> None:
     network = made(name).train()
     images = torch.randn(1, 3, 80, 80) if name.startswith("inception") else torch.randn(1, 3, 32, 32)
     before = {key: value.clone() for key, value in network.named_buffers()}
-    with layers.alone(network, 1):
+    with layers.frozen_batch_norm_for_single_image(network, 1):
         network(images).sum().backward()
     assert all(torch.equal(value, before[key]) for key, value in network.named_buffers())
     assert all(module.training for module in network.modules())
-    with layers.alone(network, 2):
+    with layers.frozen_batch_norm_for_single_image(network, 2):
         network(torch.cat([images, images]))
     assert any(not torch.equal(value, before[key]) for key, value in network.named_buffers())
 

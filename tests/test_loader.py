@@ -25,12 +25,14 @@ from faulty import Proxy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facepack import image, manifest, synthetic
+from facepack import image, manifest
+from facepack.drawn import synthetic
 from facepack.errors import JobError, UsageError
 from facepack.manifest import Status
 from facepack.storage import Store
-from trainer import loader as loading
-from trainer.augment import (
+from trainer.loader import Batch, EngineSettings, Loader
+from trainer.loading import loader as loading
+from trainer.loading.augment import (
     CenterCrop,
     ColorJitter,
     Normalize,
@@ -39,9 +41,8 @@ from trainer.augment import (
     RandomRotation,
     Resize,
 )
-from trainer.feed import FeedSettings
-from trainer.loader import Batch, EngineSettings, Loader
-from trainer.staging import StagingSettings
+from trainer.loading.feed import FeedSettings
+from trainer.loading.staging import StagingSettings
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ def resident_mb():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
 
 found = {"before": faults()}
-with memory.kept(torch.device("cpu")):
+with memory.keep_freed_memory(torch.device("cpu")):
     faults()
     found |= {"within": faults(), "within_mb": resident_mb()}
 found["after_mb"] = resident_mb()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from facepack import dataset
+from facepack.description import dataset_names
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,7 +22,7 @@ def test_wheel_installs_without_the_tools_of_development_and_lists_datasets(tmp_
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    assert {f"facepack/manifests/{name}.toml" for name in dataset.names()} <= set(names)
+    assert {f"facepack/manifests/{name}.toml" for name in dataset_names()} <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
     venv.create(tmp_path / "fresh", with_pip=True)
     python = tmp_path / "fresh" / "bin" / "python"
@@ -44,4 +44,4 @@ def test_wheel_installs_without_the_tools_of_development_and_lists_datasets(tmp_
     listed = subprocess.run(
         [facepack, "datasets"], check=True, capture_output=True, text=True, cwd=tmp_path, env=environment
     ).stdout
-    assert all(name in listed for name in dataset.names())
+    assert all(name in listed for name in dataset_names())

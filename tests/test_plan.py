@@ -14,13 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facepack import dataset
+from facepack.configuration import Configuration
+from facepack.description import SPLITS, load_dataset
 from facepack.errors import JobError, UsageError
-from facepack.index import index
-from facepack.label import Labelled, label
-from facepack.manifest import Configuration
-from facepack.plan import Plan, plan, stored_order
-from facepack.storage import Source, Store, open_source
+from facepack.index import index_dataset
+from facepack.label import Labelled, assign_classes
+from facepack.plan import Plan, make_plan, stored_order
+from facepack.source import Source, open_source
+from facepack.storage import Store
 
 SIZES = {"cats": 103, "dogs": 41, "owls": 7}
 
@@ -52,8 +53,8 @@ def planned(table: pa.Table, *, name: str = "cacd", present: Iterable[str] | Non
     """Plan rows of which all files (or those of `present`) are there; nothing is read from them."""
     there = frozenset(table["source"].to_pylist() if present is None else present)
     class_names = tuple(sorted(set(table["class"].drop_null().to_pylist())))
-    return plan(
-        dataset.load(name),
+    return make_plan(
+        load_dataset(name),
         Labelled(table, class_names, ()),
         source=Source(Store("nowhere"), there),
         configuration=Configuration(dataset=name, **choices),  # type: ignore[arg-type]
@@ -62,11 +63,11 @@ def planned(table: pa.Table, *, name: str = "cacd", present: Iterable[str] | Non
 
 def planned_paths(name: str, paths: Iterable[str], **choices: object) -> Plan:
     """Index, label and plan a dataset whose rows are named by paths."""
-    description = dataset.load(name)
+    description = load_dataset(name)
     source = Source(Store("nowhere"), frozenset(paths))
     configuration = Configuration(dataset=name, **choices)  # type: ignore[arg-type]
-    labelled = label(description, index(description, source).table, configuration=configuration)
-    return plan(description, labelled, source=source, configuration=configuration)
+    labelled = assign_classes(description, index_dataset(description, source).table, configuration=configuration)
+    return make_plan(description, labelled, source=source, configuration=configuration)
 
 
 def pets(sizes: dict[str, int] = SIZES) -> pa.Table:
@@ -177,7 +178,7 @@ def test_plan_does_not_depend_on_the_order_of_the_rows(order: list[int], choices
         files(36),
         classes=[f"class {row % 3}" for row in range(36)],
         identities=[row * row % 11 for row in range(36)],
-        official=[dataset.SPLITS[row % 5 % 3] for row in range(36)],
+        official=[SPLITS[row % 5 % 3] for row in range(36)],
     )
     present = files(30)
     expected = planned(table, present=present, seed=seed, **choices)
@@ -229,7 +230,7 @@ def test_any_fractions_are_met_within_rounding(number: int, weights: tuple[int, 
     found = planned(sample_table(files(number)), split="/".join(map(str, weights)))
     counts = counts_of(found, "split")
     assert sum(counts.values()) == number
-    for name, weight, slack in zip(dataset.SPLITS, weights, (1.0, 0.5, 0.5), strict=True):
+    for name, weight, slack in zip(SPLITS, weights, (1.0, 0.5, 0.5), strict=True):
         assert abs(counts.get(name, 0) - number * weight / sum(weights)) <= slack + 1e-9
 
 
@@ -343,7 +344,7 @@ def test_nobody_is_in_two_splits_and_shares_are_met_within_one_person(
     assert found.num_leaking == 0
     largest = max(Counter(people).values())
     counts = counts_of(found, "split")
-    for name, weight in zip(dataset.SPLITS, weights, strict=True):
+    for name, weight in zip(SPLITS, weights, strict=True):
         assert abs(counts.get(name, 0) - len(people) * weight / 100) <= largest + 1e-9
 
 
@@ -433,7 +434,7 @@ def test_limits_draw_at_random_by_the_seed() -> None:
 def test_notes_of_labelling_are_kept() -> None:
     labelled = Labelled(pets(), tuple(SIZES), ("a note",))
     source = Source(Store("nowhere"), frozenset(pets()["source"].to_pylist()))
-    found = plan(dataset.load("cacd"), labelled, source=source, configuration=Configuration(dataset="cacd"))
+    found = make_plan(load_dataset("cacd"), labelled, source=source, configuration=Configuration(dataset="cacd"))
     assert found.notes == ("a note",)
 
 
@@ -462,11 +463,11 @@ def write(folder: Path, contents: dict[str, bytes]) -> Path:
 
 
 def planned_folder(name: str, folder: Path, **choices: object) -> Plan:
-    description = dataset.load(name)
+    description = load_dataset(name)
     source = open_source(str(folder))
     configuration = Configuration(dataset=name, **choices)  # type: ignore[arg-type]
-    labelled = label(description, index(description, source).table, configuration=configuration)
-    return plan(description, labelled, source=source, configuration=configuration)
+    labelled = assign_classes(description, index_dataset(description, source).table, configuration=configuration)
+    return make_plan(description, labelled, source=source, configuration=configuration)
 
 
 def test_repeated_file_is_a_duplicate_of_its_first_path(tmp_path: Path) -> None:
@@ -505,7 +506,7 @@ def test_shards_hold_every_present_row_once_in_equal_parts(
     held = [row for shard in found.shards for row in range(shard.start, shard.stop)]
     assert held == list(range(number))
     splits = column(found, "split")
-    for name in dataset.SPLITS:
+    for name in SPLITS:
         shards = [shard for shard in found.shards if shard.name.startswith(name)]
         sizes = [shard.stop - shard.start for shard in shards]
         assert [shard.name for shard in shards] == [f"{name}-{i:05d}" for i in range(len(shards))]
@@ -551,11 +552,11 @@ def test_real_celeba_plans(real_data: Path) -> None:
 
 @pytest.mark.real
 def test_real_cacd_lists_leak_nearly_everybody(real_data: Path) -> None:
-    description = dataset.load("cacd")
-    table = index(description, open_source(str(real_data / "cacd"))).table
+    description = load_dataset("cacd")
+    table = index_dataset(description, open_source(str(real_data / "cacd"))).table
     labelled = Labelled(table.append_column("class", pa.nulls(len(table), pa.string())), (), ())
     source = Source(Store("nowhere"), frozenset(table["source"].to_pylist()))
-    found = plan(description, labelled, source=source, configuration=Configuration(dataset="cacd"))
+    found = make_plan(description, labelled, source=source, configuration=Configuration(dataset="cacd"))
     assert (found.split, found.num_leaking) == ("official", 1989)
     assert len(found.shards) == 115 + 13 + 32
 

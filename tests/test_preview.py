@@ -15,7 +15,9 @@ import pytest
 from conftest import make
 from PIL import Image
 
-from facepack import dataset, image, manifest, preview, synthetic
+from facepack import image, manifest, preview
+from facepack.description import load_dataset
+from facepack.drawn import synthetic
 from facepack.errors import JobError, UsageError
 from facepack.manifest import Status
 from facepack.storage import Store
@@ -99,7 +101,7 @@ def test_mean_face_is_the_mean_of_the_packed_pixels(celeba: Path, tmp_path: Path
     made = manifest.read_build(str(tmp_path / "build"))
     assert made.mean is not None
     assert np.allclose(shown[:, :, ::-1].mean(axis=(0, 1)) / 255, made.mean, atol=0.01)
-    assert {sheet.name for sheet in page.means} <= set(dataset.load("celeba").attributes)
+    assert {sheet.name for sheet in page.means} <= set(load_dataset("celeba").attributes)
     assert len(page.means) > 5
 
 

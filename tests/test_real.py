@@ -14,7 +14,7 @@ from conftest import make
 from facepack import manifest
 from facepack.manifest import Status
 from facepack.storage import Store
-from facepack.verify import verify
+from facepack.verification import verify
 
 pytestmark = pytest.mark.real
 

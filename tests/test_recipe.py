@@ -9,7 +9,7 @@ import torch
 
 from facepack.errors import UsageError
 from trainer import calls, layers, models, recipe, recipes
-from trainer.augment import Normalize, RandomCrop
+from trainer.loading.augment import Normalize, RandomCrop
 from trainer.task import TASKS, Classes, Number, TwoClasses
 
 NAMES = sorted(recipes.known())
@@ -45,20 +45,20 @@ def learnt() -> dict[tuple[str, str], tuple[int, int]]:
 
 @pytest.mark.parametrize(("network", "task"), learnt())
 def test_every_network_learns_from_a_batch(network: str, task: str) -> None:
-    wanted, size_px = calls.made(task, TASKS, what="task"), learnt()[network, task]
+    wanted, size_hw = calls.made(task, TASKS, what="task"), learnt()[network, task]
     names = () if wanted.kind == "number" else tuple("ab" if isinstance(wanted, TwoClasses) else "abcd")
-    made = models.network(network, num_outputs=wanted.num_outputs(names), size_px=size_px)
-    images = torch.rand(4, 3, *size_px)
+    made = models.network(network, num_outputs=wanted.num_outputs(names), size_hw=size_hw)
+    images = torch.rand(4, 3, *size_hw)
     given = {"classes": [0, 1, 1, 0], "attributes": [[1.0, 0.0, 1.0, 1.0]] * 4, "number": [20.0, 30.0, 40.0, 5.0]}
     targets = torch.tensor(given[wanted.kind])
-    if isinstance(made, models.Solved):
-        made.solve(made.describe(images), targets.numpy(), seed=0)
+    if isinstance(made, models.FitAtOnce):
+        made.fit(made.features(images), targets.numpy(), seed=0)
     outputs = made(images)
     assert outputs.shape == (4, wanted.num_outputs(names))
     losses = wanted.losses(outputs, targets)
     assert losses.shape == (4,)
     assert torch.isfinite(losses).all()
-    if not isinstance(made, models.Solved):
+    if not isinstance(made, models.FitAtOnce):
         losses.sum().backward()
         assert all(one.grad is not None and torch.isfinite(one.grad).all() for one in made.parameters())
 
@@ -102,18 +102,18 @@ def test_s2_is_as_published() -> None:
 def test_published_networks_have_the_published_number_of_weights(
     text: str, num_outputs: int, size: int, expected: int
 ) -> None:
-    assert num_weights(models.network(text, num_outputs=num_outputs, size_px=(size, size))) == expected
+    assert num_weights(models.network(text, num_outputs=num_outputs, size_hw=(size, size))) == expected
 
 
 def test_transfer_of_s4_learns_4353_weights() -> None:
-    network = models.network("attributes_cnn()", num_outputs=1, size_px=(192, 192))
+    network = models.network("attributes_cnn()", num_outputs=1, size_hw=(192, 192))
     layers.freeze(network, "head")
     assert num_weights(network, learning=True) == 4_353
 
 
 def test_published_networks_begin_as_keras_does() -> None:
     torch.manual_seed(0)
-    network = models.network("simpsons_cnn()", num_outputs=18, size_px=(64, 64))
+    network = models.network("simpsons_cnn()", num_outputs=18, size_hw=(64, 64))
     for layer in network.modules():
         if isinstance(layer, torch.nn.Linear):
             limit = (6 / (layer.in_features + layer.out_features)) ** 0.5
@@ -124,7 +124,7 @@ def test_published_networks_begin_as_keras_does() -> None:
 @pytest.mark.parametrize("text", ["simpsons_cnn()", "attributes_cnn()"])
 def test_images_too_small_for_a_network_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="too small"):
-        models.network(text, num_outputs=4, size_px=(16, 16))
+        models.network(text, num_outputs=4, size_hw=(16, 16))
 
 
 def test_s0_is_as_published() -> None:

@@ -12,8 +12,9 @@ from conftest import digests, make, use_s3
 from facepack import manifest, preview
 from facepack.errors import JobError
 from facepack.lock import held
-from facepack.storage import Store, open_source
-from facepack.verify import verify
+from facepack.source import open_source
+from facepack.storage import Store
+from facepack.verification import verify
 
 
 @pytest.fixture

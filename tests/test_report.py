@@ -13,8 +13,7 @@ from test_preview import Reader
 
 from facepack.errors import JobError, UsageError
 from facepack.storage import Store
-from trainer import evaluate, report
-from trainer import run as runs
+from trainer import evaluation, report, runs
 
 
 @pytest.fixture(scope="module")
@@ -139,4 +138,4 @@ def test_run_on_an_object_store_is_trained_scored_and_shown_as_any_other(
     read = page(report.write(tmp_path / "run"))
     assert "s3://report/build" in read.text
     assert len(read.pictures) == round(30 * (1 - figures[0]["test"]["accuracy"]))
-    assert evaluate.evaluate(tmp_path / "run", device=torch.device("cpu"))[1] == tmp_path / "run"
+    assert evaluation.evaluate(tmp_path / "run", device=torch.device("cpu"))[1] == tmp_path / "run"

@@ -24,7 +24,7 @@ from facepack import manifest
 from facepack.errors import JobError, UsageError
 from facepack.manifest import ShardRecord
 from facepack.storage import Store
-from trainer.staging import Cache, Stage, StagingSettings
+from trainer.loading.staging import Cache, Stage, StagingSettings
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +242,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
 import sys, threading, time, hashlib
 from pathlib import Path
 from facepack.manifest import ShardRecord
-from trainer.staging import Cache
+from trainer.loading.staging import Cache
 def stream():
     yield b"a" * 1000
     print("under way", flush=True)

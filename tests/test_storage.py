@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from facepack.errors import JobError, UsageError
-from facepack.storage import Source, Store, open_source
+from facepack.source import Source, open_source
+from facepack.storage import Store
 
 FILES = {"a/1.jpg": b"one" * 1000, "a/2 (x)#3.jpg": b"two", "b/dé ü.jpg": b"\0\1\2" * 333, "labels.txt": b"text\r\n"}
 

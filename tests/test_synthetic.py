@@ -12,10 +12,11 @@ import pytest
 from conftest import digests
 from numpy.typing import NDArray
 
-from facepack import dataset, drawing, synthetic
+from facepack.description import load_dataset
+from facepack.drawn import drawing, synthetic
 from facepack.errors import UsageError
-from facepack.index import index
-from facepack.storage import open_source
+from facepack.index import index_dataset
+from facepack.source import open_source
 
 RAREST = ["Bald", "Mustache", "Gray_Hair", "Pale_Skin"]
 
@@ -25,7 +26,7 @@ def draw(name: str, folder: Path, *, num_images: int = 40, seed: int = 0) -> Pat
     return folder
 
 
-def size_px(path: Path) -> tuple[int, int]:
+def size_wh(path: Path) -> tuple[int, int]:
     """Width and height of an image that decodes."""
     image_hwc = cv2.imread(str(path))
     assert image_hwc is not None, path
@@ -36,7 +37,7 @@ def patch(traits: list[str], number: int, *, v: float) -> NDArray[np.float64]:
     """Mean RGB of a small square at height v, in face units, in the middle of a drawn face."""
     face = drawing.person(np.random.default_rng(number), traits)
     rng = np.random.default_rng([1, number])
-    image_hwc = drawing.photograph(face, rng, size_px=(178, 218), middle_px=(89, 108), unit_px=48)
+    image_hwc = drawing.photograph(face, rng, size_wh=(178, 218), middle_px=(89, 108), unit_px=48)
     y, x = round(108 + 48 * v), 89
     mean: NDArray[np.float64] = image_hwc[y - 4 : y + 5, x - 4 : x + 5].reshape(-1, 3).mean(axis=0)
     return mean
@@ -59,7 +60,7 @@ def test_celeba_label_files_have_the_published_bytes(tmp_path: Path) -> None:
     content = (folder / "list_attr_celeba.txt").read_bytes().decode("ascii")
     count, header, *rows, end = content.split("\r\n")
     assert (count, end, len(rows)) == ("40", "", 40)
-    assert header == " ".join(dataset.load("celeba").attributes) + " "
+    assert header == " ".join(load_dataset("celeba").attributes) + " "
     assert all(re.fullmatch(rf"{number:06d}\.jpg( -1|  1){{40}}", row) for number, row in enumerate(rows, 1))
     for name in ("list_eval_partition.txt", "identity_CelebA.txt"):
         lines = (folder / name).read_bytes().decode("ascii").split("\r\n")
@@ -67,7 +68,7 @@ def test_celeba_label_files_have_the_published_bytes(tmp_path: Path) -> None:
         assert (len(lines), lines[-1]) == (41, "")
     images = sorted((folder / "img_align_celeba").iterdir())
     assert [path.name for path in images] == [f"{number:06d}.jpg" for number in range(1, 41)]
-    assert {size_px(path) for path in images} == {(178, 218)}
+    assert {size_wh(path) for path in images} == {(178, 218)}
 
 
 def test_celeba_partitions_follow_each_other_and_share_nobody(tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_celeba_partitions_follow_each_other_and_share_nobody(tmp_path: Path) ->
 @pytest.mark.parametrize("num_images", [200, 333, 2000])
 def test_celeba_rarest_four_have_exact_counts(num_images: int) -> None:
     labels = synthetic.celeba_labels(num_images, 0)
-    counts = dict(zip(dataset.load("celeba").attributes, labels.sum(axis=0).tolist(), strict=True))
+    counts = dict(zip(load_dataset("celeba").attributes, labels.sum(axis=0).tolist(), strict=True))
     expected = {200: [24, 26, 28, 30], 333: [40, 43, 47, 50], 2000: [240, 260, 280, 300]}[num_images]
     assert [counts[name] for name in RAREST] == expected
 
@@ -137,7 +138,7 @@ def test_simpsons_have_unequal_characters_a_stray_copy_and_a_flat_test_folder(tm
     copies = digests(stray)
     assert copies
     assert all(original[name] == digest for name, digest in copies.items())
-    assert len({size_px(path) for path in train.glob("*/*.jpg")}) > 100
+    assert len({size_wh(path) for path in train.glob("*/*.jpg")}) > 100
 
 
 def test_utkface_has_repeated_files_and_bad_names_on_top(tmp_path: Path) -> None:
@@ -146,7 +147,7 @@ def test_utkface_has_repeated_files_and_bad_names_on_top(tmp_path: Path) -> None
     bad = [name for name in files if re.fullmatch(r"UTKFace/61_1_\d{17}\.jpg\.chip\.jpg", name)]
     assert (len(good), len(bad), len(files)) == (42, 2, 44)
     assert len(set(files.values())) == 40
-    assert {size_px(tmp_path / name) for name in files} == {(200, 200)}
+    assert {size_wh(tmp_path / name) for name in files} == {(200, 200)}
 
 
 def test_fairface_lists_its_photos_with_age_group_and_sex(tmp_path: Path) -> None:
@@ -154,7 +155,7 @@ def test_fairface_lists_its_photos_with_age_group_and_sex(tmp_path: Path) -> Non
     assert [list(row) for row in rows] == [["id", "filename", "age", "gender"]] * 18
     assert collections.Counter(row["age"] for row in rows) == dict.fromkeys(synthetic.AGE_GROUPS, 2)
     assert collections.Counter(row["gender"] for row in rows) == {"Male": 9, "Female": 9}
-    assert {size_px(tmp_path / row["filename"]) for row in rows} == {(448, 448)}
+    assert {size_wh(tmp_path / row["filename"]) for row in rows} == {(448, 448)}
 
 
 def test_folder_has_two_classes_in_three_splits(tmp_path: Path) -> None:
@@ -194,7 +195,7 @@ def test_gray_hair_has_no_colour_and_is_bright() -> None:
 
 @pytest.mark.parametrize("num_images", [50, 200, 257, 1000])
 def test_celeba_rarest_four_are_in_order_and_clearly_rarer_than_the_rest(num_images: int) -> None:
-    names = dataset.load("celeba").attributes
+    names = load_dataset("celeba").attributes
     for seed in range(30):
         counts = dict(zip(names, synthetic.celeba_labels(num_images, seed).sum(axis=0).tolist(), strict=True))
         rare = [counts.pop(name) for name in RAREST]
@@ -203,7 +204,7 @@ def test_celeba_rarest_four_are_in_order_and_clearly_rarer_than_the_rest(num_ima
 
 
 def test_celeba_labels_do_not_contradict_each_other() -> None:
-    labels = dict(zip(dataset.load("celeba").attributes, synthetic.celeba_labels(500, 0).T, strict=True))
+    labels = dict(zip(load_dataset("celeba").attributes, synthetic.celeba_labels(500, 0).T, strict=True))
     colours = sum(labels[name].astype(int) for name in drawing.HAIR_RGB)
     assert np.max(colours) == 1
     assert not (labels["Wearing_Hat"] & (labels["Bald"] | labels["Gray_Hair"])).any()
@@ -222,8 +223,8 @@ def test_person_keeps_face_and_colours_over_the_years() -> None:
 @pytest.mark.parametrize("name", sorted(synthetic.DATASETS))
 def test_every_description_reads_what_is_drawn(tmp_path: Path, name: str) -> None:
     synthetic.draw(name, tmp_path, num_images=44)
-    description = dataset.load(name)
-    found = index(description, open_source(str(tmp_path)))
+    description = load_dataset(name)
+    found = index_dataset(description, open_source(str(tmp_path)))
     extra = {"utkface": 2}.get(name, 0)  # two files stand there twice
     assert len(found.table) == 44 + extra
     assert len(found.unparsed) == {"utkface": 2}.get(name, 0)

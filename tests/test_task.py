@@ -15,7 +15,7 @@ from trainer.task import TASKS, Attributes, Classes, Distribution, Number, Ordin
 
 def test_two_classes_speak_for_the_second() -> None:
     task, outputs = TwoClasses(), torch.tensor([[2.0], [-1.0]])
-    said = task.said(outputs)
+    said = task.predictions(outputs)
     assert said[:, 1].tolist() == pytest.approx([1 / (1 + math.exp(-2)), 1 / (1 + math.exp(1))])
     assert task.scores(said, torch.tensor([1, 1])).tolist() == [1.0, 0.0]
     assert task.losses(outputs, torch.tensor([1, 0])).tolist() == pytest.approx(
@@ -38,7 +38,7 @@ def test_losses_of_attributes() -> None:
 def test_number_counts_from_its_middle() -> None:
     task = Number("age", loss="l1", middle=30.0, scale=10.0)
     outputs = torch.tensor([[0.5]])
-    assert task.said(outputs).item() == 35.0
+    assert task.predictions(outputs).item() == 35.0
     assert task.losses(outputs, torch.tensor([40])).item() == 5.0
     assert Number("age", loss="mse").losses(outputs, torch.tensor([1.5])).item() == 1.0
     with pytest.raises(UsageError, match="not a number"):
@@ -49,7 +49,7 @@ def test_distribution_says_its_mean_and_learns_a_bell_curve() -> None:
     task = Distribution(low=10, high=14, deviation=1.0, l1=2.0)
     assert task.num_outputs(()) == 5
     shares = torch.tensor([[0.1, 0.2, 0.4, 0.2, 0.1]])
-    assert task.said(shares.log()).tolist() == [[pytest.approx(12.0)]]
+    assert task.predictions(shares.log()).tolist() == [[pytest.approx(12.0)]]
     bell = np.exp(-0.5 * (np.arange(10, 15) - 11.5) ** 2)
     bell /= bell.sum()
     expected = -(bell * np.log(shares[0].numpy())).sum() + 2 * 0.5
@@ -71,7 +71,7 @@ def test_distribution_without_deviation_is_classification_with_an_expected_value
 def test_ordinal_counts_the_thresholds_that_are_passed() -> None:
     task = Ordinal(low=5, high=8)
     assert task.num_outputs(()) == 3
-    assert task.said(torch.tensor([[20.0, 20.0, -20.0]])).item() == pytest.approx(7.0)
+    assert task.predictions(torch.tensor([[20.0, 20.0, -20.0]])).item() == pytest.approx(7.0)
     outputs = torch.tensor([[1.0, -1.0, 2.0]])
     expected = math.log(1 + math.exp(-1)) + math.log(1 + math.exp(-1)) + math.log(1 + math.exp(2))
     assert task.losses(outputs, torch.tensor([6])).item() == pytest.approx(expected)
@@ -90,7 +90,7 @@ def test_ages_are_learnt_to_the_year(task: Task) -> None:
         optimizer.zero_grad()
         task.losses(outputs, ages).mean().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    assert task.scores(task.said(outputs), ages).max() < 0.5
+    assert task.scores(task.predictions(outputs), ages).max() < 0.5
 
 
 @pytest.mark.parametrize("text", ["Distribution(low=5, high=5)", "Distribution(deviation=-1.0)", "Ordinal(high=0)"])

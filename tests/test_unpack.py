@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from facepack.errors import JobError
-from facepack.unpack import Limits, unpack
+from facepack.unpack import Limits, extract
 
 LIMITS = Limits(num_bytes=1 << 30, num_files=1000)
 FILES = {"faces/a/1.jpg": b"one", "faces/b.txt": b"", "other/2.jpg": bytes(5000)}
@@ -57,7 +57,7 @@ def test_archive_lands_whole_and_again_changes_nothing(tmp_path: Path, name: str
     archive, folder = made(tmp_path, name), tmp_path / "out"
     heard: list[int] = []
     for _ in range(2):
-        assert unpack(archive, folder, limits=LIMITS, last="faces", advance=heard.append) == 3
+        assert extract(archive, folder, limits=LIMITS, last="faces", advance=heard.append) == 3
     found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert found == FILES
     assert heard == [1, 2, 3] * 2
@@ -66,7 +66,7 @@ def test_archive_lands_whole_and_again_changes_nothing(tmp_path: Path, name: str
 
 def test_single_file_is_unpacked_beside_itself(tmp_path: Path) -> None:
     (tmp_path / "model.dat.bz2").write_bytes(bz2.compress(b"weights" * 1000))
-    unpack(tmp_path / "model.dat.bz2", tmp_path, limits=LIMITS, advance=ignore)
+    extract(tmp_path / "model.dat.bz2", tmp_path, limits=LIMITS, advance=ignore)
     assert (tmp_path / "model.dat").read_bytes() == b"weights" * 1000
 
 
@@ -108,7 +108,7 @@ def test_hostile_archive_is_refused_in_one_line_and_leaves_nothing(tmp_path: Pat
     folder.mkdir()
     (folder / "mine.txt").write_text("mine")
     with pytest.raises(JobError, match=r"refused: .* (outside the folder|neither a file nor a folder)") as refused:
-        unpack(archive, folder, limits=LIMITS, advance=ignore)
+        extract(archive, folder, limits=LIMITS, advance=ignore)
     assert "\n" not in str(refused.value)
     assert [path.name for path in folder.iterdir()] == ["mine.txt"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
@@ -139,7 +139,7 @@ def test_bomb_of_zeros_is_refused_before_it_is_unpacked(tmp_path: Path, kind: st
     limits = Limits.of(archive, num_files=10)
     assert limits.num_bytes == 1 << 30
     with pytest.raises(JobError, match=r"refused|damaged"):
-        unpack(archive, tmp_path / "out", limits=limits, advance=ignore)
+        extract(archive, tmp_path / "out", limits=limits, advance=ignore)
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -155,15 +155,15 @@ def test_ten_million_entries_are_refused_without_reading_them(tmp_path: Path) ->
                 file.write(struct.pack("<4sQ2H2I4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, *sizes))
             file.write(struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, short, short, directory_bytes, 0, 0))
         with pytest.raises(JobError, match=r"refused: [\d,]* entries"):
-            unpack(archive, tmp_path / "out", limits=LIMITS, advance=ignore)
+            extract(archive, tmp_path / "out", limits=LIMITS, advance=ignore)
     folders = tmp_path / "folders.tar.gz"
     tar(folders, [(named(f"{number}", tarfile.DIRTYPE), b"") for number in range(3001)], "w:gz")
     with pytest.raises(JobError, match="refused: more than 3,000 entries"):
-        unpack(folders, tmp_path / "out", limits=LIMITS, advance=ignore)
+        extract(folders, tmp_path / "out", limits=LIMITS, advance=ignore)
     many = tmp_path / "many.tar.gz"
     tar(many, [(named(f"{number}.jpg"), b"") for number in range(1001)], "w:gz")
     with pytest.raises(JobError, match="refused: more than 1,000 files"):
-        unpack(many, tmp_path / "out", limits=LIMITS, advance=ignore)
+        extract(many, tmp_path / "out", limits=LIMITS, advance=ignore)
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -175,7 +175,7 @@ def test_damaged_archive_is_one_line_and_leaves_nothing(tmp_path: Path, name: st
     for content in (whole[: len(whole) // 2], b"", b"<html>not found</html>", flipped):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(JobError, match=r"a\.\S*: (damaged|holds no file|refused)") as refused:
-            unpack(tmp_path / name, tmp_path / "out", limits=LIMITS, advance=ignore)
+            extract(tmp_path / name, tmp_path / "out", limits=LIMITS, advance=ignore)
         assert "\n" not in str(refused.value)
         assert list((tmp_path / "out").iterdir()) == []
 
@@ -187,14 +187,14 @@ def test_name_that_would_fill_the_memory_is_refused(tmp_path: Path, kind: bytes)
     archive = tmp_path / "long.tar.gz"
     archive.write_bytes(gzip.compress(info.tobuf(tarfile.GNU_FORMAT)) + 640 * gzip.compress(bytes(1 << 24)))
     with pytest.raises(JobError, match=r"refused: a name of 10,737,418,240 bytes"):
-        unpack(archive, tmp_path / "out", limits=LIMITS, advance=ignore)
+        extract(archive, tmp_path / "out", limits=LIMITS, advance=ignore)
 
 
 def test_names_that_no_folder_can_hold_are_refused(tmp_path: Path) -> None:
     for number, names in enumerate((["a", "a/b"], ["x" * 300 + ".jpg"])):
         archive = tar(tmp_path / f"{number}.tar", [(named(name), b"1") for name in names])
         with pytest.raises(JobError, match=rf"{number}\.tar: refused: "):
-            unpack(archive, tmp_path / "out", limits=LIMITS, advance=ignore)
+            extract(archive, tmp_path / "out", limits=LIMITS, advance=ignore)
         assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -202,16 +202,16 @@ def test_what_is_there_already_and_differs_is_kept(tmp_path: Path) -> None:
     (tmp_path / "out" / "faces").mkdir(parents=True)
     (tmp_path / "out" / "faces" / "mine.jpg").write_bytes(b"mine")
     with pytest.raises(JobError, match=r"faces: is there already, and not as in a\.zip; move it away"):
-        unpack(made(tmp_path, "a.zip"), tmp_path / "out", limits=LIMITS, advance=ignore)
+        extract(made(tmp_path, "a.zip"), tmp_path / "out", limits=LIMITS, advance=ignore)
     assert [path.name for path in (tmp_path / "out").rglob("*.jpg")] == ["mine.jpg"]
 
 
 def test_full_disk_leaves_nothing(tmp_path: Path) -> None:
     archive = tar(tmp_path / "a.tar", [(named("big.jpg"), bytes(1 << 20))])
     program = (
-        "import resource, signal, sys; from pathlib import Path; from facepack.unpack import Limits, unpack;"
+        "import resource, signal, sys; from pathlib import Path; from facepack.unpack import Limits, extract;"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (300000, 300000));"
-        "unpack(Path(sys.argv[1]), Path(sys.argv[2]), limits=Limits(1 << 30, 9), advance=lambda _: None)"
+        "extract(Path(sys.argv[1]), Path(sys.argv[2]), limits=Limits(1 << 30, 9), advance=lambda _: None)"
     )
     ended = subprocess.run(
         [sys.executable, "-c", program, str(archive), str(tmp_path / "out")],

@@ -13,8 +13,7 @@ from web import Web
 
 from facepack import download
 from facepack.errors import JobError, UsageError
-from trainer import layers, models, weights
-from trainer import run as runs
+from trainer import layers, models, runs, weights
 
 NETWORK = "resnet18()"
 
@@ -30,7 +29,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def published() -> bytes:
     """A file of weights of 1,000 classes, as torchvision publishes them."""
     torch.manual_seed(3)
-    network = models.network(NETWORK, num_outputs=1000, size_px=(64, 64))
+    network = models.network(NETWORK, num_outputs=1000, size_hw=(64, 64))
     state = {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
     kept = io.BytesIO()
     torch.save(state, kept)
@@ -60,7 +59,7 @@ def test_weights_by_name_are_fetched_once_checked_and_loaded(
         assert f"fetching {web.url}/{name}" in capsys.readouterr().err
         assert weights.find(given, network=NETWORK) == found
         assert web.count(name) == 1
-    network = models.network(NETWORK, num_outputs=3, size_px=(64, 64))
+    network = models.network(NETWORK, num_outputs=3, size_hw=(64, 64))
     head = network.get_parameter("fc.weight").clone()
     weights.load_into(network, found, name=NETWORK)
     expected = torch.load(io.BytesIO(published), weights_only=True)
@@ -127,7 +126,7 @@ def test_file_that_was_changed_in_the_cache_is_refused(
 def test_best_checkpoint_of_a_run_may_be_given_as_a_file(celeba: Path, tmp_path: Path) -> None:
     make(celeba, tmp_path / "build", size="32")
     run = train(tmp_path / "build", tmp_path / "run", tiny(epochs=1))
-    network = models.network("small_resnet(widths=(8, 16))", num_outputs=4, size_px=(32, 32))
+    network = models.network("small_resnet(widths=(8, 16))", num_outputs=4, size_hw=(32, 32))
     found = weights.find(str(run / runs.BEST_FILE), network="small_resnet()")
     assert found is not None
     weights.load_into(network, found, name="small_resnet()")
@@ -163,9 +162,9 @@ def test_weights_that_are_not_known_are_named(given: str, network: str, reason: 
 
 
 def test_file_of_facenet_loads_strictly_but_for_its_head(tmp_path: Path) -> None:
-    there = models.network("inception_resnet_v1()", num_outputs=8631, size_px=(160, 160))
+    there = models.network("inception_resnet_v1()", num_outputs=8631, size_hw=(160, 160))
     torch.save(there.state_dict(), tmp_path / "vggface2.pt")
-    network = models.network("inception_resnet_v1()", num_outputs=3, size_px=(160, 160))
+    network = models.network("inception_resnet_v1()", num_outputs=3, size_hw=(160, 160))
     found = weights.find(str(tmp_path / "vggface2.pt"), network="inception_resnet_v1()")
     assert found is not None
     weights.load_into(network, found, name="inception_resnet_v1()")
@@ -192,7 +191,7 @@ def test_file_of_another_network_names_the_layer(how: str, published: bytes, tmp
     torch.save(state, tmp_path / "file.pt")
     found = weights.find(str(tmp_path / "file.pt"), network=NETWORK)
     assert found is not None
-    network = models.network(NETWORK, num_outputs=3, size_px=(64, 64))
+    network = models.network(NETWORK, num_outputs=3, size_hw=(64, 64))
     layer = "extra.weight" if how == "one too many" else "layer3.0.conv1.weight"
     with pytest.raises(UsageError, match=rf"file\.pt: not of resnet18\(\): {layer} differ or are missing"):
         weights.load_into(network, found, name=NETWORK)
@@ -200,7 +199,7 @@ def test_file_of_another_network_names_the_layer(how: str, published: bytes, tmp
 
 def test_files_with_a_state_dict_inside_and_damaged_ones(published: bytes, tmp_path: Path) -> None:
     torch.save({"state_dict": torch.load(io.BytesIO(published), weights_only=True)}, tmp_path / "inside.pt")
-    network = models.network(NETWORK, num_outputs=3, size_px=(64, 64))
+    network = models.network(NETWORK, num_outputs=3, size_hw=(64, 64))
     found = weights.find(str(tmp_path / "inside.pt"), network=NETWORK)
     assert found is not None
     weights.load_into(network, found, name=NETWORK)

@@ -1,14 +1,13 @@
 """Calls: settings written as calls, such as RandomCrop(56), read without running any code."""
 
 import ast
-import difflib
 import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from facepack.errors import UsageError
+from facepack.errors import UsageError, nearest
 
 
 def functions_in(package: str, path: Iterable[str]) -> dict[str, Callable[..., Any]]:
@@ -65,6 +64,4 @@ def found(name: str, known: Mapping[str, Any], *, what: str) -> Any:
     """One of several by name; `UsageError` offers names that are near."""
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(sorted(known))}"
-    raise UsageError(f"{what} {name!r} is not known; {hint}")
+    raise UsageError(f"{what} {name!r} is not known; {nearest(name, sorted(known))}")

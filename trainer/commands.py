@@ -63,8 +63,7 @@ def train(
         check_installed()
         from facepack.manifest import read_build
         from facepack.storage import is_url
-        from trainer import recipes
-        from trainer import run as runs
+        from trainer import recipes, runs
 
         if resume is not None:
             if recipe or out or settings:
@@ -78,19 +77,19 @@ def train(
                 raise UsageError(f"--out {out}: a run is kept in a folder; builds are read from URLs")
             name, chosen, folder = recipe, recipes.load(recipe, settings or []), Path(out or f"runs/{recipe}")
             read_build(data)  # what is wrong is said at once, before the rest is imported
-        from trainer import fit
+        from trainer import training
 
-        where = fit.Settings(device=device, save_every_s=save_every, wandb=wandb)
+        where = training.Settings(device=device, save_every_s=save_every, wandb=wandb)
         return trained(name, chosen, data=data, out=folder, where=where, show=show)
 
 
 def trained(name: str, recipe: Any, *, data: str, out: Path, where: Any = None, show: bool = False) -> None:
     """Train a recipe, and say what came of it; `where` are `trainer.fit.Settings`."""
-    from trainer import fit, report
-    from trainer.run import SCORES_FILE
+    from trainer import report, training
+    from trainer.runs import SCORES_FILE
 
-    fit.fit(name, recipe, data=data, out=out, settings=where)
-    if not fit.is_first_rank():
+    training.train(name, recipe, data=data, out=out, settings=where)
+    if not training.is_first_rank():
         return
     path = report.write(out)
     _show_scores(json.loads((out / SCORES_FILE).read_bytes()))
@@ -119,12 +118,11 @@ def experiment(
     """
     with terminal.errors_as_lines(debug=debug):
         check_installed()
-        from trainer import experiment as experiments
-        from trainer import fit, report
+        from trainer import experiments, report, training
 
         plan = experiments.planned(names, settings or [], data=data)
         folder = out or Path(f"runs/{names[0]}-experiment")
-        rows = experiments.run(plan, out=folder, settings=fit.Settings(device=device))
+        rows = experiments.run(plan, out=folder, settings=training.Settings(device=device))
         failed = [row["run"] for row in rows if "problem" in row]
         if len(failed) < len(rows):
             terminal.out.print(experiments.table(rows))
@@ -148,10 +146,9 @@ def evaluate(
     """
     with terminal.errors_as_lines(debug=debug):
         check_installed()
-        from trainer import evaluate as evaluating
-        from trainer import report
+        from trainer import evaluation, report
 
-        scores, out = evaluating.evaluate(run, data=data, splits=split or [], device=_device(device))
+        scores, out = evaluation.evaluate(run, data=data, splits=split or [], device=_device(device))
         _show_scores({"splits": {name: one for name, one in scores["splits"].items() if not split or name in split}})
         if out == run:
             report.write(run)
@@ -176,17 +173,17 @@ def predict(
     with terminal.errors_as_lines(debug=debug):
         check_installed()
         from facepack.storage import Store
-        from trainer import predict as predicting
+        from trainer import prediction
 
         folders = [Path(one) for one in given if Path(one, "run.json").is_file()]
-        photos = predicting.photos_of([one for one in given if not Path(one, "run.json").is_file()])
+        photos = prediction.photos_of([one for one in given if not Path(one, "run.json").is_file()])
         if not folders:
             raise UsageError("give at least one run, a folder with run.json that facepack train made")
         if not photos:
             raise UsageError("give at least one photo after the runs")
-        answers = predicting.predict(folders, photos, device=_device(device), all_faces=all_faces, landmarks=landmarks)
-        Store(str(out.parent)).write(out.name, predicting.picture(answers))
-        predicting.show(answers, as_json=as_json)
+        answers = prediction.predict(folders, photos, device=_device(device), all_faces=all_faces, landmarks=landmarks)
+        Store(str(out.parent)).write(out.name, prediction.picture(answers))
+        prediction.show(answers, as_json=as_json)
         terminal.note(f"{out}: the first photos, with what was said")
 
 

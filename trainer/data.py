@@ -12,13 +12,14 @@ import pyarrow.compute as pc
 import torch
 
 from facepack import manifest
+from facepack.configuration import Configuration
 from facepack.errors import UsageError
-from facepack.manifest import Build, Configuration, Status
+from facepack.manifest import Build, Status
 from facepack.storage import Store, is_url
-from trainer import draws
-from trainer.augment import Augmentation, Normalize
-from trainer.feed import FeedSettings
-from trainer.loader import Batch, Loader
+from trainer.loading import draws
+from trainer.loading.augment import Augmentation, Normalize
+from trainer.loading.feed import FeedSettings
+from trainer.loading.loader import Batch, Loader
 from trainer.recipe import Recipe
 
 OTHER = "other"
@@ -56,14 +57,14 @@ class TrainedOn:
 
 
 @dataclass(frozen=True)
-class Pixels:
+class ChannelStatistics:
     """Mean and standard deviation per channel RGB in 0..1 that images are normalised by."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     @classmethod
-    def of(cls, build: Build) -> "Pixels":
+    def of(cls, build: Build) -> "ChannelStatistics":
         """Those of a build; empty without a train split."""
         return cls(tuple(build.mean or ()), tuple(build.std or ()))
 
@@ -80,11 +81,18 @@ class Pixels:
 class Data:
     """A build as a recipe looks at it."""
 
-    def __init__(self, recipe: Recipe, location: str, *, placement: Placement, pixels: Pixels | None = None) -> None:
-        """Open it. `pixels` are those of the build a run was trained on. Raises `JobError` or `UsageError`."""
+    def __init__(
+        self,
+        recipe: Recipe,
+        location: str,
+        *,
+        placement: Placement,
+        statistics: ChannelStatistics | None = None,
+    ) -> None:
+        """Open it. `statistics` are those of the build a run was trained on. Raises `JobError` or `UsageError`."""
         self.location = location if is_url(location) else str(Path(location).absolute())
         self.build = manifest.read_build(self.location)
-        self.pixels = pixels or Pixels.of(self.build)
+        self.statistics = statistics or ChannelStatistics.of(self.build)
         self._recipe, self._placement = recipe, placement
         self._parts = [_Part.read(self.location, self.build)]
         if recipe.negatives:
@@ -116,7 +124,7 @@ class Data:
             )
         common: dict[str, Any] = {
             "split": split,
-            "augment": self.pixels.filled(recipe.augment if is_train else recipe.eval_augment),
+            "augment": self.statistics.filled(recipe.augment if is_train else recipe.eval_augment),
             "seed": recipe.seed,
             "cache": "none" if split == "test" else "auto",  # it is gone through once
             "device": place.device,
@@ -193,9 +201,9 @@ class Mixture:
         return self._first.num_samples + self._second.num_samples
 
     @property
-    def size_px(self) -> tuple[int, int]:
+    def size_hw(self) -> tuple[int, int]:
         """Height and width of the images."""
-        return self._first.size_px
+        return self._first.size_hw
 
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the current epoch."""

@@ -1,12 +1,11 @@
 """Layers: the parts of a network that have names, its head and its last block, and which of them learn."""
 
-import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import nn
 
-from facepack.errors import UsageError
+from facepack.errors import UsageError, nearest
 
 FROM = "from:"
 
@@ -56,7 +55,7 @@ def set_training(network: nn.Module) -> None:
 
 
 @contextmanager
-def alone(network: nn.Module, num_images: int) -> Iterator[None]:
+def frozen_batch_norm_for_single_image(network: nn.Module, num_images: int) -> Iterator[None]:
     """Let batch norm go by what it knows where a batch is one image, as the last of an epoch may be.
 
     One image has no statistics; where it is down to one pixel, torch refuses to make any.
@@ -86,7 +85,5 @@ def _first_that_learns(network: nn.Module, mode: str) -> str:
     known = [name for name, module in network.named_modules() if name and any(True for _ in module.parameters())]
     if layer not in known:
         top = [name for name in known if "." not in name]
-        near = difflib.get_close_matches(layer, known, n=2, cutoff=0.6)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(top)}, and those below them"
-        raise UsageError(f"freeze={mode}: the network has no layer {layer!r} with weights; {hint}")
+        raise UsageError(f"freeze={mode}: the network has no layer {layer!r} with weights; {nearest(layer, top)}")
     return layer

@@ -6,7 +6,7 @@ from typing import Any
 
 from facepack.errors import UsageError
 from facepack.storage import Store
-from trainer.run import Run
+from trainer.runs import Run
 
 TENSORBOARD_FOLDER = "tensorboard"
 

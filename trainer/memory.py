@@ -13,7 +13,7 @@ _USUAL = {_MMAP_MAX: 1 << 16, _TRIM_THRESHOLD: 64 << 20}
 
 
 @contextmanager
-def kept(device: torch.device) -> Iterator[None]:
+def keep_freed_memory(device: torch.device) -> Iterator[None]:
     """Within it, a process that computes on the CPU keeps the memory that it frees; afterwards it gives it back.
 
     A step of training frees hundreds of megabytes of activations, and the next one takes as many. The C library hands

@@ -1,6 +1,5 @@
 """Recipe: a training set-up, complete and written down, and how one of its fields is changed."""
 
-import difflib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
@@ -8,14 +7,14 @@ from typing import Any, Literal, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from facepack.errors import UsageError
-from trainer import augment as augmenting
+from facepack.errors import UsageError, nearest
 from trainer import calls, layers
-from trainer.augment import Augmentation, Normalize, RandomHorizontalFlip
+from trainer.loading import augment as augmenting
+from trainer.loading.augment import Augmentation, Normalize, RandomHorizontalFlip
 from trainer.task import TASKS, Classes, Task
 
 UNIT = Normalize((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-"""Pixels in 0..1, as the published systems have them."""
+"""ChannelStatistics in 0..1, as the published systems have them."""
 
 IMAGENET = Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """What torchvision's weights were trained with."""
@@ -194,9 +193,7 @@ def _read(values: dict[str, Any], *, what: str) -> dict[str, Any]:
     read: dict[str, Any] = {}
     for name, value in values.items():
         if name not in hints:
-            near = difflib.get_close_matches(name, hints, n=2, cutoff=0.5)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(hints)}"
-            raise UsageError(f"{what}: no field {name!r}; {hint}")
+            raise UsageError(f"{what}: no field {name!r}; {nearest(name, hints)}")
         if name == "task":
             read[name] = calls.made(value, TASKS, what="task")
         elif name in ("augment", "eval_augment"):

@@ -16,14 +16,13 @@ import pyarrow.compute as pc
 
 from facepack import image, manifest
 from facepack.errors import JobError, UsageError
-from facepack.manifest import Status
+from facepack.manifest import Status, people_in_several_splits
 from facepack.page import jpeg_uri, rendered
 from facepack.storage import Store
-from trainer import plots
-from trainer import run as runs
+from trainer import plots, runs
 from trainer.data import OTHER
 from trainer.plots import Line, Plot
-from trainer.run import Run
+from trainer.runs import Run
 from trainer.stopping import best_epoch
 
 _NUM_MISTAKES, _MAX_PER_KIND = 36, 3
@@ -44,7 +43,7 @@ class Mistake:
 
 
 @dataclass(frozen=True)
-class Story:
+class RunRecord:
     """All that is known of a run, as its files tell it."""
 
     folder: Path
@@ -55,7 +54,7 @@ class Story:
     """As scores.json; without splits where the run has not ended."""
 
     @classmethod
-    def read(cls, folder: Path) -> "Story":
+    def read(cls, folder: Path) -> "RunRecord":
         """Read a run's folder; `JobError` where there is none."""
         run = runs.read(folder)
         scores: dict[str, Any] = {"splits": {}, "score": run.recipe.task.score}
@@ -115,7 +114,7 @@ class Stage:
 class Page:
     """All that the page of a run shows."""
 
-    story: Story
+    story: RunRecord
     headline: list[tuple[str, str, str]]
     """What, how much, and beside what."""
     facts: list[tuple[str, str]]
@@ -147,7 +146,7 @@ def write(folder: Path, *, out: Path | None = None) -> Path:
 
 def compare(folders: list[Path], *, out: Path, title: str = "") -> Path:
     """Write one page that shows runs side by side; `UsageError` where their scores are not of one kind."""
-    stories = [Story.read(folder) for folder in folders]
+    stories = [RunRecord.read(folder) for folder in folders]
     names = runs.distinct_names(folders)
     score = stories[0].run.recipe.task.score
     if other := next((story for story in stories if story.run.recipe.task.score != score), None):
@@ -177,7 +176,7 @@ def compare(folders: list[Path], *, out: Path, title: str = "") -> Path:
     return out
 
 
-def row_of(story: Story, *, name: str) -> dict[str, Any]:
+def row_of(story: RunRecord, *, name: str) -> dict[str, Any]:
     """A run as one row of a table over several: figures by split, what knowing nothing gives, and what it cost."""
     row: dict[str, Any] = {"run": name, "recipe": story.run.recipe_name, "build": Path(story.run.data.location).name}
     score = story.run.recipe.task.score
@@ -194,7 +193,7 @@ def row_of(story: Story, *, name: str) -> dict[str, Any]:
     return row | {"num_learning": story.run.num_learning}
 
 
-def _curves_of_several(names: list[str], stories: list[Story]) -> list[Plot]:
+def _curves_of_several(names: list[str], stories: list[RunRecord]) -> list[Plot]:
     """Loss and score of all runs, in one plot each."""
     drawn, score = [], stories[0].run.recipe.task.score
     kinds = ("valid", "train") if len(stories) <= _MAX_WITH_BOTH_CURVES else ("valid",)
@@ -213,7 +212,7 @@ def _curves_of_several(names: list[str], stories: list[Story]) -> list[Plot]:
     return drawn
 
 
-def _confusions(names: list[str], stories: list[Story]) -> list[Plot]:
+def _confusions(names: list[str], stories: list[RunRecord]) -> list[Plot]:
     """What each run said of each class."""
     drawn = []
     for name, story in zip(names, stories, strict=True):
@@ -231,7 +230,7 @@ def opened(path: Path) -> None:
 
 def page_of(folder: Path) -> Page:
     """Put together what the page of a run shows; raises `JobError` where there is no run."""
-    story = Story.read(folder)
+    story = RunRecord.read(folder)
     figures = story.scores["splits"].get(story.split, {})
     notes = list(_notes(story))
     predictions = _predictions(folder, story.split)
@@ -265,7 +264,7 @@ def page_of(folder: Path) -> Page:
 # Figures
 
 
-def _notes(story: Story) -> Iterator[str]:
+def _notes(story: RunRecord) -> Iterator[str]:
     """What a reader would otherwise take wrongly."""
     recipe, task = story.run.recipe, story.run.recipe.task
     if not story.has_ended:
@@ -279,7 +278,7 @@ def _notes(story: Story) -> Iterator[str]:
         yield f"The {' and the '.join(fitted)} were fitted on valid, so its figures flatter a little."
 
 
-def _headline(story: Story) -> list[tuple[str, str, str]]:
+def _headline(story: RunRecord) -> list[tuple[str, str, str]]:
     """The few figures that matter, each beside what knowing nothing gives."""
     found = []
     kind = story.run.recipe.task.kind
@@ -306,7 +305,7 @@ def _headline(story: Story) -> list[tuple[str, str, str]]:
     return found
 
 
-def _facts(story: Story) -> list[tuple[str, str]]:
+def _facts(story: RunRecord) -> list[tuple[str, str]]:
     run, recipe = story.run, story.run.recipe
     best = story.best_epoch
     seconds = story.total("train_s") + story.total("valid_s") + story.total("save_s")
@@ -316,7 +315,7 @@ def _facts(story: Story) -> list[tuple[str, str]]:
     facts = [
         ("epochs", f"{len(story.history)} of {recipe.epochs}" + ("" if best is None else f", the best is {best + 1}")),
         ("network", f"{recipe.network}: {run.num_weights:,} weights"),
-        ("images", f"{run.size_px[1]}x{run.size_px[0]} pixels"),
+        ("images", f"{run.size_hw[1]}x{run.size_hw[0]} pixels"),
         ("build", ", ".join(f"{name} {value}" for name, value in choices.items())),
         ("time", f"{_duration(seconds)}, {story.images_per_s:,.0f} images/s in training"),
         ("machine", ", ".join(f"{value}" for value in (run.machine.get("gpu"), run.machine["processor"]) if value)),
@@ -337,7 +336,7 @@ def _facts(story: Story) -> list[tuple[str, str]]:
     return [(name, text) for name, text in facts if text]
 
 
-def _plots(story: Story, predictions: pa.Table | None) -> list[Plot]:
+def _plots(story: RunRecord, predictions: pa.Table | None) -> list[Plot]:
     drawn = []
     score = story.run.recipe.task.score
     for what in ("loss", score):
@@ -368,7 +367,7 @@ def _title(what: str) -> str:
     return f"{what.replace('_', ' ').capitalize()} over epochs"
 
 
-def _stages(story: Story) -> list[Stage]:
+def _stages(story: RunRecord) -> list[Stage]:
     """Where the time went."""
     wait, num_epochs = story.total("wait_s"), len(story.times)
     counts = {s: num_epochs * manifest.total(story.run.data.counts, split=s, statuses=[Status.PACKED]) for s in _SPLITS}
@@ -416,8 +415,8 @@ def _num_leaking(run: Run) -> tuple[int | None, int]:
     if "identity" not in table.column_names:
         return None, 0
     known = table.filter(pc.and_(pc.equal(table["status"], Status.PACKED), pc.is_valid(table["identity"])))
-    people = known.group_by("identity").aggregate([("split", "count_distinct")])
-    return pc.sum(pc.greater(people["split_count_distinct"], 1)).as_py() or 0, len(people)
+    shared = people_in_several_splits(known, "identity")["identity"]
+    return len(shared.unique()), len(known["identity"].unique())
 
 
 def _leaks(run: Run) -> str:
@@ -504,16 +503,15 @@ def _mistakes(wrong: list[_Wrong], run: Run) -> list[Mistake]:
     for location in parts:
         store = Store(location)
         table = manifest.read_table(store, manifest.MANIFEST_FILE)
-        is_raw = manifest.read_build(location).configuration.encoding == "raw"
+        encoding = manifest.read_build(location).configuration.encoding
         inside = [one for one in shown if first <= one.row < first + len(table)]
         places = table.take(pa.array([one.row - first for one in inside], pa.int64()))
         for one, place in zip(inside, places.select(["key", "shard", "offset", "size"]).to_pylist(), strict=True):
             if place["key"] != one.key:
                 raise JobError(f"{location}: built again since")
             content = store.read_range(place["shard"], start=place["offset"], length=place["size"])
-            if is_raw:
-                pixels = np.ascontiguousarray(image.decode_raw(content)[:, :, ::-1])
-                content = image.encode_jpeg(pixels, quality=90)
+            if encoding == "raw":
+                content = image.encode_jpeg(image.decode_packed(content, encoding=encoding), quality=90)
             found[one] = Mistake(jpeg_uri(content), one.said, one.true, one.sureness, one.key)
         first += len(table)
     return [found[one] for one in shown]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name all of torch's users know
 
 from facepack.errors import UsageError
-from trainer.targets import ATTRIBUTES
+from trainer.loading.targets import ATTRIBUTES
 
 AGE_TOLERANCE_YEARS = 5
 
@@ -40,7 +40,7 @@ class Task(Protocol):
     def losses(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Loss per sample, float32 (batch,), of outputs (batch, num_outputs)."""
 
-    def said(self, outputs: torch.Tensor) -> torch.Tensor:
+    def predictions(self, outputs: torch.Tensor) -> torch.Tensor:
         """What the outputs say: float32 (batch, num_names) probabilities, or (batch, 1) a number."""
 
     def scores(self, said: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -77,7 +77,7 @@ class Classes:
         """Cross-entropy."""
         return F.cross_entropy(outputs, targets, reduction="none", label_smoothing=self.label_smoothing)
 
-    def said(self, outputs: torch.Tensor) -> torch.Tensor:
+    def predictions(self, outputs: torch.Tensor) -> torch.Tensor:
         """Softmax."""
         return outputs.softmax(dim=1)
 
@@ -110,7 +110,7 @@ class TwoClasses:
         """Binary cross-entropy."""
         return F.binary_cross_entropy_with_logits(outputs[:, 0], targets.float(), reduction="none")
 
-    def said(self, outputs: torch.Tensor) -> torch.Tensor:
+    def predictions(self, outputs: torch.Tensor) -> torch.Tensor:
         """The probabilities of both."""
         second = outputs.sigmoid()
         return torch.cat([1 - second, second], dim=1)
@@ -155,7 +155,7 @@ class Attributes:
             return (outputs.sigmoid() - targets).square().mean(dim=1)
         return -(targets * outputs.log_softmax(dim=1)).sum(dim=1)
 
-    def said(self, outputs: torch.Tensor) -> torch.Tensor:
+    def predictions(self, outputs: torch.Tensor) -> torch.Tensor:
         """The probability of each attribute, not of each one alone with `softmax`."""
         return outputs.softmax(dim=1) if self.loss == "softmax" else outputs.sigmoid()
 
@@ -195,10 +195,10 @@ class Number:
 
     def losses(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Squared or absolute error, in the unit of the target."""
-        error = self.said(outputs)[:, 0] - targets.float()
+        error = self.predictions(outputs)[:, 0] - targets.float()
         return error.square() if self.loss == "mse" else error.abs()
 
-    def said(self, outputs: torch.Tensor) -> torch.Tensor:
+    def predictions(self, outputs: torch.Tensor) -> torch.Tensor:
         """The number, (batch, 1)."""
         return self.middle + self.scale * outputs
 
@@ -249,10 +249,10 @@ class Distribution:
         wanted = (1 - offsets.abs()).clamp(min=0.0)
         if self.deviation:
             wanted = (-0.5 * (offsets / self.deviation).square()).softmax(dim=1)
-        error = (self.said(outputs)[:, 0] - targets.float()).abs()
+        error = (self.predictions(outputs)[:, 0] - targets.float()).abs()
         return -(wanted * outputs.log_softmax(dim=1)).sum(dim=1) + self.l1 * error
 
-    def said(self, outputs: torch.Tensor) -> torch.Tensor:
+    def predictions(self, outputs: torch.Tensor) -> torch.Tensor:
         """The mean of the distribution, (batch, 1)."""
         return (outputs.softmax(dim=1) * self._values(outputs)).sum(dim=1, keepdim=True)
 
@@ -298,7 +298,7 @@ class Ordinal:
         above = (targets.float()[:, None] - thresholds).clamp(0.0, 1.0)
         return F.binary_cross_entropy_with_logits(outputs, above, reduction="none").sum(dim=1)
 
-    def said(self, outputs: torch.Tensor) -> torch.Tensor:
+    def predictions(self, outputs: torch.Tensor) -> torch.Tensor:
         """The number, (batch, 1)."""
         return self.low + outputs.sigmoid().sum(dim=1, keepdim=True)
 

@@ -9,12 +9,12 @@ from urllib.parse import urldefrag
 import torch
 from torch import nn
 
-from facepack import dataset, download, terminal
+from facepack import download, terminal
+from facepack.description import load_model, model_names, models_folder
 from facepack.download import Expected
 from facepack.errors import JobError, UsageError
 from facepack.storage import is_url
-from trainer import calls, checkpoint, layers, models
-from trainer import run as runs
+from trainer import calls, checkpoint, layers, models, runs
 
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.[a-z]+$")
 
@@ -87,11 +87,11 @@ def _from_address(given: str) -> Weights:
 
 
 def _by_name(given: str, *, network: str) -> Weights:
-    every = [dataset.load_model(name) for name in dataset.model_names()]
+    every = [load_model(name) for name in model_names()]
     models_here = {one.name: one for one in every if one.network == network}
     if given in models_here:
         (file,) = models_here[given].files
-        fetched = dataset.models_folder() / file.path  # by facepack fetch
+        fetched = models_folder() / file.path  # by facepack fetch
         if fetched.exists():
             return Weights(fetched, runs.digest_of(fetched))
         terminal.note(f"{given}: {models_here[given].title}; terms: {models_here[given].terms}")
@@ -122,7 +122,7 @@ def _fetched(url: str, name: str, expected: Expected) -> Weights:
     try:
         if not path.exists():
             terminal.note(f"fetching {url}")
-            download.download(url, path, expected=expected)
+            download.download_file(url, path, expected=expected)
         weights = Weights(path, runs.digest_of(path))
     except JobError as error:
         raise JobError(f"{error}; or put the file at {path}, or give its place with --set weights=FILE") from error

@@ -17,16 +17,16 @@ Size = tuple[int, int]
 
 
 @runtime_checkable
-class Solved(Protocol):
+class FitAtOnce(Protocol):
     """What is fitted at once, from features of all images, and not step by step."""
 
-    def describe(self, images: torch.Tensor) -> npt.NDArray[np.float32]:
+    def features(self, images: torch.Tensor) -> npt.NDArray[np.float32]:
         """Features, (batch, num_features), of images (batch, 3, height, width)."""
 
-    def solve(self, features: npt.NDArray[np.float32], targets: npt.NDArray[np.int64], *, seed: int) -> None:
+    def fit(self, features: npt.NDArray[np.float32], targets: npt.NDArray[np.int64], *, seed: int) -> None:
         """Fit it to the features and classes of all images."""
 
-    def answer(self, features: npt.NDArray[np.float32]) -> torch.Tensor:
+    def predict(self, features: npt.NDArray[np.float32]) -> torch.Tensor:
         """Outputs, (batch, num_outputs)."""
 
 
@@ -37,17 +37,17 @@ def with_last_block(network: nn.Module, name: str) -> nn.Module:
 
 
 def known() -> dict[str, Callable[..., nn.Module]]:
-    """All networks by name: functions of (num_outputs, size_px) and settings of their own."""
+    """All networks by name: functions of (num_outputs, size_hw) and settings of their own."""
     return calls.functions_in(__name__, __path__)
 
 
-def network(text: str, *, num_outputs: int, size_px: Size) -> nn.Module:
+def network(text: str, *, num_outputs: int, size_hw: Size) -> nn.Module:
     """Make a network from text such as "simpsons_cnn(dropout=0.5)"; `UsageError` where that cannot be."""
     name, arguments, settings = calls.name_and_arguments(text, what="network")
     function = calls.found(name, known(), what="network")
-    if taken := {"num_outputs", "size_px"} & set(settings):
+    if taken := {"num_outputs", "size_hw"} & set(settings):
         raise UsageError(f"network {name}: {' and '.join(sorted(taken))} follow from the build")
-    named: dict[str, Any] = {"num_outputs": num_outputs, "size_px": size_px, **settings}
+    named: dict[str, Any] = {"num_outputs": num_outputs, "size_hw": size_hw, **settings}
     try:
         inspect.signature(function).bind(*arguments, **named)
     except TypeError as error:

@@ -16,14 +16,14 @@ Features = npt.NDArray[np.float32]
 
 
 def hog_svm(
-    *, num_outputs: int, size_px: Size, cell: int = 16, orientations: int = 9, c: float = 10.0, kernel: str = "rbf"
+    *, num_outputs: int, size_hw: Size, cell: int = 16, orientations: int = 9, c: float = 10.0, kernel: str = "rbf"
 ) -> nn.Module:
     """Histograms of oriented gradients (Dalal and Triggs 2005), and one support vector machine per class.
 
     `cell` in pixels; `c` is the price of an error; `kernel` is rbf or linear. Outputs are distances from the margins.
     """
-    if min(size_px) < 2 * cell:
-        raise UsageError(f"network hog_svm: images of {size_px[1]}x{size_px[0]} pixels have no block of 2x2 cells")
+    if min(size_hw) < 2 * cell:
+        raise UsageError(f"network hog_svm: images of {size_hw[1]}x{size_hw[0]} pixels have no block of 2x2 cells")
     if kernel not in ("rbf", "linear"):
         raise UsageError(f"network hog_svm: kernel {kernel!r}: expected rbf or linear")
     return _HogSvm(num_outputs, cell=cell, orientations=orientations, c=c, kernel=kernel)
@@ -32,7 +32,7 @@ def hog_svm(
 def lbp_mlp(
     *,
     num_outputs: int,
-    size_px: Size,
+    size_hw: Size,
     points: int = 8,
     radius: int = 2,
     grid: int = 8,
@@ -43,8 +43,8 @@ def lbp_mlp(
 
     `points` on a circle of `radius` pixels; `alpha` is the weight decay of the `hidden` units.
     """
-    if min(size_px) < grid * (2 * radius + 1):
-        raise UsageError(f"network lbp_mlp: images of {size_px[1]}x{size_px[0]} pixels are too small for its grid")
+    if min(size_hw) < grid * (2 * radius + 1):
+        raise UsageError(f"network lbp_mlp: images of {size_hw[1]}x{size_hw[0]} pixels are too small for its grid")
     return _LbpMlp(num_outputs, points=points, radius=radius, grid=grid, hidden=hidden, alpha=alpha)
 
 
@@ -60,7 +60,7 @@ class _HogSvm(nn.Module):
         self.gamma: torch.Tensor
         self._keep(np.zeros((1, 1)), np.zeros((num_outputs, 1)), np.zeros(num_outputs), 1.0)
 
-    def describe(self, images: torch.Tensor) -> Features:
+    def features(self, images: torch.Tensor) -> Features:
         """Features of images in 0..1, (batch, 3, height, width)."""
         from skimage.feature import hog
 
@@ -68,7 +68,7 @@ class _HogSvm(nn.Module):
         found = [hog(grey, orientations=self._orientations, **cells) for grey in _grey(images)]
         return np.stack(found).astype(np.float32)
 
-    def solve(self, features: Features, targets: npt.NDArray[np.int64], *, seed: int) -> None:
+    def fit(self, features: Features, targets: npt.NDArray[np.int64], *, seed: int) -> None:
         """Fit one machine per class against all others."""
         from sklearn.svm import SVC
 
@@ -84,7 +84,7 @@ class _HogSvm(nn.Module):
         used = np.flatnonzero(weights.any(axis=0))
         self._keep(features[used], weights[:, used], bias, gamma)
 
-    def answer(self, features: Features) -> torch.Tensor:
+    def predict(self, features: Features) -> torch.Tensor:
         """Outputs, float32 (batch, num_outputs)."""
         given = torch.from_numpy(features).to(self.vectors)
         if self._kernel == "linear":
@@ -95,7 +95,7 @@ class _HogSvm(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Images in 0..1 to outputs."""
-        return self.answer(self.describe(images))
+        return self.predict(self.features(images))
 
     def _keep(self, vectors: Any, weights: Any, bias: Any, gamma: float) -> None:
         device = self.bias.device if "bias" in dict(self.named_buffers()) else "cpu"
@@ -125,7 +125,7 @@ class _LbpMlp(nn.Module):
         self.outputs = nn.Linear(hidden, num_outputs)
         self.requires_grad_(False)
 
-    def describe(self, images: torch.Tensor) -> Features:
+    def features(self, images: torch.Tensor) -> Features:
         """Shares of each pattern in each part, of images in 0..1."""
         from skimage.feature import local_binary_pattern
 
@@ -138,7 +138,7 @@ class _LbpMlp(nn.Module):
             found.append(np.concatenate([np.bincount(part, minlength=self._points + 2) / part.size for part in parts]))
         return np.stack(found).astype(np.float32)
 
-    def solve(self, features: Features, targets: npt.NDArray[np.int64], *, seed: int) -> None:
+    def fit(self, features: Features, targets: npt.NDArray[np.int64], *, seed: int) -> None:
         """Fit the two layers with Adam, as scikit-learn does."""
         from sklearn.neural_network import MLPClassifier
 
@@ -159,7 +159,7 @@ class _LbpMlp(nn.Module):
         self.outputs.weight[there] = torch.from_numpy(second.T).float()
         self.outputs.bias[there] = torch.from_numpy(second_bias).float()
 
-    def answer(self, features: Features) -> torch.Tensor:
+    def predict(self, features: Features) -> torch.Tensor:
         """Outputs, float32 (batch, num_outputs)."""
         given = self._normalised(features).to(self.mean.device)
         outputs: torch.Tensor = self.outputs(torch.relu(self.hidden(given)))
@@ -167,7 +167,7 @@ class _LbpMlp(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Images in 0..1 to outputs."""
-        return self.answer(self.describe(images))
+        return self.predict(self.features(images))
 
     def _normalised(self, features: Features) -> torch.Tensor:
         return (torch.from_numpy(features) - self.mean.cpu()) / self.scale.cpu()

@@ -10,14 +10,14 @@ _LEAST_PX = 75
 _EMBEDDING = 512
 
 
-def inception_resnet_v1(*, num_outputs: int, size_px: Size, dropout: float = 0.6) -> nn.Module:
+def inception_resnet_v1(*, num_outputs: int, size_hw: Size, dropout: float = 0.6) -> nn.Module:
     """S1's network (Szegedy et al. 2016, as in FaceNet): 23,484,163 parameters for 3 classes, 27,910,327 for 8,631.
 
     Published weights: vggface2 (8,631 people), casia-webface (10,575). Images of 75 pixels or more, 160 as published.
     """
-    if min(size_px) < _LEAST_PX:
+    if min(size_hw) < _LEAST_PX:
         raise UsageError(
-            f"network inception_resnet_v1: images of {size_px[1]}x{size_px[0]} pixels; it takes {_LEAST_PX} or more"
+            f"network inception_resnet_v1: images of {size_hw[1]}x{size_hw[0]} pixels; it takes {_LEAST_PX} or more"
         )
     return _InceptionResnetV1(num_outputs, dropout)
 

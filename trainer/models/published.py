@@ -8,9 +8,9 @@ from facepack.errors import UsageError
 from trainer.models import Size
 
 
-def rarest4_cnn(*, num_outputs: int, size_px: Size, dropout: float = 0.5) -> nn.Module:
+def rarest4_cnn(*, num_outputs: int, size_hw: Size, dropout: float = 0.5) -> nn.Module:
     """S0: one convolution and two dense layers; 1,049,636 parameters for 4 classes at 64x64."""
-    height, width = size_px
+    height, width = size_hw
     return _as_keras(
         nn.Sequential(
             nn.Conv2d(3, 32, 3, padding="same"),
@@ -26,15 +26,15 @@ def rarest4_cnn(*, num_outputs: int, size_px: Size, dropout: float = 0.5) -> nn.
     )
 
 
-def simpsons_cnn(*, num_outputs: int, size_px: Size, dropout: float = 0.5) -> nn.Module:
+def simpsons_cnn(*, num_outputs: int, size_hw: Size, dropout: float = 0.5) -> nn.Module:
     """S3: three convolutions of 32, 128 and 512 channels; 2,941,742 parameters for 18 classes at 64x64."""
     layers: list[nn.Module] = []
     for before, after in pairwise((3, 32, 128, 512)):
         layers += [nn.Conv2d(before, after, 3), nn.ReLU(), nn.MaxPool2d(2)]
     layers.append(nn.MaxPool2d(2))
-    height, width = (_after_convolutions(side, 3, "simpsons_cnn") // 2 for side in size_px)
+    height, width = (_after_convolutions(side, 3, "simpsons_cnn") // 2 for side in size_hw)
     if not height * width:
-        raise UsageError(f"network simpsons_cnn: images of {size_px[1]}x{size_px[0]} pixels are too small for it")
+        raise UsageError(f"network simpsons_cnn: images of {size_hw[1]}x{size_hw[0]} pixels are too small for it")
     return _as_keras(
         nn.Sequential(
             *layers,
@@ -47,9 +47,9 @@ def simpsons_cnn(*, num_outputs: int, size_px: Size, dropout: float = 0.5) -> nn
     )
 
 
-def fully_connected(*, num_outputs: int, size_px: Size, dropout: float = 0.5) -> nn.Module:
+def fully_connected(*, num_outputs: int, size_hw: Size, dropout: float = 0.5) -> nn.Module:
     """S3's comparison: two hidden layers of 512 and 256, and no convolution."""
-    height, width = size_px
+    height, width = size_hw
     return _as_keras(
         nn.Sequential(
             nn.Flatten(),
@@ -64,12 +64,12 @@ def fully_connected(*, num_outputs: int, size_px: Size, dropout: float = 0.5) ->
     )
 
 
-def attributes_cnn(*, num_outputs: int, size_px: Size) -> nn.Module:
+def attributes_cnn(*, num_outputs: int, size_hw: Size) -> nn.Module:
     """S4: six convolutions of 32 and a dense layer of 128 with a sigmoid; 56,520 parameters for 40 at 192x192.
 
     `features` are the convolutions, which its transfer freezes; `head` is the rest.
     """
-    height, width = (_after_convolutions(side, 6, "attributes_cnn") for side in size_px)
+    height, width = (_after_convolutions(side, 6, "attributes_cnn") for side in size_hw)
     layers: list[nn.Module] = []
     for before in (3, 32, 32, 32, 32, 32):
         layers += [nn.Conv2d(before, 32, 3), nn.ReLU(), nn.MaxPool2d(2)]

@@ -11,7 +11,7 @@ from trainer.models import Size, with_last_block
 def small_resnet(
     *,
     num_outputs: int,
-    size_px: Size,  # noqa: ARG001 - it takes any size
+    size_hw: Size,  # noqa: ARG001 - it takes any size
     widths: Sequence[int] = (64, 128, 256),
     depth: int = 1,
     stem_stride: int = 1,

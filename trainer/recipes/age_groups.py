@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from trainer.augment import (
+from trainer.loading.augment import (
     CenterCrop,
     ColorJitter,
     Normalize,

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from trainer.augment import CenterResizedCrop, Normalize, RandomHorizontalFlip, RandomResizedCrop, Resize
+from trainer.loading.augment import CenterResizedCrop, Normalize, RandomHorizontalFlip, RandomResizedCrop, Resize
 from trainer.recipe import UNIT, Recipe, modern
 from trainer.task import Attributes
 

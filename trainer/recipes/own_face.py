@@ -1,6 +1,13 @@
 """S4's transfer, one's own face among others', and its modern sibling."""
 
-from trainer.augment import ColorJitter, Normalize, RandomHorizontalFlip, RandomResizedCrop, RandomRotation, Resize
+from trainer.loading.augment import (
+    ColorJitter,
+    Normalize,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    RandomRotation,
+    Resize,
+)
 from trainer.recipe import UNIT, Recipe, modern
 from trainer.task import TwoClasses
 

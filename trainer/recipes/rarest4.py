@@ -1,6 +1,6 @@
 """S0 and its modern sibling: four classes of CelebA by the frequency of their attributes."""
 
-from trainer.augment import CenterResizedCrop, Normalize, RandomHorizontalFlip, RandomResizedCrop
+from trainer.loading.augment import CenterResizedCrop, Normalize, RandomHorizontalFlip, RandomResizedCrop
 from trainer.recipe import UNIT, Recipe, modern
 from trainer.task import Classes
 

@@ -8,8 +8,18 @@ from pydantic import TypeAdapter
 from rich import box
 from rich.table import Table
 
-from facepack import dataset, fetch, terminal
-from facepack.dataset import Description, File, Model, TableIndex
+from facepack import fetching, terminal
+from facepack.description import (
+    Description,
+    File,
+    Model,
+    TableIndex,
+    dataset_folder,
+    dataset_names,
+    load_dataset,
+    model_names,
+    published_checksums,
+)
 
 _NON_COMMERCIAL = "non-commercial"
 _MOST_LABELS = 3
@@ -17,7 +27,7 @@ _MOST_LABELS = 3
 
 def here(one: Description | Model, folder: Path) -> str:
     """Whether what is needed of a dataset is in a folder, in a few words; sizes are looked at, contents are not."""
-    states = [fetch.state(file, folder, deep=False) for file in one.files if not file.optional]
+    states = [fetching.state(file, folder, deep=False) for file in one.files if not file.optional]
     parts = [found.told for found in states if found.kind in ("part", "wrong")]
     if parts:
         return parts[0].removesuffix(" files")
@@ -26,7 +36,7 @@ def here(one: Description | Model, folder: Path) -> str:
         return "complete"
     if "whole" in kinds:
         return f"{kinds.count('whole')} of {len(kinds)} files"
-    extra = [fetch.state(file, folder, deep=False) for file in one.files if file.optional]
+    extra = [fetching.state(file, folder, deep=False) for file in one.files if file.optional]
     if found := next((found for found in extra if found.kind == "whole"), None):
         return f"{found.place.name}: {found.told}"
     is_there = folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
@@ -44,7 +54,7 @@ def _how(files: tuple[File, ...]) -> str:
 
 def row(name: str) -> dict[str, Any]:
     """A dataset in the table."""
-    one, folder = dataset.load(name), dataset.home(name)
+    one, folder = load_dataset(name), dataset_folder(name)
     attributes = [f"{len(one.attributes)} attributes"] if one.attributes else []
     return {
         "name": name,
@@ -69,7 +79,7 @@ def _page(one: Description | Model, folder: Path) -> list[str]:
     lines += [f"  {name:<7} {text}" for name, text in facts.items() if text]
     lines += ["", f"Files, in {folder}"]
     for file in one.files:
-        found = fetch.state(file, folder, deep=True)
+        found = fetching.state(file, folder, deep=True)
         kind = f"{file.kind}, optional" if file.optional else file.kind
         lines.append(f"  {file.path} ({kind}): {found.told}")
         known = [f"{file.num_bytes:,} bytes"] if file.num_bytes else []
@@ -121,18 +131,18 @@ def command(
     """
     with terminal.errors_as_lines(debug=debug):
         if name:
-            one = dataset.published(name)
+            one = published_checksums(name)
             if as_json:
                 terminal.out.print_json(TypeAdapter(type(one)).dump_json(one).decode())
             else:
-                terminal.out.print("\n".join(_page(one, dataset.home(name))), soft_wrap=True)
+                terminal.out.print("\n".join(_page(one, dataset_folder(name))), soft_wrap=True)
             return
-        rows = [row(one) for one in dataset.names()]
+        rows = [row(one) for one in dataset_names()]
         if as_json:
             terminal.out.print_json(data=rows)
             return
         terminal.out.print(_table(rows))
-        terminal.out.print("Models, fetched alike: " + ", ".join(dataset.model_names()), soft_wrap=True)
+        terminal.out.print("Models, fetched alike: " + ", ".join(model_names()), soft_wrap=True)
         terminal.out.print("facepack datasets NAME tells all of one, facepack fetch NAME gets it", soft_wrap=True)
 
 

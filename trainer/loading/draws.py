@@ -1,27 +1,22 @@
 """Draws: random numbers that depend on nothing but what they are for, so that any of them can be drawn again."""
 
-import hashlib
-
 import numpy as np
 import numpy.typing as npt
 
-Hashes = npt.NDArray[np.uint64]
+from facepack.hashing import Hashes, key_of, mixed
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def key(*parts: int | str) -> np.uint64:
     """A 64-bit key for a seed, an epoch, a purpose: the start of a stream of its own."""
-    text = "/".join(str(part) for part in parts)
-    return np.uint64(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little"))
+    return np.uint64(key_of(*parts))
 
 
 def hashed(numbers: npt.NDArray[np.int64], key: np.uint64) -> Hashes:
     """A hash of every number under a key (SplitMix64: Steele, Lea and Flood, OOPSLA 2014)."""
     with np.errstate(over="ignore"):
-        z = (numbers.astype(np.uint64) + np.uint64(1)) * _GOLDEN + key
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+        return mixed((numbers.astype(np.uint64) + np.uint64(1)) * _GOLDEN + key)
 
 
 def uniform(numbers: npt.NDArray[np.int64], key: np.uint64) -> npt.NDArray[np.float64]:

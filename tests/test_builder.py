@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 import pytest
 from conftest import digests, make
 
-from facepack import build as building
-from facepack import image, manifest, synthetic, workers
+from facepack import builder, image, manifest, workers
+from facepack.drawn import synthetic
 from facepack.errors import JobError, UsageError
 from facepack.manifest import Status
 from facepack.shard import ShardResult, ShardTask
@@ -473,7 +473,7 @@ def test_build_that_lost_its_place_leaves_alone_what_is_there(
             path.write_bytes(b"theirs")
         yield next(results)
 
-    monkeypatch.setattr(building, "packed", taken_over)
+    monkeypatch.setattr(builder, "packed", taken_over)
     with pytest.raises(JobError, match="another build took this place over"):
         make(celeba, out)
     assert all(path.exists() for path in theirs)

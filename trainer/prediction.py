@@ -15,30 +15,19 @@ from facepack import align, image, shard, terminal
 from facepack.align import Aligner, Box
 from facepack.errors import JobError, UsageError
 from facepack.image import BadImageError, Pixels
+from facepack.index import IMAGE_SUFFIXES
 from facepack.manifest import Status
 from facepack.shard import Sample
-from trainer import evaluate, plots
-from trainer import run as runs
-from trainer.augment import Normalize
-from trainer.evaluate import Trained
-from trainer.pipeline import Engine, Graph, Host, Pipeline
+from trainer import evaluation, plots, runs
+from trainer.evaluation import Trained
+from trainer.loading.augment import Normalize
+from trainer.loading.pipeline import Engine, Graph, Host, Pipeline
 from trainer.plots import Panel
-from trainer.run import Run
+from trainer.runs import Run
 
 _NUM_SAID = 5
 _WORTH_SAYING = 0.01
 _MAX_SHOWN, _SHOWN_PX = 40, 640
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
-
-WHY_NOT = {
-    Status.NO_FACE: "no face found",
-    Status.SEVERAL_FACES: "several faces; --all-faces takes each",
-    Status.NOT_AN_IMAGE: "not an image",
-    Status.TRUNCATED: "the file ends early",
-    Status.UNREADABLE: "cannot be decoded",
-    Status.TOO_LARGE: "too large",
-    Status.TOO_SMALL: "too small",
-}
 
 
 @dataclass(frozen=True)
@@ -79,7 +68,7 @@ class Predictor:
         """Load it; `landmarks` is the landmark model for chips. Raises `JobError`, `UsageError`."""
         self.name = name or folder.absolute().name
         self.run: Run = runs.read(folder)
-        self._trained: Trained = evaluate.load(folder, self.run, device=device)
+        self._trained: Trained = evaluation.load_network(folder, self.run, device=device)
         configuration = self.run.data.configuration
         file = align.landmarks_file(landmarks) if configuration.align == "chip" else None
         if file is not None and align.digest_of(file) != configuration.landmarks:
@@ -90,7 +79,7 @@ class Predictor:
         self._pipeline = Pipeline(self._graph, batch_size=1, engine=Engine(device, 1, 1), source=self._coming.pop)
 
     def __call__(self, photo: Path, *, all_faces: bool = False) -> list[Answer]:
-        """Answers for the one face of a photo, or for `all_faces`; a photo without an answer says why."""
+        """Predictions for the one face of a photo, or for `all_faces`; a photo without an answer says why."""
         try:
             content = photo.read_bytes()
             return [self._answer(photo, one) for one in self._samples(content, all_faces=all_faces)]
@@ -103,20 +92,20 @@ class Predictor:
         if isinstance(sample, BadImageError):
             return self._no_answer(photo, sample)
         try:
-            said = self.said(sample)
+            said = self.predictions(sample)
         except UsageError as error:
             return Answer(photo, self.name, sample.box, problem=str(error))
         is_number = self.run.recipe.task.kind == "number"
         return Answer(photo, self.name, sample.box, self._in_words(said), is_number=is_number)
 
     def _no_answer(self, photo: Path, error: BadImageError) -> Answer:
-        return Answer(photo, self.name, problem=WHY_NOT.get(error.status, str(error.status)))
+        return Answer(photo, self.name, problem=error.status.meaning)
 
-    def said(self, sample: Sample) -> npt.NDArray[np.float32]:
+    def predictions(self, sample: Sample) -> npt.NDArray[np.float32]:
         """Probabilities (num_names,), or a number (1,), for one image as a build would hold it."""
         images = self._normalised(sample)
-        outputs = evaluate.forward(self._trained.network, images, run=self.run) / self._trained.temperature
-        return np.asarray(self.run.recipe.task.said(outputs)[0].cpu().numpy(), np.float32)
+        outputs = evaluation.forward(self._trained.network, images, run=self.run) / self._trained.temperature
+        return np.asarray(self.run.recipe.task.predictions(outputs)[0].cpu().numpy(), np.float32)
 
     def _samples(self, content: bytes, *, all_faces: bool) -> list[Sample | BadImageError]:
         """What a build would hold of a photo, or of each face, where it would hold it."""
@@ -141,8 +130,8 @@ class Predictor:
         sizes = np.array([[width, height]], np.int64)
         inputs, after = self._graph.inputs(seed=0, epoch=0, numbers=np.zeros(1, np.int64), sizes=sizes)
         run = self.run
-        if (int(after[0, 1]), int(after[0, 0])) != run.size_px:
-            raise UsageError(f"{width}x{height} pixels, but it was trained on {run.size_px[1]}x{run.size_px[0]}")
+        if (int(after[0, 1]), int(after[0, 0])) != run.size_hw:
+            raise UsageError(f"{width}x{height} pixels, but it was trained on {run.size_hw[1]}x{run.size_hw[0]}")
         content = np.frombuffer(sample.content, np.uint8)
         if not self._graph.is_encoded:
             content = np.ascontiguousarray(sample.image_hwc[:, :, ::-1])
@@ -163,7 +152,7 @@ class Predictor:
 
 def _graph(run: Run) -> Graph:
     """What is done to an image of a run's build before its network sees it."""
-    steps = run.pixels.filled(run.recipe.eval_augment)
+    steps = run.statistics.filled(run.recipe.eval_augment)
     last = steps[-1]
     assert isinstance(last, Normalize) and last.mean is not None and last.std is not None
     return Graph(steps, 0, run.data.configuration.encoding != "raw", tuple(last.mean), tuple(last.std))
@@ -175,7 +164,7 @@ def photos_of(given: Sequence[str]) -> list[Path]:
     for one in given:
         path = Path(one)
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES)
+            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
             if not inside:
                 raise UsageError(f"{path}: no image in this folder")
             found += inside

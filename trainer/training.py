@@ -23,15 +23,14 @@ from facepack import terminal
 from facepack.errors import JobError, UsageError
 from facepack.lock import held
 from facepack.storage import Store
-from trainer import checkpoint, evaluate, layers, memory, models, optim, weights
-from trainer import run as runs
+from trainer import checkpoint, evaluation, layers, memory, models, optim, runs, weights
 from trainer.data import Data, Mixture, Placement
-from trainer.evaluate import Trained
-from trainer.loader import Batch, Loader
+from trainer.evaluation import Trained
+from trainer.loading.loader import Batch, Loader
 from trainer.logs import Logs
 from trainer.progress import TrainingProgress
 from trainer.recipe import Recipe
-from trainer.run import Run
+from trainer.runs import Run
 from trainer.stopping import Row, best_epoch, should_stop
 
 _CHECK_EVERY = 50
@@ -65,7 +64,7 @@ class _State:
     ended: bool = False
 
 
-def fit(recipe_name: str, recipe: Recipe, *, data: str, out: Path, settings: Settings | None = None) -> Run:
+def train(recipe_name: str, recipe: Recipe, *, data: str, out: Path, settings: Settings | None = None) -> Run:
     """Train a recipe on a build, into a folder; go on where the same run was stopped.
 
     Writes run.json, metrics.csv, times.csv, TensorBoard events, last.ckpt, best.ckpt, and at the end scores.json and
@@ -80,7 +79,7 @@ def fit(recipe_name: str, recipe: Recipe, *, data: str, out: Path, settings: Set
         Store(str(out)).make()
     with held(Store(str(out)), what="run") if fabric.is_global_zero else nullcontext():
         try:
-            with memory.kept(fabric.device):
+            with memory.keep_freed_memory(fabric.device):
                 trainer.set_up()
                 trainer.train()
                 return trainer.finish()
@@ -141,24 +140,24 @@ class _Trainer:
         going_on = runs.read(out) if (out / runs.LAST_FILE).exists() and (out / runs.RUN_FILE).exists() else None
         place = Placement(fabric.device, fabric.global_rank, fabric.world_size)
         before = going_on or weights.run_of(recipe.weights)
-        self._data = Data(recipe, data, placement=place, pixels=before.pixels if before else None)
+        self._data = Data(recipe, data, placement=place, statistics=before.statistics if before else None)
         self._train_loader = self._data.loader("train", is_train=True)
         others = [split for split in self._data.splits if split != "train"]
         self._loaders = {split: self._data.loader(split, is_train=False) for split in others}
         self._task = recipe.task
         names = self._train_loader.targets[self._task.target].names
-        size_px = self._train_loader.size_px
+        size_hw = self._train_loader.size_hw
         for split, loader in self._loaders.items():
-            if loader.size_px != size_px:
+            if loader.size_hw != size_hw:
                 raise UsageError(
-                    f"augment gives images of {_size(size_px)} pixels, eval_augment on {split} {_size(loader.size_px)}"
+                    f"augment gives images of {_size(size_hw)} pixels, eval_augment on {split} {_size(loader.size_hw)}"
                 )
         # Last, for it may take long to come, and the build may not fit the recipe.
         begun = None if going_on else weights.find(recipe.weights, network=recipe.network)
         torch.manual_seed(recipe.seed)
-        self._network = models.network(recipe.network, num_outputs=self._task.num_outputs(names), size_px=size_px)
-        self._is_solved = isinstance(self._network, models.Solved)
-        if self._is_solved:
+        self._network = models.network(recipe.network, num_outputs=self._task.num_outputs(names), size_hw=size_hw)
+        self._is_fit_at_once = isinstance(self._network, models.FitAtOnce)
+        if self._is_fit_at_once:
             _check_solvable(recipe, fabric)
         if begun is not None:
             weights.load_into(self._network, begun, name=recipe.network)
@@ -171,8 +170,8 @@ class _Trainer:
             negatives=self._data.trained_on[1] if recipe.negatives else None,
             weights_digest=going_on.weights_digest if going_on else begun.sha256 if begun else "",
             names=names,
-            size_px=size_px,
-            pixels=self._data.pixels,
+            size_hw=size_hw,
+            statistics=self._data.statistics,
             num_weights=sum(weight.numel() for weight in self._network.parameters()),
             num_learning=sum(learning),
             precision=precision_of(recipe, fabric.device.type),
@@ -181,7 +180,7 @@ class _Trainer:
         )
         self._averaged: AveragedModel | None = None
         self._state = _State()
-        self._num_steps = (1 if self._is_solved else recipe.epochs) * len(self._train_loader)
+        self._num_steps = (1 if self._is_fit_at_once else recipe.epochs) * len(self._train_loader)
 
     def set_up(self) -> None:
         """Put network and optimiser on the device, and go on from the last checkpoint where there is one."""
@@ -200,7 +199,7 @@ class _Trainer:
         if recipe.average:
             average = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call]
             self._averaged = AveragedModel(self._network, multi_avg_fn=average, use_buffers=True)
-        optimizer = None if self._is_solved else optim.optimizer(recipe, self._network)
+        optimizer = None if self._is_fit_at_once else optim.optimizer(recipe, self._network)
         if kept is not None:
             self._restore(kept, optimizer)
         self._model: nn.Module = self._network
@@ -227,7 +226,7 @@ class _Trainer:
         try:
             with progress, _interrupts() as interrupted:
                 while state.epoch < self._recipe.epochs and not state.ended:
-                    if self._is_solved:
+                    if self._is_fit_at_once:
                         self._solve(progress, interrupted)
                     else:
                         self._train_epoch(progress, logs, interrupted)
@@ -288,12 +287,12 @@ class _Trainer:
     def _solve(self, progress: TrainingProgress, interrupted: list[int]) -> None:
         """Fit a classifier that is no network to the features of all images at once."""
         state, task, network = self._state, self._task, self._network
-        assert isinstance(network, models.Solved)
+        assert isinstance(network, models.FitAtOnce)
         features, targets = [], []
         asked = time.monotonic()
         for batch in self._train_loader:
             state.wait_s += time.monotonic() - asked
-            features.append(network.describe(batch.images))
+            features.append(network.features(batch.images))
             targets.append(batch.targets[task.target].cpu())
             state.step += 1
             state.train_s += time.monotonic() - asked
@@ -302,9 +301,9 @@ class _Trainer:
             if interrupted:
                 raise KeyboardInterrupt
         every, wanted = np.concatenate(features), torch.cat(targets)
-        network.solve(every, wanted.numpy(), seed=self._recipe.seed)
-        outputs = network.answer(every).cpu()
-        losses, scores = task.losses(outputs, wanted), task.scores(task.said(outputs), wanted)
+        network.fit(every, wanted.numpy(), seed=self._recipe.seed)
+        outputs = network.predict(every).cpu()
+        losses, scores = task.losses(outputs, wanted), task.scores(task.predictions(outputs), wanted)
         state.sums = (float(losses.double().sum()), float(scores.double().sum()), float(len(wanted)))
         state.train_s += time.monotonic() - asked
 
@@ -315,7 +314,7 @@ class _Trainer:
         torch.manual_seed((recipe.seed * _SEED_STRIDE + state.step) * fabric.world_size + fabric.global_rank)
         optim.set_learning_rate(self._optimizer, lr)
         targets = batch.targets[self._task.target]
-        with layers.alone(self._network, len(batch.images)):
+        with layers.frozen_batch_norm_for_single_image(self._network, len(batch.images)):
             outputs, losses = self._losses(batch.images, targets)
         losses = losses * batch.mask
         num_here = batch.mask.sum()
@@ -329,7 +328,7 @@ class _Trainer:
         if self._averaged is not None:
             self._averaged.update_parameters(self._network)
         with torch.no_grad():
-            scores = self._task.scores(self._task.said(outputs), targets) * batch.mask
+            scores = self._task.scores(self._task.predictions(outputs), targets) * batch.mask
             sums = torch.stack([losses.sum().double(), scores.sum().double(), num_here.double()])
             # On one rank nobody else can stop, and asking a GPU would mean waiting for it.
             return _summed(sums, fabric), stops if fabric.world_size == 1 else bool(num_stops)
@@ -367,7 +366,7 @@ class _Trainer:
         best = best_epoch(state.history, recipe)
         if best == state.epoch:
             self._save_best()
-        state.ended = self._is_solved or should_stop(state.history, recipe)
+        state.ended = self._is_fit_at_once or should_stop(state.history, recipe)
         times["save_s"] = state.save_s
         state.epoch, state.sums = state.epoch + 1, (0.0, 0.0, 0.0)
         state.train_s = state.wait_s = state.save_s = 0.0
@@ -375,7 +374,7 @@ class _Trainer:
         self._save()
         times["save_s"] += time.monotonic() - validated
         self._write_history()
-        told = replace(recipe, epochs=1) if self._is_solved else recipe
+        told = replace(recipe, epochs=1) if self._is_fit_at_once else recipe
         progress.line(_told(row, times, told, is_best=best == row["epoch"], score=self._task.score))
         if logs is not None:
             logs.epoch(state.step, row | times)
@@ -387,10 +386,10 @@ class _Trainer:
         network, task = self._best_weights().eval(), self._task.scored
         sums = torch.zeros(3, dtype=torch.float64, device=self._fabric.device)
         for batch in loader:
-            outputs = evaluate.forward(network, batch.images, run=self.run)
+            outputs = evaluation.forward(network, batch.images, run=self.run)
             targets = batch.targets[task.target]
             losses = (task.losses(outputs, targets) * batch.mask).sum().double()
-            scores = (task.scores(task.said(outputs), targets) * batch.mask).sum().double()
+            scores = (task.scores(task.predictions(outputs), targets) * batch.mask).sum().double()
             sums += torch.stack([losses, scores, batch.mask.sum().double()])
         loss, score, num = _summed(sums, self._fabric).tolist()
         return loss, score, num
@@ -420,7 +419,7 @@ class _Trainer:
         content: dict[str, Any] = {name: getattr(state, name) for name in _State.__dataclass_fields__}
         content["network"] = self._network.state_dict()
         content["averaged"] = None if self._averaged is None else self._averaged.state_dict()
-        content["optimizer"] = None if self._is_solved else self._optimizer.state_dict()
+        content["optimizer"] = None if self._is_fit_at_once else self._optimizer.state_dict()
         content["loader"] = self._train_loader.state_dict()
         checkpoint.save(self._out / runs.LAST_FILE, content)
 
@@ -439,7 +438,7 @@ class _Trainer:
 
     def _save_best(self) -> None:
         if self._fabric.is_global_zero:
-            evaluate.save(self._out, Trained(self._best_weights(), epoch=self._state.epoch))
+            evaluation.save_network(self._out, Trained(self._best_weights(), epoch=self._state.epoch))
 
     def _write_history(self) -> None:
         """Write metrics.csv and times.csv whole: no gap and no repeat, wherever a run was stopped."""
@@ -454,7 +453,7 @@ class _Trainer:
         """Take the best network, calibrate it on valid, and score valid and test."""
         fabric, recipe = self._fabric, self._recipe
         fabric.barrier()
-        trained = evaluate.load(self._out, self.run, device=fabric.device)
+        trained = evaluation.load_network(self._out, self.run, device=fabric.device)
         best = best_epoch(self._state.history, recipe)
         if trained.epoch != best and fabric.is_global_zero:
             terminal.warn(f"{self._out / runs.BEST_FILE}: of epoch {trained.epoch + 1}; the best one was {best + 1}")
@@ -464,13 +463,13 @@ class _Trainer:
             loaders["train"] = self._data.loader("train", is_train=False)
         for split, loader in loaders.items():
             with loader:
-                found[split] = evaluate.answers(trained.network, loader, run=self.run)
+                found[split] = evaluation.predictions_of(trained.network, loader, run=self.run)
         if fabric.is_global_zero:
             every = {split: one for split, one in found.items() if one is not None}
             if "valid" in every:
-                trained = evaluate.calibrated(trained, every["valid"], recipe=recipe)
-                evaluate.save(self._out, trained)
-            evaluate.write(every, run=self.run, trained=trained, data=self._data, out=self._out)
+                trained = evaluation.calibrated(trained, every["valid"], recipe=recipe)
+                evaluation.save_network(self._out, trained)
+            evaluation.write_results(every, run=self.run, trained=trained, data=self._data, out=self._out)
         fabric.barrier()
         return self.run
 
@@ -550,8 +549,8 @@ def _interrupts() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _size(size_px: tuple[int, int]) -> str:
-    return f"{size_px[1]}x{size_px[0]}"
+def _size(size_hw: tuple[int, int]) -> str:
+    return f"{size_hw[1]}x{size_hw[0]}"
 
 
 def _csv(rows: list[Row]) -> bytes:

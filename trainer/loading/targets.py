@@ -1,7 +1,5 @@
 """Targets: columns of the manifest as numbers to learn, so that another target needs no new build."""
 
-import difflib
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from facepack import manifest
-from facepack.errors import UsageError
+from facepack.bins import Bins
+from facepack.errors import UsageError, nearest
 
-_BIN = re.compile(r"(\d+)-(\d*)")
 ATTRIBUTES = "attributes"
 
 
@@ -44,9 +42,7 @@ def target(name: str, table: pa.Table, *, class_names: tuple[str, ...], whole: p
         return Target(values, names)
     known = ["class", *manifest.label_columns(table)]
     if column_name not in known:
-        near = difflib.get_close_matches(column_name, [ATTRIBUTES, *known], n=2, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join([ATTRIBUTES, *known])}"
-        raise UsageError(f"target {name}: the build has no such column; {hint}")
+        raise UsageError(f"target {name}: the build has no such column; {nearest(column_name, [ATTRIBUTES, *known])}")
     if column_name == "class":
         if not class_names:
             raise UsageError("target class: the build has no classes; choose another target, such as a label column")
@@ -77,18 +73,11 @@ def _numbers(table: pa.Table, column: str) -> npt.NDArray[Any]:
     return np.asarray(values.to_numpy())
 
 
-def _binned(name: str, values: npt.NDArray[Any], bins: str) -> Target:
-    """The number of the bin of each value; both ends belong to a bin, and a fraction to the year before it."""
-    parts = [_BIN.fullmatch(part) for part in bins.split(",")]
-    if not all(parts):
-        raise UsageError(f"target {name}: expected bins such as 1-4,5-27,28-")
-    codes = np.full(len(values), -1, np.int64)
-    whole = np.floor(values)
-    for number, part in enumerate(parts):
-        assert part is not None
-        last = float(part[2]) if part[2] else np.inf
-        codes[(whole >= float(part[1])) & (whole <= last)] = number
+def _binned(name: str, values: npt.NDArray[Any], text: str) -> Target:
+    """The number of the bin of each value."""
+    bins = Bins.of(text, what=f"target {name}")
+    codes = bins.codes(values)
     if (codes < 0).any():
         missing = int((codes < 0).sum())
         raise UsageError(f"target {name}: {missing:,} samples are in no bin, such as {values[codes < 0][0]:g}")
-    return Target(codes, tuple(bins.split(",")))
+    return Target(codes.astype(np.int64), bins.names)

@@ -18,7 +18,7 @@ from conftest import make
 from facepack import manifest
 from facepack.errors import JobError
 from facepack.storage import Store
-from facepack.verify import verify
+from facepack.verification import verify
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,11 @@ import pytest
 import torch
 from conftest import make, tiny, train
 
-from facepack import synthetic
+from facepack.drawn import synthetic
 from facepack.errors import JobError, UsageError
-from trainer import checkpoint, evaluate, recipes
-from trainer import run as runs
+from trainer import checkpoint, evaluation, recipes, runs
 from trainer.data import OTHER, Data, Mixture, Placement
-from trainer.evaluate import Answers, Trained
+from trainer.evaluation import Predictions, Trained
 from trainer.loader import Loader
 from trainer.task import Attributes, Number
 
@@ -73,7 +72,7 @@ def test_figures_agree_with_the_predictions(run: Path) -> None:
 
 def test_evaluating_again_gives_the_same_bytes(run: Path) -> None:
     before = {name: (run / name).read_bytes() for name in (runs.SCORES_FILE, runs.PREDICTIONS_FILE)}
-    _, out = evaluate.evaluate(run, device=CPU)
+    _, out = evaluation.evaluate(run, device=CPU)
     assert out == run
     assert before == {name: (run / name).read_bytes() for name in before}
 
@@ -82,7 +81,7 @@ def test_another_build_of_the_same_classes_is_scored_beside_the_runs_own(run: Pa
     synthetic.draw("celeba", tmp_path / "celeba", num_images=120, seed=5)
     make(tmp_path / "celeba", tmp_path / "another", split="60/20/20", seed=3)
     before = (run / runs.SCORES_FILE).read_bytes()
-    scores, out = evaluate.evaluate(run, data=str(tmp_path / "another"), device=CPU)
+    scores, out = evaluation.evaluate(run, data=str(tmp_path / "another"), device=CPU)
     assert out.name.startswith("on-another-")
     assert out.parent == run
     assert list(scores["splits"]) == ["valid", "test"]
@@ -92,7 +91,7 @@ def test_another_build_of_the_same_classes_is_scored_beside_the_runs_own(run: Pa
 
 def test_one_split_alone_leaves_what_is_known_of_the_others(run: Path) -> None:
     before = {name: (run / name).read_bytes() for name in (runs.SCORES_FILE, runs.PREDICTIONS_FILE)}
-    scores, _ = evaluate.evaluate(run, splits=["train"], device=CPU)
+    scores, _ = evaluation.evaluate(run, splits=["train"], device=CPU)
     assert set(scores["splits"]) == {"train", "valid", "test"}
     kept = json.loads(before[runs.SCORES_FILE])["splits"]
     assert {split: scores["splits"][split] for split in kept} == kept
@@ -105,34 +104,34 @@ def test_one_split_alone_leaves_what_is_known_of_the_others(run: Path) -> None:
 def test_build_that_was_moved_is_known_again(run: Path, build: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     shutil.copytree(build, tmp_path / "moved")
-    _, out = evaluate.evaluate(tmp_path / "run", data=str(tmp_path / "moved"), device=CPU)
+    _, out = evaluation.evaluate(tmp_path / "run", data=str(tmp_path / "moved"), device=CPU)
     assert out == tmp_path / "run"
     assert runs.read(tmp_path / "run").data.location == str(tmp_path / "moved")
     shutil.rmtree(tmp_path / "moved")
     with pytest.raises(JobError, match="where the build of the run lies now, say with --data"):
-        evaluate.evaluate(tmp_path / "run", device=CPU)
+        evaluation.evaluate(tmp_path / "run", device=CPU)
 
 
 def test_build_with_other_classes_is_refused(celeba: Path, run: Path, tmp_path: Path) -> None:
     make(celeba, tmp_path / "other", classes="Male,Young")
     with pytest.raises(UsageError, match=r"its classes are not those of .*: number 0 is Male there, Bald here"):
-        evaluate.evaluate(run, data=str(tmp_path / "other"), device=CPU)
+        evaluation.evaluate(run, data=str(tmp_path / "other"), device=CPU)
     make(celeba, tmp_path / "turned", classes="Mustache,Bald,Gray_Hair,Pale_Skin")
     with pytest.raises(UsageError, match="number 0 is Mustache there, Bald here"):
-        evaluate.evaluate(run, data=str(tmp_path / "turned"), device=CPU)
+        evaluation.evaluate(run, data=str(tmp_path / "turned"), device=CPU)
 
 
 def test_build_of_another_size_is_refused(celeba: Path, run: Path, tmp_path: Path) -> None:
     make(celeba, tmp_path / "large", size="48")
     with pytest.raises(UsageError, match=r"images of 48x48 pixels; .* was trained on 32x32"):
-        evaluate.evaluate(run, data=str(tmp_path / "large"), device=CPU)
+        evaluation.evaluate(run, data=str(tmp_path / "large"), device=CPU)
 
 
 def test_best_network_of_another_kind_is_refused(run: Path, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_bytes((run / "run.json").read_bytes())
     checkpoint.save(tmp_path / runs.BEST_FILE, {"network": {}, "epoch": 0, "temperature": 1.0, "thresholds": None})
     with pytest.raises(JobError, match=r"best\.ckpt: not the network of"):
-        evaluate.evaluate(tmp_path, device=CPU)
+        evaluation.evaluate(tmp_path, device=CPU)
 
 
 def test_attributes_are_scored_one_by_one(whole: Path, tmp_path: Path) -> None:
@@ -169,26 +168,28 @@ def test_temperature_takes_back_what_was_made_too_sure() -> None:
     logits = rng.normal(size=(4000, 3)).astype(np.float32)
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     targets = np.array([rng.choice(3, p=row / row.sum()) for row in probabilities.astype(float)])
-    found = Answers(np.arange(4000), 3 * logits, targets)
+    found = Predictions(np.arange(4000), 3 * logits, targets)
     trained = Trained(torch.nn.Identity())
-    calibrated = evaluate.calibrated(trained, found, recipe=tiny(calibrate=True))
+    calibrated = evaluation.calibrated(trained, found, recipe=tiny(calibrate=True))
     assert calibrated.temperature == pytest.approx(3.0, rel=0.1)
     assert calibrated.thresholds is None
-    assert evaluate.calibrated(trained, found, recipe=tiny(calibrate=False)).temperature == 1.0
+    assert evaluation.calibrated(trained, found, recipe=tiny(calibrate=False)).temperature == 1.0
 
 
 def test_temperature_of_a_perfect_or_tiny_split_stays_within_bounds() -> None:
     trained, targets = Trained(torch.nn.Identity()), np.arange(300) % 3
     outputs = (20 * np.eye(3, dtype=np.float32))[targets]
-    assert evaluate.calibrated(trained, Answers(np.arange(300), outputs, targets), recipe=tiny()).temperature >= 0.2
-    few = Answers(np.arange(9), outputs[:9], targets[:9])
-    assert evaluate.calibrated(trained, few, recipe=tiny()).temperature == 1.0
+    assert (
+        evaluation.calibrated(trained, Predictions(np.arange(300), outputs, targets), recipe=tiny()).temperature >= 0.2
+    )
+    few = Predictions(np.arange(9), outputs[:9], targets[:9])
+    assert evaluation.calibrated(trained, few, recipe=tiny()).temperature == 1.0
 
 
 def test_thresholds_of_attributes_come_from_valid() -> None:
-    found = Answers(np.arange(4), np.array([[-3], [-2], [-1], [0]], np.float32), np.array([[0], [0], [1], [1]]))
+    found = Predictions(np.arange(4), np.array([[-3], [-2], [-1], [0]], np.float32), np.array([[0], [0], [1], [1]]))
     recipe = tiny(task=Attributes(), calibrate=False)
-    thresholds = evaluate.calibrated(Trained(torch.nn.Identity()), found, recipe=recipe).thresholds
+    thresholds = evaluation.calibrated(Trained(torch.nn.Identity()), found, recipe=recipe).thresholds
     assert thresholds is not None
     assert 1 / (1 + np.exp(2)) < thresholds[0] < 1 / (1 + np.exp(1))
 
@@ -215,14 +216,14 @@ def test_own_face_is_learnt_among_faces_drawn_from_another_build(whole: Path, tm
     run = runs.read(tmp_path / "run")
     assert run.names == ("me", OTHER)
     assert run.negatives is not None
-    assert run.pixels == runs.read(base).pixels
+    assert run.statistics == runs.read(base).statistics
     predictions = pq.read_table(tmp_path / "run" / runs.PREDICTIONS_FILE).to_pylist()
     assert [row["target"] for row in predictions].count("me") == [row["target"] for row in predictions].count(OTHER)
     keys = {row["key"] for row in predictions if row["target"] == OTHER}
     assert keys <= set(pq.read_table(whole / "manifest.parquet")["key"].to_pylist())
     figures = json.loads((tmp_path / "run" / runs.SCORES_FILE).read_text())["splits"]["test"]
     assert figures["accuracy"] >= 0.8
-    scores, _ = evaluate.evaluate(tmp_path / "run", device=CPU)
+    scores, _ = evaluation.evaluate(tmp_path / "run", device=CPU)
     assert scores["splits"]["test"]["accuracy"] == figures["accuracy"]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facepack.errors import UsageError
-from trainer import draws
+from trainer.loading import draws
 
 Sizes = npt.NDArray[np.int64]
 """Width and height of each image of a batch in pixels, int64 (batch, 2)."""

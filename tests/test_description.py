@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from facepack import dataset, manifest
+from facepack import manifest
+from facepack.description import RESERVED, SplitRule, dataset_names, load_dataset, manifests_folder, parse_description
 from facepack.errors import JobError, UsageError
-from facepack.index import index
-from facepack.storage import open_source
+from facepack.index import index_dataset
+from facepack.source import open_source
 
-EXAMPLES = [(name, number) for name in dataset.names() for number in range(len(dataset.load(name).examples))]
+EXAMPLES = [(name, number) for name in dataset_names() for number in range(len(load_dataset(name).examples))]
 
 SOUND = """
 name = "toy"
@@ -58,25 +59,25 @@ def agrees(found: object, stated: object) -> bool:
 
 
 def test_every_toml_in_the_folder_is_a_dataset() -> None:
-    assert dataset.names() == sorted(path.stem for path in dataset.manifests_folder().glob("*.toml"))
-    assert {"celeba", "cacd", "afad", "appa_real", "simpsons", "utkface", "fairface", "folder"} <= set(dataset.names())
+    assert dataset_names() == sorted(path.stem for path in manifests_folder().glob("*.toml"))
+    assert {"celeba", "cacd", "afad", "appa_real", "simpsons", "utkface", "fairface", "folder"} <= set(dataset_names())
 
 
-@pytest.mark.parametrize("name", dataset.names())
+@pytest.mark.parametrize("name", dataset_names())
 def test_description_loads_under_its_own_name(name: str) -> None:
-    assert dataset.load(name).name == name
+    assert load_dataset(name).name == name
 
 
 @pytest.mark.parametrize(("name", "number"), EXAMPLES)
 def test_example_gives_exactly_its_rows(name: str, number: int, tmp_path: Path) -> None:
     """Check that the files of an example are read as the rows it states, no more and no fewer."""
-    description = dataset.load(name)
+    description = load_dataset(name)
     example = description.examples[number]
     for path, content in example.files.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(content.encode())
 
-    found = index(description, open_source(str(tmp_path), archives=description.archives))
+    found = index_dataset(description, open_source(str(tmp_path), archives=description.archives))
 
     rows = {row["source"]: row | {"split": row["official_split"]} for row in found.table.to_pylist()}
     assert sorted(rows) == sorted(str(row["source"]) for row in example.rows)
@@ -87,25 +88,25 @@ def test_example_gives_exactly_its_rows(name: str, number: int, tmp_path: Path) 
         assert bad.startswith(stated_start)
 
 
-@pytest.mark.parametrize("name", dataset.names())
+@pytest.mark.parametrize("name", dataset_names())
 def test_examples_show_a_split_where_the_dataset_has_one(name: str) -> None:
     """Check that a misspelt split column, which would give no split at all, cannot pass the examples."""
-    description = dataset.load(name)
+    description = load_dataset(name)
     shown = {row["split"] for example in description.examples for row in example.rows if "split" in row}
     assert bool(shown) == (description.split is not None)
 
 
 def test_labels_come_in_the_order_of_the_manifest() -> None:
-    celeba = dataset.load("celeba")
+    celeba = load_dataset("celeba")
     assert list(celeba.all_labels) == [*celeba.attributes, "identity"]
     assert len(celeba.labels_of("attribute")) == 40
-    assert dataset.load("appa_real").labels_of("age") == ["apparent_age", "real_age"]
+    assert load_dataset("appa_real").labels_of("age") == ["apparent_age", "real_age"]
 
 
 def test_image_sets_are_those_of_the_label_files() -> None:
-    assert dataset.load("celeba").image_sets == ["aligned", "wild"]
-    assert dataset.load("appa_real").image_sets == ["photo", "face"]
-    assert dataset.load("utkface").image_sets == []
+    assert load_dataset("celeba").image_sets == ["aligned", "wild"]
+    assert load_dataset("appa_real").image_sets == ["photo", "face"]
+    assert load_dataset("utkface").image_sets == []
 
 
 # A wrong description
@@ -113,9 +114,9 @@ def test_image_sets_are_those_of_the_label_files() -> None:
 
 def test_sound_description_is_read(tmp_path: Path) -> None:
     """Check that what the tests below break was whole before."""
-    description = dataset.parse(write(tmp_path, SOUND))
+    description = parse_description(write(tmp_path, SOUND))
     assert description.labels["age"].column == "years"
-    assert description.split == dataset.SplitRule(column="part", values={"a": "train"}, valid_percent=10)
+    assert description.split == SplitRule(column="part", values={"a": "train"}, valid_percent=10)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +149,7 @@ def test_wrong_description_is_refused_with_file_and_field(old: str, new: str, me
     assert SOUND.count(old) == 1
     path = write(tmp_path, SOUND.replace(old, new))
     with pytest.raises(JobError, match=f"^{re.escape(str(path))}: .*{re.escape(message)}"):
-        dataset.parse(path)
+        parse_description(path)
 
 
 @pytest.mark.parametrize("table", ["index", "examples"])
@@ -156,17 +157,17 @@ def test_description_without_index_or_example_is_refused(table: str, tmp_path: P
     head, _, tail = SOUND.partition(f"[[{table}]]")
     path = write(tmp_path, head + (tail[tail.index("[[") :] if "[[" in tail else ""))
     with pytest.raises(JobError, match=f"field {table}: Field required"):
-        dataset.parse(path)
+        parse_description(path)
 
 
 def test_name_must_be_that_of_the_file(tmp_path: Path) -> None:
     path = write(tmp_path, SOUND, name="toys")
     with pytest.raises(JobError, match="field name: is 'toy', the file is called 'toys'"):
-        dataset.parse(path)
+        parse_description(path)
 
 
 def test_description_cannot_be_changed() -> None:
-    description = dataset.load("celeba")
+    description = load_dataset("celeba")
     for field in dataclasses.fields(description):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(description, field.name, None)
@@ -187,8 +188,8 @@ def test_description_cannot_be_changed() -> None:
 )
 def test_unknown_dataset_offers_the_nearest(wanted: str, hint: str) -> None:
     with pytest.raises(UsageError, match=re.escape(f"unknown dataset {wanted!r}: {hint}")):
-        dataset.load(wanted)
+        load_dataset(wanted)
 
 
 def test_reserved_names_are_those_of_the_manifest() -> None:
-    assert set(manifest.OWN_COLUMNS.names) | {"class_index", "official_split"} == dataset.RESERVED
+    assert set(manifest.OWN_COLUMNS.names) | {"class_index", "official_split"} == RESERVED

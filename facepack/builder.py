@@ -1,10 +1,7 @@
 """Building: indexes, labels and plans a dataset, has its shards packed, and writes what came of it."""
 
 import hashlib
-import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
@@ -12,17 +9,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import typer
 
-from facepack import align, dataset, manifest, resume, terminal
+from facepack import align, manifest, resume, terminal
 from facepack.align import Aligner
-from facepack.dataset import Description
+from facepack.configuration import DEFAULT_QUALITY, Configuration
+from facepack.description import load_dataset
 from facepack.errors import JobError, UsageError
-from facepack.index import Index, index
-from facepack.label import label
+from facepack.image import Moments
 from facepack.lock import held
-from facepack.manifest import Build, Configuration, Moments, Status
-from facepack.plan import Plan, plan
+from facepack.manifest import Build, Status
+from facepack.prepare import Prepared, default_source, fetch_offered, prepare
 from facepack.shard import ShardResult, ShardTask
-from facepack.storage import Source, Store, open_source
+from facepack.storage import Store
 from facepack.summary import show_counts, show_plan
 from facepack.workers import packed
 
@@ -49,26 +46,6 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A dataset indexed, labelled and planned: all that is known before an image is read."""
-
-    description: Description
-    source: Source
-    index: Index
-    plan: Plan
-    configuration: Configuration
-
-    @property
-    def digest(self) -> str:
-        """sha256 of the plan and of what is told of it: with the images it decides the whole build."""
-        rows = pa.BufferOutputStream()
-        with pa.ipc.new_stream(rows, self.plan.table.schema) as stream:
-            stream.write_table(self.plan.table)
-        told = json.dumps([self.plan.class_names, self.index.unparsed, self.index.left_out], sort_keys=True)
-        return hashlib.sha256(rows.getvalue().to_pybytes() + told.encode("utf-8", "replace")).hexdigest()
-
-
-@dataclass(frozen=True)
 class Outcome:
     """A complete build, and how it went: images of this run, seconds of packing, of all else, of planning in that."""
 
@@ -79,28 +56,6 @@ class Outcome:
     other_s: float = 0.0
     planning_s: float = 0.0
     num_kept_shards: int = 0
-
-
-def prepare(configuration: Configuration, *, src: str) -> Prepared:
-    """Index, label and plan; raises `UsageError` or `JobError` before anything is written."""
-    description = dataset.load(configuration.dataset)
-    with _fetch_offered(description, src):
-        source = open_source(src, archives=description.archives)
-        indexed = index(description, source, images=configuration.images)
-    labelled = label(description, indexed.table, configuration=configuration)
-    planned = plan(description, labelled, source=source, configuration=configuration)
-    return Prepared(description, source, indexed, planned, configuration)
-
-
-@contextmanager
-def _fetch_offered(description: Description, src: str) -> Iterator[None]:
-    """Add to an error on what is not there how to get it, where it should be in its own place."""
-    try:
-        yield
-    except JobError as error:
-        if description.files and src == default_source(description.name):
-            raise JobError(f"{error}; facepack fetch {description.name} gets what is missing") from error
-        raise
 
 
 def build(configuration: Configuration, *, place: Place) -> Outcome:
@@ -114,7 +69,7 @@ def build(configuration: Configuration, *, place: Place) -> Outcome:
     prepared = prepare(configuration, src=place.src)
     planning_s = time.time() - begun
     _warn(prepared)
-    with _fetch_offered(prepared.description, place.src):
+    with fetch_offered(prepared.description, place.src):
         _check_classes(prepared)
     store = Store(place.out)
     resume.check_place(store, configuration)
@@ -279,11 +234,6 @@ def _whole_table(prepared: Prepared, store: Store, results: list[ShardResult]) -
 # The command
 
 
-def default_source(name: str) -> str:
-    """Where the files of a dataset are looked for: $FACEPACK_DATA/<dataset>, else data/<dataset>."""
-    return str(dataset.home(name))
-
-
 def default_out(configuration: Configuration) -> str:
     """Where a build goes: builds/<dataset>[-<classes>]."""
     chosen = (configuration.classes or configuration.age_bins).replace(",", "-").replace(":", "-").replace("/", "-")
@@ -349,9 +299,7 @@ def command(
         str, typer.Option(help="dlib's five-point landmark model, for chips. [looked for among the data]")
     ] = "",
     encoding: Annotated[str, typer.Option(help="jpeg, or raw (uint8 RGB in .npy).")] = "jpeg",
-    quality: Annotated[
-        int, typer.Option(help="JPEG quality, 1 to 100, of what is encoded anew.")
-    ] = manifest.DEFAULT_QUALITY,
+    quality: Annotated[int, typer.Option(help="JPEG quality, 1 to 100, of what is encoded anew.")] = DEFAULT_QUALITY,
     samples_per_shard: Annotated[int, typer.Option(help="At most so many samples in one tar.")] = 1000,
     workers: Annotated[
         int | None, typer.Option(help="Processes; 0 is this one, without Ray. [as many as cores, if it pays]")
@@ -367,7 +315,7 @@ def command(
     """
     with terminal.errors_as_lines(debug=debug):
         configuration = Configuration(
-            dataset=dataset.load(dataset_).name,
+            dataset=load_dataset(dataset_).name,
             images=images,
             classes=classes,
             multiple=_one_of("multiple", multiple, ("first", "drop")),

@@ -21,8 +21,8 @@ from typing import Annotated, Literal
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
-from facepack import dataset, download, terminal, unpack
-from facepack.dataset import Description, File, Model
+from facepack import download, terminal, unpack
+from facepack.description import Description, File, Model, dataset_folder, manifests_folder, published_checksums
 from facepack.download import Expected, MissingError
 from facepack.errors import JobError, UsageError
 from facepack.lock import held
@@ -172,7 +172,7 @@ class _Job:
                     self._join(url, file, path)
                 else:
                     heard = self.watch.of(file.path, file.num_bytes)
-                    download.download(url, path, expected=_expected(file), advance=heard)
+                    download.download_file(url, path, expected=_expected(file), advance=heard)
                 break
             except JobError as error:
                 if number == len(file.urls) - 1:
@@ -196,7 +196,9 @@ class _Job:
 
         def get(name: str) -> Path | None:
             try:
-                return download.download(f"{url}{name}", pieces / name, advance=self.watch.of(f"{path.name}{name}"))
+                return download.download_file(
+                    f"{url}{name}", pieces / name, advance=self.watch.of(f"{path.name}{name}")
+                )
             except MissingError:
                 if name == names[0]:
                     raise
@@ -240,7 +242,7 @@ class _Job:
         limits = unpack.Limits.of(path, num_files=4 * max(self.one.num_images, file.num_files) + 10_000)
         kept = _facts_of(path)
         try:
-            number = unpack.unpack(path, path.parent, limits=limits, last=file.gives, advance=advance)
+            number = unpack.extract(path, path.parent, limits=limits, last=file.gives, advance=advance)
         except JobError as error:
             raise JobError(f"{error}; move it away and run the same command again") from error
         given = path.parent / file.gives
@@ -339,8 +341,8 @@ def write_checksums(name: str, folder: Path) -> list[str]:
     Size and sha256 of files, also of archives that `fetch` took apart here, and how many files those gave. Raises
     `JobError` where one that is here is not as its description says.
     """
-    one = dataset.published(name)
-    base = dataset.manifests_folder() / ("models" if isinstance(one, Model) else "")
+    one = published_checksums(name)
+    base = manifests_folder() / ("models" if isinstance(one, Model) else "")
     text, filled = (base / f"{name}.toml").read_text(encoding="utf-8"), []
     notes = (folder / _FACTS_FILE).read_text(encoding="utf-8") if (folder / _FACTS_FILE).exists() else ""
     apart = {path: (size, digest) for size, digest, path in (line.split(" ", 2) for line in notes.splitlines())}
@@ -462,8 +464,8 @@ def command(
     Example: facepack fetch appa_real --accept-terms
     """
     with terminal.errors_as_lines(debug=debug):
-        one = dataset.published(name)
-        folder = to or dataset.home(name)
+        one = published_checksums(name)
+        folder = to or dataset_folder(name)
         if checksums:
             filled = write_checksums(name, folder)
             terminal.out.print(f"{name}: {', '.join(filled) or 'no file'} written into its description", soft_wrap=True)

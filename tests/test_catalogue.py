@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from facepack import dataset, datasets
+from facepack import catalogue
 from facepack.cli import app
+from facepack.description import dataset_names, load_dataset, load_model, model_names
 
 
 def run(*arguments: str) -> str:
@@ -19,14 +20,14 @@ def run(*arguments: str) -> str:
 
 def test_table_lists_every_dataset_and_model() -> None:
     said = run()
-    assert [name for name in [*dataset.names(), *dataset.model_names()] if name not in said] == []
+    assert [name for name in [*dataset_names(), *model_names()] if name not in said] == []
     assert "202,599" in said
 
 
 def test_json_says_what_the_table_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACEPACK_DATA", str(tmp_path))
     rows = {row["name"]: row for row in json.loads(run("--json"))}
-    assert list(rows) == dataset.names()
+    assert list(rows) == dataset_names()
     assert rows["celeba"]["images"] == 202_599
     assert (rows["celeba"]["how"], rows["simpsons"]["how"], rows["appa_real"]["how"]) == (
         "Google Drive",
@@ -37,28 +38,28 @@ def test_json_says_what_the_table_says(tmp_path: Path, monkeypatch: pytest.Monke
     assert {row["here"] for row in rows.values()} == {"no"}
 
 
-@pytest.mark.parametrize("name", dataset.names())
+@pytest.mark.parametrize("name", dataset_names())
 def test_page_tells_all_of_a_dataset(name: str) -> None:
-    one, said = dataset.load(name), run(name)
+    one, said = load_dataset(name), run(name)
     wanted = [one.title, one.citation, one.terms, *one.all_labels, *one.quirks, *(file.path for file in one.files)]
     wanted += [file.source for file in one.files] + [index.about for index in one.index]
     assert [part for part in wanted if part not in said] == []
 
 
-@pytest.mark.parametrize("name", dataset.model_names())
+@pytest.mark.parametrize("name", model_names())
 def test_page_tells_of_a_model(name: str) -> None:
     said = run(name)
-    assert dataset.load_model(name).title in said
-    assert dataset.load_model(name).files[0].path in said
+    assert load_model(name).title in said
+    assert load_model(name).files[0].path in said
 
 
 def test_page_as_json_is_the_whole_description() -> None:
     assert json.loads(run("celeba", "--json"))["files"][0]["md5"] == "75e246fa4810816ffd6ee81facbd244c"
 
 
-@pytest.mark.parametrize("name", dataset.names())
+@pytest.mark.parametrize("name", dataset_names())
 def test_descriptions_say_where_every_file_is_got(name: str) -> None:
-    one = dataset.load(name)
+    one = load_dataset(name)
     assert name == "folder" or any(not file.optional for file in one.files)
     assert len({file.path for file in one.files}) == len(one.files)
 
@@ -87,10 +88,10 @@ def test_official_label_files_are_recognised_and_a_changed_one_is_not(
 
 
 def test_what_is_here_is_said_in_a_few_words(tmp_path: Path) -> None:
-    one = dataset.load("celeba")
-    assert datasets.here(one, tmp_path / "nowhere") == "no"
+    one = load_dataset("celeba")
+    assert catalogue.here(one, tmp_path / "nowhere") == "no"
     (tmp_path / "list_attr_celeba.txt").write_bytes(b"short")
-    assert datasets.here(one, tmp_path) == "5 bytes, expected 26,721,026"
+    assert catalogue.here(one, tmp_path) == "5 bytes, expected 26,721,026"
     (tmp_path / "list_attr_celeba.txt").unlink()
     (tmp_path / "img_align_celeba").mkdir()
-    assert datasets.here(one, tmp_path) == "0 of 202,599"
+    assert catalogue.here(one, tmp_path) == "0 of 202,599"

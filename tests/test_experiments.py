@@ -10,11 +10,10 @@ import pytest
 from conftest import make, tiny
 from typer.testing import CliRunner
 
-from facepack import synthetic
 from facepack.cli import app
+from facepack.drawn import synthetic
 from facepack.errors import JobError, UsageError
-from trainer import experiment, fit, recipes
-from trainer import run as runs
+from trainer import experiments, recipes, runs, training
 
 SMALL = ["network=small_resnet(widths=(8, 16))", "epochs=1", "batch_size=16", "precision=32-true"]
 
@@ -27,7 +26,7 @@ def build(celeba: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def table_of(folder: Path) -> list[dict[str, str]]:
-    with (folder / experiment.TABLE_FILE).open() as file:
+    with (folder / experiments.TABLE_FILE).open() as file:
         return list(csv.DictReader(file))
 
 
@@ -44,13 +43,13 @@ class Rows(HTMLParser):
 
 
 def test_family_means_all_its_recipes_and_several_values_each_in_turn() -> None:
-    names = [one.recipe_name for one in experiment.planned(["age_groups"], [], data=["build"])]
+    names = [one.recipe_name for one in experiments.planned(["age_groups"], [], data=["build"])]
     assert names == recipes.families()["age_groups"]
     variants = ("batch_8", "plain", "unfrozen", "fast", "sgd_slow", "sgd")
     assert names[:7] == ["age_groups", *(f"age_groups_{one}" for one in variants)]
     assert names[7:] == ["age_groups_hog_svm", "age_groups_lbp_mlp"]
-    assert [one.name for one in experiment.planned(["age_groups/age_groups"], [], data=["build"])] == ["age_groups"]
-    plan = experiment.planned(
+    assert [one.name for one in experiments.planned(["age_groups/age_groups"], [], data=["build"])] == ["age_groups"]
+    plan = experiments.planned(
         ["cacd_age"], ["lr=0.1", "epochs=3", "lr=0.2", "batch_size=8", "batch_size=4"], data=["b"]
     )
     assert [one.name for one in plan] == [
@@ -59,19 +58,19 @@ def test_family_means_all_its_recipes_and_several_values_each_in_turn() -> None:
     assert {(one.recipe.lr, one.recipe.batch_size, one.recipe.epochs) for one in plan} == {
         (lr, size, 3) for lr in (0.1, 0.2) for size in (8, 4)
     }
-    on = experiment.planned(["cacd_age"], [], data=["a/clean", "a/mixed"])
+    on = experiments.planned(["cacd_age"], [], data=["a/clean", "a/mixed"])
     assert [(one.name, one.data) for one in on] == [("cacd_age-on=clean", "a/clean"), ("cacd_age-on=mixed", "a/mixed")]
 
 
 def test_what_is_not_known_is_refused_before_anything_is_trained() -> None:
     with pytest.raises(UsageError, match="did you mean cacd_age"):
-        experiment.planned(["cacd_ages"], [], data=["build"])
+        experiments.planned(["cacd_ages"], [], data=["build"])
     with pytest.raises(UsageError, match="cannot stand in one table: absolute error of cacd_age, accuracy of simpsons"):
-        experiment.planned(["cacd_age", "simpsons_cnn"], [], data=["build"])
+        experiments.planned(["cacd_age", "simpsons_cnn"], [], data=["build"])
     with pytest.raises(UsageError, match="two runs of this name"):
-        experiment.planned(["cacd_age"], ["lr=0.1", "lr=0.1"], data=["build"])
+        experiments.planned(["cacd_age"], ["lr=0.1", "lr=0.1"], data=["build"])
     with pytest.raises(UsageError, match="expected field=value"):
-        experiment.planned(["cacd_age"], ["lr"], data=["build"])
+        experiments.planned(["cacd_age"], ["lr"], data=["build"])
 
 
 def test_runs_are_side_by_side_and_a_second_call_trains_only_what_is_new(build: Path, tmp_path: Path) -> None:
@@ -83,7 +82,7 @@ def test_runs_are_side_by_side_and_a_second_call_trains_only_what_is_new(build: 
     assert [row["run"] for row in rows] == [f"celeba_rarest4_modern-lr={lr}" for lr in ("0.01", "0.02")]
     assert all(0 <= float(row["test_accuracy"]) <= 1 and float(row["seconds"]) > 0 for row in rows)
     assert [Path(row["build"]).name for row in rows] == ["build", "build"]
-    page = (tmp_path / "out" / experiment.PAGE_FILE).read_text()
+    page = (tmp_path / "out" / experiments.PAGE_FILE).read_text()
     assert Rows(page).number == 3
     assert "lr=0.02" in first.output
     kept = (tmp_path / "out" / "celeba_rarest4_modern-lr=0.01" / runs.BEST_FILE).stat().st_mtime_ns
@@ -96,21 +95,21 @@ def test_runs_are_side_by_side_and_a_second_call_trains_only_what_is_new(build: 
 
 
 def test_run_on_another_build_is_not_taken_for_this_one(build: Path, celeba: Path, tmp_path: Path) -> None:
-    plan = experiment.planned(["celeba_rarest4_modern"], SMALL, data=[str(build)])
-    experiment.run(plan, out=tmp_path / "out", settings=fit.Settings(device="cpu"))
+    plan = experiments.planned(["celeba_rarest4_modern"], SMALL, data=[str(build)])
+    experiments.run(plan, out=tmp_path / "out", settings=training.Settings(device="cpu"))
     make(celeba, tmp_path / "other", split="60/20/20", seed=5)
-    other = experiment.planned(["celeba_rarest4_modern"], SMALL, data=[str(tmp_path / "other")])
-    before = (tmp_path / "out" / experiment.TABLE_FILE).read_bytes()
+    other = experiments.planned(["celeba_rarest4_modern"], SMALL, data=[str(tmp_path / "other")])
+    before = (tmp_path / "out" / experiments.TABLE_FILE).read_bytes()
     with pytest.raises(UsageError, match=r"holds another run .on another build"):
-        experiment.run(other, out=tmp_path / "out", settings=fit.Settings(device="cpu"))
-    changed = experiment.planned(["celeba_rarest4_modern"], [*SMALL, "lr=0.02"], data=[str(build)])
+        experiments.run(other, out=tmp_path / "out", settings=training.Settings(device="cpu"))
+    changed = experiments.planned(["celeba_rarest4_modern"], [*SMALL, "lr=0.02"], data=[str(build)])
     with pytest.raises(UsageError, match=r"holds another run .lr 0\.01.*give another --out"):
-        experiment.run(changed, out=tmp_path / "out", settings=fit.Settings(device="cpu"))
-    nowhere = experiment.planned(["celeba_rarest4_modern"], SMALL, data=[str(build), str(tmp_path / "nowhere")])
+        experiments.run(changed, out=tmp_path / "out", settings=training.Settings(device="cpu"))
+    nowhere = experiments.planned(["celeba_rarest4_modern"], SMALL, data=[str(build), str(tmp_path / "nowhere")])
     with pytest.raises(JobError, match="nowhere"):
-        experiment.run(nowhere, out=tmp_path / "new", settings=fit.Settings(device="cpu"))
+        experiments.run(nowhere, out=tmp_path / "new", settings=training.Settings(device="cpu"))
     assert not (tmp_path / "new").exists()
-    assert (tmp_path / "out" / experiment.TABLE_FILE).read_bytes() == before
+    assert (tmp_path / "out" / experiments.TABLE_FILE).read_bytes() == before
 
 
 def test_run_that_fails_is_named_and_the_others_are_kept(build: Path, tmp_path: Path) -> None:
@@ -123,15 +122,15 @@ def test_run_that_fails_is_named_and_the_others_are_kept(build: Path, tmp_path: 
     rows = {row["run"]: row for row in table_of(tmp_path / "out")}
     assert "the loss is" in rows["celeba_rarest4_modern-lr=1e30"]["problem"]
     assert float(rows["celeba_rarest4_modern-lr=0.01"]["test_accuracy"]) >= 0
-    assert Rows((tmp_path / "out" / experiment.PAGE_FILE).read_text()).number == 2
+    assert Rows((tmp_path / "out" / experiments.PAGE_FILE).read_text()).number == 2
 
 
 def test_people_in_two_splits_are_told_beside_the_error_of_ages(tmp_path: Path) -> None:
     synthetic.draw("cacd", tmp_path / "cacd", num_images=160)
     for split, name in (("identity:60/20/20", "clean"), ("60/20/20", "mixed")):
         make(tmp_path / "cacd", tmp_path / name, dataset="cacd", classes="", split=split)
-    plan = experiment.planned(["age_modern"], SMALL, data=[str(tmp_path / name) for name in ("clean", "mixed")])
-    rows = experiment.run(plan, out=tmp_path / "out", settings=fit.Settings(device="cpu"))
+    plan = experiments.planned(["age_modern"], SMALL, data=[str(tmp_path / name) for name in ("clean", "mixed")])
+    rows = experiments.run(plan, out=tmp_path / "out", settings=training.Settings(device="cpu"))
     assert [row["build"] for row in rows] == ["clean", "mixed"]
     assert rows[0]["num_leaking"] == 0
     assert rows[1]["num_leaking"] > 0
@@ -144,7 +143,7 @@ def test_people_in_two_splits_are_told_beside_the_error_of_ages(tmp_path: Path) 
 def test_classical_rival_is_a_recipe_with_the_same_report_predictions_and_resume(build: Path, tmp_path: Path) -> None:
     recipe = tiny("age_groups_hog_svm", network="hog_svm(cell=8)", augment=RAW, eval_augment=RAW)
     for _ in range(2):
-        fit.fit("hog", recipe, data=str(build), out=tmp_path / "run", settings=fit.Settings(device="cpu"))
+        training.train("hog", recipe, data=str(build), out=tmp_path / "run", settings=training.Settings(device="cpu"))
     with (tmp_path / "run" / runs.METRICS_FILE).open() as file:
         (row,) = csv.DictReader(file)
     assert float(row["train_accuracy"]) > 0.9
@@ -157,7 +156,9 @@ def test_classical_rival_is_a_recipe_with_the_same_report_predictions_and_resume
     for settings, reason in wrong:
         with pytest.raises(UsageError, match=reason):
             changed = replace(recipe, **settings)
-            fit.fit("hog", changed, data=str(build), out=tmp_path / "other", settings=fit.Settings(device="cpu"))
+            training.train(
+                "hog", changed, data=str(build), out=tmp_path / "other", settings=training.Settings(device="cpu")
+            )
 
 
 RAW = recipes.load("celeba_rarest4").augment
@@ -165,7 +166,9 @@ RAW = recipes.load("celeba_rarest4").augment
 
 def test_run_is_resumed_by_its_folder_alone(build: Path, tmp_path: Path) -> None:
     recipe = tiny(epochs=1)
-    fit.fit("celeba_rarest4_modern", recipe, data=str(build), out=tmp_path / "run", settings=fit.Settings(device="cpu"))
+    training.train(
+        "celeba_rarest4_modern", recipe, data=str(build), out=tmp_path / "run", settings=training.Settings(device="cpu")
+    )
     before = (tmp_path / "run" / runs.BEST_FILE).read_bytes()
     ended = CliRunner().invoke(app, ["train", "--resume", str(tmp_path / "run"), "--device", "cpu"])
     assert ended.exit_code == 0, ended.output

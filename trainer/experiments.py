@@ -11,8 +11,7 @@ from typing import Any
 from facepack import manifest, terminal
 from facepack.errors import JobError, UsageError
 from facepack.storage import Store
-from trainer import fit, recipes, report
-from trainer import run as runs
+from trainer import recipes, report, runs, training
 from trainer.data import TrainedOn
 from trainer.recipe import Recipe
 
@@ -59,7 +58,7 @@ def planned(names: Sequence[str], settings: Sequence[str], *, data: Sequence[str
     return found
 
 
-def run(plan: Sequence[Planned], *, out: Path, settings: fit.Settings) -> list[dict[str, Any]]:
+def run(plan: Sequence[Planned], *, out: Path, settings: training.Settings) -> list[dict[str, Any]]:
     """Train what is not trained yet, one after the other, and write table.csv and experiment.html.
 
     A run that cannot be trained is named in the table, and the others go on; a second call goes on where the first one
@@ -74,7 +73,7 @@ def run(plan: Sequence[Planned], *, out: Path, settings: fit.Settings) -> list[d
             continue
         terminal.note(f"{one.name} ({number} of {len(plan)})")
         try:
-            fit.fit(one.recipe_name, one.recipe, data=one.data, out=out / one.name, settings=settings)
+            training.train(one.recipe_name, one.recipe, data=one.data, out=out / one.name, settings=settings)
             report.write(out / one.name)
         except (JobError, UsageError) as error:
             problems[one.name] = str(error)
@@ -107,7 +106,7 @@ def _write(plan: Sequence[Planned], problems: dict[str, str], *, out: Path) -> l
     """The table and the page on what has ended so far."""
     ended = [out / one.name for one in plan if one.name not in problems]
     ended += _beside(plan, out)
-    rows = [report.row_of(report.Story.read(folder), name=folder.name) for folder in ended]
+    rows = [report.row_of(report.RunRecord.read(folder), name=folder.name) for folder in ended]
     rows += [{"run": name, "problem": problem} for name, problem in problems.items()]
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()

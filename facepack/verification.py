@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import typer
 
-from facepack import dataset, image, manifest, terminal
+from facepack import image, manifest, terminal
 from facepack.align import NUM_LANDMARKS
-from facepack.dataset import SPLITS
+from facepack.cores import num_cores
+from facepack.description import SPLITS, dataset_names, load_dataset
 from facepack.errors import JobError
+from facepack.image import Moments
 from facepack.lock import LOCK_FILE
-from facepack.manifest import Build, Moments, ShardRecord, Status
+from facepack.manifest import Build, ShardRecord, Status, people_in_several_splits
 from facepack.plan import stored_order
 from facepack.resume import SHARD_FILE
 from facepack.shard import ShardResult, label_texts
@@ -66,7 +67,7 @@ def verify(location: str, *, deep: bool = False) -> Report:
     by_shard = _rows_by_shard(table)
     kept, decoded = Moments(), Moments()
     whole, num_padded = True, 0
-    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(_MAX_THREADS, num_cores())) as pool:
         shards = [
             _Shard(store, record, build, by_shard.pop(record.name, table.slice(0, 0)), table, deep)
             for record in build.shards
@@ -115,7 +116,7 @@ def _check_configuration(build: Build, table: pa.Table) -> Iterator[str]:
     """The configuration, its digest and what the manifest repeats of them."""
     if build.configuration.digest != build.digest:
         yield f"build.json: digest is {build.digest}, the configuration's is {build.configuration.digest}"
-    if build.dataset not in dataset.names():
+    if build.dataset not in dataset_names():
         yield f"build.json: dataset {build.dataset!r} is not known"
     if build.versions.keys() != set(manifest.DECIDES_BYTES):
         yield f"build.json: versions of {', '.join(build.versions) or 'nothing'}"
@@ -178,10 +179,8 @@ def _check_people(build: Build, table: pa.Table) -> Iterator[str]:
     """With --split identity, nobody is in two splits."""
     if not build.configuration.split.startswith("identity"):
         return
-    for name in dataset.load(build.dataset).labels_of("identity"):
-        pairs = table.select([name, "split"]).filter(pc.is_valid(table[name]))
-        per_person = pairs.group_by(name).aggregate([("split", "count_distinct")])
-        for person in per_person.filter(pc.greater(per_person["split_count_distinct"], 1))[name].to_pylist():
+    for name in load_dataset(build.dataset).labels_of("identity"):
+        for person in people_in_several_splits(table, name)[name].unique().to_pylist():
             yield f"manifest: {name} {person} is in more than one split"
 
 
@@ -368,17 +367,16 @@ class _Shard:
 
     def _check_pixels(self, encoded: bytes, row: dict[str, Any], counter: image.MomentsCounter) -> Iterator[str]:
         try:
-            raw = self.build.configuration.encoding == "raw"
-            image_hwc = image.decode_raw(encoded)[:, :, ::-1] if raw else image.decode(encoded)
+            image_hwc = image.decode_packed(encoded, encoding=self.build.configuration.encoding)
         except (image.BadImageError, ValueError) as error:
             yield f"the image cannot be decoded: {error}"
             return
         height_px, width_px = image_hwc.shape[:2]
         if (width_px, height_px) != (row["width"], row["height"]):
             yield f"the image is {width_px}x{height_px}, the manifest says {row['width']}x{row['height']}"
-        size_px = self.build.configuration.size_px
-        if size_px is not None and size_px != (width_px, height_px):
-            yield f"the image is {width_px}x{height_px}, the configuration says {size_px[0]}x{size_px[1]}"
+        size_wh = self.build.configuration.size_wh
+        if size_wh is not None and size_wh != (width_px, height_px):
+            yield f"the image is {width_px}x{height_px}, the configuration says {size_wh[0]}x{size_wh[1]}"
         counter.add(np.ascontiguousarray(image_hwc))
 
 

@@ -6,7 +6,6 @@ They are what the tests and `facepack demo` run on. Image i of a dataset depends
 """
 
 import csv
-import difflib
 import json
 import math
 import shutil
@@ -18,9 +17,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from facepack import dataset
-from facepack.drawing import Character, Face, Image, cartoon, person, photograph, rng_of
-from facepack.errors import UsageError
+from facepack.description import load_dataset
+from facepack.drawn.drawing import Character, Face, Image, cartoon, person, photograph, rng_of
+from facepack.errors import UsageError, nearest
 
 CELEBA_LABELS = "list_attr_celeba.txt"
 JPEG_QUALITY = 90
@@ -62,8 +61,7 @@ def draw(name: str, folder: Path, *, num_images: int, seed: int = 0) -> None:
     `UsageError` for a dataset that cannot be drawn.
     """
     if name not in DATASETS:
-        near = difflib.get_close_matches(name, DATASETS, n=2, cutoff=0.5) or list(DATASETS)
-        raise UsageError(f"no dataset {name!r} to draw; did you mean {' or '.join(near)}?")
+        raise UsageError(f"no dataset {name!r} to draw; {nearest(name, DATASETS)}")
     folder.mkdir(parents=True, exist_ok=True)
     DATASETS[name](folder, num_images, seed)
 
@@ -75,10 +73,10 @@ def write(path: Path, image_hwc: Image) -> None:
     path.write_bytes(encoded.tobytes())
 
 
-def framed(face: Face, rng: Generator, *, size_px: tuple[int, int] = FACE_PX, share: float = 0.28) -> Image:
+def framed(face: Face, rng: Generator, *, size_wh: tuple[int, int] = FACE_PX, share: float = 0.28) -> Image:
     """A face in the middle of a photo; half its width is this share of the photo's width. uint8 HWC RGB."""
-    width, height = size_px
-    return photograph(face, rng, size_px=size_px, middle_px=(width / 2, height * 0.46), unit_px=width * share)
+    width, height = size_wh
+    return photograph(face, rng, size_wh=size_wh, middle_px=(width / 2, height * 0.46), unit_px=width * share)
 
 
 def portrait(rng: Generator, traits: Iterable[str]) -> Image:
@@ -128,7 +126,7 @@ def celeba_labels(num_images: int, seed: int) -> NDArray[np.bool_]:
     other attribute is in 20 % of the images or more. Sex is the person's: PHOTOS_PER_PERSON rows on end agree, but for
     one person at most.
     """
-    names, rng, everyone = dataset.load("celeba").attributes, rng_of(seed, "celeba"), np.ones(num_images, bool)
+    names, rng, everyone = load_dataset("celeba").attributes, rng_of(seed, "celeba"), np.ones(num_images, bool)
     labels = {name: some(rng, everyone, rng.uniform(0.3, 0.5)) for name in names}
     labels |= rarest(rng, num_images)
     labels["Male"] = labels["Bald"] | labels["Mustache"]
@@ -155,7 +153,7 @@ def people_first(rng: Generator, male: NDArray[np.bool_]) -> NDArray[np.intp]:
 
 
 def draw_celeba(folder: Path, num_images: int, seed: int) -> None:
-    names = dataset.load("celeba").attributes
+    names = load_dataset("celeba").attributes
     labels = celeba_labels(num_images, seed)
     files = [f"{number:06d}.jpg" for number in range(1, num_images + 1)]
     lines = [str(num_images), " ".join(names) + " "]
@@ -204,7 +202,7 @@ def draw_cacd(folder: Path, num_images: int, seed: int) -> None:
         path = folder / "CACD2000" / f"{age}_{name}_{photo + 1:04d}.jpg"
         rng = rng_of(seed, "cacd", who, photo)
         face = somebody(people, age_years=age, male=who % 2 == 0, smiling=rng.random() < 0.5)
-        write(path, framed(face, rng, size_px=(250, 250)))
+        write(path, framed(face, rng, size_wh=(250, 250)))
 
 
 def draw_afad(folder: Path, num_images: int, seed: int) -> None:
@@ -214,7 +212,7 @@ def draw_afad(folder: Path, num_images: int, seed: int) -> None:
         age, male = 15 + number // 2 % 26, number % 2 == 0
         path = folder / "AFAD-Full" / str(age) / ("111" if male else "112") / f"{number // 2}-0.jpg"
         face = somebody(rng, age_years=age, male=male, smiling=rng.random() < 0.5)
-        write(path, framed(face, rng, size_px=(120, 120), share=0.36))
+        write(path, framed(face, rng, size_wh=(120, 120), share=0.36))
 
 
 def draw_appa_real(folder: Path, num_images: int, seed: int) -> None:
@@ -228,8 +226,8 @@ def draw_appa_real(folder: Path, num_images: int, seed: int) -> None:
             wide = int(rng.integers(240, 420))
             path = release / split / f"{number:06d}.jpg"
             face = somebody(rng, age_years=age, male=male, smiling=rng.random() < 0.5)
-            write(path, framed(face, rng, size_px=(wide, int(wide * rng.uniform(0.8, 1.3))), share=0.16))
-            write(path.with_name(f"{path.name}_face.jpg"), framed(face, rng, size_px=(224, 224)))
+            write(path, framed(face, rng, size_wh=(wide, int(wide * rng.uniform(0.8, 1.3))), share=0.16))
+            write(path.with_name(f"{path.name}_face.jpg"), framed(face, rng, size_wh=(224, 224)))
             rows.append([path.name, 38, f"{max(1.0, age + rng.normal(0, 3)):.6f}", f"{rng.uniform(1, 6):.6f}", age])
         with (release / f"gt_avg_{split}.csv").open("w", newline="") as file:
             header = ["file_name", "num_ratings", "apparent_age_avg", "apparent_age_std", "real_age"]
@@ -244,7 +242,7 @@ def draw_utkface(folder: Path, num_images: int, seed: int) -> None:
         stamp = 20170109142408075 + number
         paths.append(folder / "UTKFace" / f"{age}_{int(not male)}_{rng.integers(5)}_{stamp}.jpg.chip.jpg")
         face = somebody(rng, age_years=age, male=male, smiling=rng.random() < 0.5)
-        write(paths[-1], framed(face, rng, size_px=(200, 200), share=0.34))
+        write(paths[-1], framed(face, rng, size_wh=(200, 200), share=0.34))
     for number, path in enumerate(paths[:2]):
         shutil.copy(path, path.with_name(f"101_0_0_2017011200000000{number}.jpg.chip.jpg"))
         shutil.copy(path, path.with_name(f"61_1_2017010914240899{number}.jpg.chip.jpg"))
@@ -257,7 +255,7 @@ def draw_fairface(folder: Path, num_images: int, seed: int) -> None:
         group, male = AGE_GROUPS[number % len(AGE_GROUPS)], number // len(AGE_GROUPS) % 2 == 0
         name = f"fairface_{number + 1:04d}"
         face = somebody(rng, age_years=int(group.rstrip("+").split("-")[0]) + 1, male=male, smiling=rng.random() < 0.5)
-        write(folder / f"{name}.jpg", framed(face, rng, size_px=(448, 448), share=0.22))
+        write(folder / f"{name}.jpg", framed(face, rng, size_wh=(448, 448), share=0.22))
         rows.append({"id": name, "filename": f"{name}.jpg", "age": group, "gender": "Male" if male else "Female"})
     (folder / "ground_truth.json").write_text(json.dumps(rows, indent=2))
 
@@ -281,7 +279,7 @@ def draw_simpsons(folder: Path, num_images: int, seed: int) -> None:
             if test
             else train / name / f"pic_{number:04d}.jpg"
         )
-        write(path, cartoon(CHARACTERS[name], rng, size_px=(wide, high)))
+        write(path, cartoon(CHARACTERS[name], rng, size_wh=(wide, high)))
     first = names[0]
     shutil.copytree(train / first, train / "simpsons_dataset" / first)
 

@@ -1,6 +1,5 @@
 """Dataset descriptions: what is known about a dataset somebody else published, loaded from manifests/<dataset>.toml."""
 
-import difflib
 import os
 import re
 import tomllib
@@ -11,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from facepack.errors import JobError, UsageError
+from facepack.errors import JobError, UsageError, nearest
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
@@ -264,7 +263,7 @@ def manifests_folder() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[1] / "manifests"
 
 
-def names() -> list[str]:
+def dataset_names() -> list[str]:
     """Names of all known datasets, found by looking."""
     return sorted(path.stem for path in manifests_folder().glob("*.toml"))
 
@@ -284,18 +283,16 @@ def models_folder() -> Path:
     return data_folder() / "models"
 
 
-def home(name: str) -> Path:
+def dataset_folder(name: str) -> Path:
     """The folder that a dataset, or a model, is looked for in."""
-    return data_folder() / name if name in names() else models_folder()
+    return data_folder() / name if name in dataset_names() else models_folder()
 
 
-def _unknown(name: str, known: list[str]) -> UsageError:
-    near = difflib.get_close_matches(name.lower(), known, n=2, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
-    return UsageError(f"unknown dataset {name!r}: {hint}")
+def _unknown(what: str, name: str, known: list[str]) -> UsageError:
+    return UsageError(f"unknown {what} {name!r}: {nearest(name, known)}")
 
 
-def parse(path: Path) -> Description:
+def parse_description(path: Path) -> Description:
     """Read one description; `JobError` names the file and the first field that is wrong."""
     description: Description = _parsed(path, Description)
     return description
@@ -317,24 +314,24 @@ def _parsed(path: Path, kind: Any) -> Any:
 
 
 @cache
-def load(name: str) -> Description:
+def load_dataset(name: str) -> Description:
     """The description of a dataset; an unknown name is a `UsageError` that offers the nearest ones."""
-    if name not in names():
-        raise _unknown(name, names())
-    return parse(manifests_folder() / f"{name}.toml")
+    if name not in dataset_names():
+        raise _unknown("dataset", name, dataset_names())
+    return parse_description(manifests_folder() / f"{name}.toml")
 
 
 @cache
 def load_model(name: str) -> Model:
     """What is known of a model; an unknown name is a `UsageError`."""
     if name not in model_names():
-        raise UsageError(f"unknown model {name!r}: known are {', '.join(model_names())}")
+        raise _unknown("model", name, model_names())
     model: Model = _parsed(manifests_folder() / "models" / f"{name}.toml", Model)
     return model
 
 
-def published(name: str) -> Description | Model:
+def published_checksums(name: str) -> Description | Model:
     """A dataset or a model by name; an unknown name is a `UsageError` that offers the nearest ones."""
-    if name not in [*names(), *model_names()]:
-        raise _unknown(name, [*names(), *model_names()])
-    return load_model(name) if name in model_names() else load(name)
+    if name not in [*dataset_names(), *model_names()]:
+        raise _unknown("dataset or model", name, [*dataset_names(), *model_names()])
+    return load_model(name) if name in model_names() else load_dataset(name)

@@ -17,8 +17,9 @@ from conftest import hear_interrupts
 from typer.testing import CliRunner
 from web import Web
 
-from facepack import dataset, download, fetch, terminal
+from facepack import download, fetching, terminal
 from facepack.cli import app
+from facepack.description import load_dataset, load_model
 from facepack.errors import JobError
 from facepack.lock import held
 from facepack.storage import Store
@@ -71,14 +72,14 @@ def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of descriptions of its own, a data folder, and short waits."""
     folder = tmp_path / "manifests"
     (folder / "models").mkdir(parents=True)
-    monkeypatch.setattr(dataset, "manifests_folder", lambda: folder)
+    monkeypatch.setattr("facepack.description.manifests_folder", lambda: folder)
     monkeypatch.setenv("FACEPACK_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(download, "_FIRST_WAIT_S", 0.01)
-    dataset.load.cache_clear()
-    dataset.load_model.cache_clear()
+    load_dataset.cache_clear()
+    load_model.cache_clear()
     yield folder
-    dataset.load.cache_clear()
-    dataset.load_model.cache_clear()
+    load_dataset.cache_clear()
+    load_model.cache_clear()
 
 
 def describe(folder: Path, *files: str, name: str = "toy") -> None:
@@ -365,8 +366,8 @@ def test_programs_for_a_place_are_used_where_they_are(
 def test_killed_and_called_again_nothing_is_fetched_twice(toys: Path, tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from facepack import dataset, fetch;"
-        "dataset.manifests_folder = lambda: Path(sys.argv[1]);"
-        "fetch.fetch(dataset.load('toy'), folder=Path(sys.argv[2]))"
+        "manifests_folder = lambda: Path(sys.argv[1]);"
+        "fetching.fetch(load_dataset('toy'), folder=Path(sys.argv[2]))"
     )
     pieces = cut_up(os.urandom(1 << 20), 8)
     whole = b"".join(pieces.values())
@@ -392,7 +393,7 @@ def test_killed_and_called_again_nothing_is_fetched_twice(toys: Path, tmp_path: 
 def test_interrupt_ends_at_once_and_goes_on(toys: Path, tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from facepack import dataset; from facepack.cli import app;"
-        "dataset.manifests_folder = lambda: Path(sys.argv.pop(1)); sys.argv[0] = 'facepack'; app()"
+        "manifests_folder = lambda: Path(sys.argv.pop(1)); sys.argv[0] = 'facepack'; app()"
     )
     with Web({"labels.txt": LABELS * 20}, lambda *_: "slow") as web:
         describe(toys, f'path = "labels.txt"\nurls = ["{web.url}/labels.txt"]')
@@ -427,7 +428,7 @@ def test_full_disk_is_one_line(toys: Path, tmp_path: Path) -> None:
     program = (
         "import resource, signal; from pathlib import Path; from facepack import dataset; from facepack.cli import app;"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000));"
-        f"dataset.manifests_folder = lambda: Path({str(toys)!r}); app()"
+        f"manifests_folder = lambda: Path({str(toys)!r}); app()"
     )
     with Web({"labels.txt": LABELS}) as web:
         describe(toys, labels(web))
@@ -448,14 +449,14 @@ def test_checksums_are_filled_in_from_files_that_are_here(toys: Path, tmp_path: 
         assert ended.exit_code == 0, ended.output
         assert "labels.txt written into its description" in ended.output
         for _ in range(2):
-            fetch.write_checksums("toy", folder)
-            dataset.load.cache_clear()
-            first, second = dataset.load("toy").files
+            fetching.write_checksums("toy", folder)
+            load_dataset.cache_clear()
+            first, second = load_dataset("toy").files
             assert (first.num_bytes, first.sha256) == (45_000, hashlib.sha256(LABELS).hexdigest())
             assert second.num_bytes == 0
         (folder / "labels.txt").write_bytes(b"other")
         with pytest.raises(JobError, match="5 bytes, expected 45,000"):
-            fetch.write_checksums("toy", folder)
+            fetching.write_checksums("toy", folder)
 
 
 def test_checksums_of_an_archive_that_was_taken_apart_are_remembered(toys: Path, tmp_path: Path) -> None:
@@ -467,9 +468,9 @@ def test_checksums_of_an_archive_that_was_taken_apart_are_remembered(toys: Path,
         )
         code, said = run()
         assert code == 0, said
-    assert fetch.write_checksums("toy", tmp_path / "data" / "toy") == ["faces.tar.xz"]
-    dataset.load.cache_clear()
-    (file,) = dataset.load("toy").files
+    assert fetching.write_checksums("toy", tmp_path / "data" / "toy") == ["faces.tar.xz"]
+    load_dataset.cache_clear()
+    (file,) = load_dataset("toy").files
     assert (file.num_bytes, file.sha256, file.num_files) == (len(XZ), hashlib.sha256(XZ).hexdigest(), 4)
 
 

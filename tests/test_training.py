@@ -23,8 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facepack.errors import JobError, UsageError
-from trainer import checkpoint, fit, models, optim, recipes
-from trainer import run as runs
+from trainer import checkpoint, models, optim, recipes, runs, training
 from trainer.recipe import Recipe
 from trainer.task import Classes
 
@@ -58,7 +57,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 def interrupt_at(stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Press Ctrl-C during a step."""
-    step = fit._Trainer._step
+    step = training._Trainer._step
 
     def interrupted(self: Any, batch: Any, **settings: Any) -> Any:
         if self._state.step + 1 == stop:
@@ -66,7 +65,7 @@ def interrupt_at(stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
             settings["stops"] = True  # in time for this very step
         return step(self, batch, **settings)
 
-    monkeypatch.setattr(fit._Trainer, "_step", interrupted)
+    monkeypatch.setattr(training._Trainer, "_step", interrupted)
 
 
 @pytest.fixture(scope="module")
@@ -160,10 +159,10 @@ import os, sys
 from pathlib import Path
 import pytest, test_fit, torch
 from conftest import train
-from trainer import fit
+from trainer import training
 
 build, out, recipe, stop = sys.argv[1:]
-step = fit._Trainer._step
+step = training._Trainer._step
 
 def noted(self, batch, **settings):
     with open(f"{out}-rank{os.environ['RANK']}.rows", "a") as file:
@@ -171,7 +170,7 @@ def noted(self, batch, **settings):
     settings["stops"] = os.environ["RANK"] == "1" and self._state.step + 1 == int(stop)  # one rank alone hears it
     return step(self, batch, **settings)
 
-fit._Trainer._step = noted
+training._Trainer._step = noted
 try:
     train(Path(build), Path(out), getattr(test_fit, recipe)())
 except KeyboardInterrupt:
@@ -207,13 +206,13 @@ def test_two_ranks_see_the_batches_and_have_the_losses_of_one(
 ) -> None:
     two_ranks(build, tmp_path / "two", "plain")
     seen: dict[int, list[int]] = {}
-    step = fit._Trainer._step
+    step = training._Trainer._step
 
     def noted(self: Any, batch: Any, **settings: Any) -> Any:
         seen[self._state.step] = sorted(batch.rows.tolist())
         return step(self, batch, **settings)
 
-    monkeypatch.setattr(fit._Trainer, "_step", noted)
+    monkeypatch.setattr(training._Trainer, "_step", noted)
     train(build, tmp_path / "one", plain())
     assert rows_of_steps(sorted(tmp_path.glob("two-rank*.rows"))) == seen
     one, two = (metrics_of(tmp_path / name) for name in ("one", "two"))
@@ -315,7 +314,7 @@ def test_rate_drops_when_its_epochs_are_over() -> None:
 
 
 def test_layers_before_the_head_have_their_share_of_the_rate() -> None:
-    network = models.network("resnet18()", num_outputs=3, size_px=(64, 64))
+    network = models.network("resnet18()", num_outputs=3, size_hw=(64, 64))
     optimizer = optim.optimizer(small(backbone_lr=0.1), network)
     optim.set_learning_rate(optimizer, 0.5)
     rates = {id(weight): group["lr"] for group in optimizer.param_groups for weight in group["params"]}
@@ -363,7 +362,7 @@ def test_run_gives_its_layers_and_frozen_ones_stay(build: Path, whole: Path, tmp
 
 def test_network_that_is_not_known_offers_its_neighbours() -> None:
     with pytest.raises(UsageError, match="did you mean simpsons_cnn"):
-        models.network("simpson_cnn()", num_outputs=3, size_px=(64, 64))
+        models.network("simpson_cnn()", num_outputs=3, size_hw=(64, 64))
 
 
 @pytest.mark.gpu
@@ -372,11 +371,13 @@ def test_gpu_learns_what_the_cpu_learns_and_answers_photos_alike(
 ) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no GPU here")
-    from trainer.predict import Predictor
+    from trainer.prediction import Predictor
 
     for precision in ("32-true", "auto"):
         out = tmp_path / precision
-        fit.fit("tiny", small(precision=precision), data=str(build), out=out, settings=fit.Settings(device="cuda"))
+        training.train(
+            "tiny", small(precision=precision), data=str(build), out=out, settings=training.Settings(device="cuda")
+        )
         ours, theirs = metrics_of(out), metrics_of(whole)
         assert float(ours[0]["train_loss"]) == pytest.approx(float(theirs[0]["train_loss"]), rel=0.1)
         row = pq.read_table(out / runs.PREDICTIONS_FILE).to_pylist()[0]

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,10 +12,11 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from facepack.cores import num_cores
 from facepack.errors import JobError, UsageError
 from facepack.storage import Store
 from trainer import recipe as recipes
-from trainer.data import Pixels, TrainedOn
+from trainer.data import ChannelStatistics, TrainedOn
 from trainer.recipe import Recipe
 
 RUN_FILE = "run.json"
@@ -39,9 +39,9 @@ class Run:
     data: TrainedOn
     names: tuple[str, ...]
     """What the outputs mean: classes or attributes in order; empty for a number."""
-    size_px: tuple[int, int]
+    size_hw: tuple[int, int]
     """Height and width of the images that the network gets."""
-    pixels: Pixels
+    statistics: ChannelStatistics
     """What images are normalised by."""
     negatives: TrainedOn | None
     """The build that the class `other` was drawn from."""
@@ -99,8 +99,8 @@ def read(folder: Path) -> Run:
         recipe = recipes.from_dict(content.pop("recipe"), where=f"{folder / RUN_FILE}")
         rest = {name: content[name] for name in Run.__dataclass_fields__ if name != "recipe"}
         parts = {name: _part(rest.pop(name)) for name in ("data", "negatives")}
-        rest["pixels"] = Pixels(**{name: tuple(values) for name, values in rest["pixels"].items()})
-        rest["names"], rest["size_px"] = tuple(rest["names"]), tuple(rest["size_px"])
+        rest["statistics"] = ChannelStatistics(**{name: tuple(values) for name, values in rest["statistics"].items()})
+        rest["names"], rest["size_hw"] = tuple(rest["names"]), tuple(rest["size_hw"])
         return Run(recipe=recipe, **parts, **rest)
     except (KeyError, TypeError, AttributeError) as error:
         raise JobError(f"{folder / RUN_FILE}: damaged: {error} is missing") from error
@@ -142,7 +142,7 @@ def versions() -> dict[str, str]:
 
 def machine(device: torch.device) -> dict[str, str]:
     """What it ran on; no names of machines or people."""
-    found = {"processor": _processor(), "cores": f"{os.cpu_count()}", "system": f"{platform.system()}"}
+    found = {"processor": _processor(), "cores": f"{num_cores()}", "system": f"{platform.system()}"}
     if device.type == "cuda":
         found["gpu"] = torch.cuda.get_device_name(device)
     return found

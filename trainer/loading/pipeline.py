@@ -11,7 +11,8 @@ import numpy.typing as npt
 import torch
 import torch.utils.dlpack
 
-from trainer.augment import Augmentation, Draw, Inputs, Normalize, RandomHorizontalFlip, Sizes
+from facepack.cores import num_cores
+from trainer.loading.augment import Augmentation, Draw, Inputs, Normalize, RandomHorizontalFlip, Sizes
 
 Host = tuple[Any, ...]
 """Inputs of one batch: the images, then the parameters in the order of `Graph.names`."""
@@ -85,7 +86,7 @@ class Pipeline:
         on_gpu = engine.device.type == "cuda"
         pipeline = DaliPipeline(
             batch_size=batch_size,
-            num_threads=engine.num_threads or _num_cores() + graph.is_encoded,
+            num_threads=engine.num_threads or num_cores() + graph.is_encoded,
             device_id=engine.device.index or 0 if on_gpu else None,
             prefetch_queue_depth=engine.prefetch,
             exec_dynamic=True,
@@ -150,11 +151,6 @@ class Pipeline:
         host = self._source()
         self._held.append(host)
         return host
-
-
-def _num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _graph(images: Any, inputs: dict[str, Any], *, graph: Graph, on_gpu: bool) -> Any:

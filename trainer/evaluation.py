@@ -18,12 +18,11 @@ from torch import nn
 from facepack import manifest
 from facepack.errors import JobError, UsageError
 from facepack.storage import Store
-from trainer import checkpoint, memory, metrics, models
-from trainer import run as runs
+from trainer import checkpoint, memory, metrics, models, runs
 from trainer.data import Data, Mixture, Placement
-from trainer.loader import Loader
+from trainer.loading.loader import Loader
 from trainer.recipe import Recipe
-from trainer.run import Run
+from trainer.runs import Run
 from trainer.task import Task
 
 _MAX_STEPS = 100
@@ -32,7 +31,7 @@ _TEMPERATURES = (0.2, 5.0)
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """What a network said of a split, sample by sample in the order of the manifest."""
 
     rows: npt.NDArray[np.int64]
@@ -55,10 +54,10 @@ class Trained:
     epoch: int = 0
 
 
-def load(folder: Path, run: Run, *, device: torch.device) -> Trained:
+def load_network(folder: Path, run: Run, *, device: torch.device) -> Trained:
     """The best network of a run; `JobError` where it is not there or not of this run."""
     content = checkpoint.load(folder / runs.BEST_FILE)
-    network = models.network(run.recipe.network, num_outputs=num_outputs(run), size_px=run.size_px)
+    network = models.network(run.recipe.network, num_outputs=num_outputs(run), size_hw=run.size_hw)
     try:
         network.load_state_dict(content["network"])
         thresholds = content["thresholds"]
@@ -75,7 +74,7 @@ def load(folder: Path, run: Run, *, device: torch.device) -> Trained:
         ) from error
 
 
-def save(folder: Path, trained: Trained) -> None:
+def save_network(folder: Path, trained: Trained) -> None:
     """Write best.ckpt."""
     thresholds = None if trained.thresholds is None else trained.thresholds.tolist()
     content = {"network": trained.network.state_dict(), "epoch": trained.epoch}
@@ -98,7 +97,7 @@ def forward(network: nn.Module, images: torch.Tensor, *, run: Run) -> torch.Tens
     return outputs
 
 
-def answers(network: nn.Module, loader: Loader | Mixture, *, run: Run) -> Answers | None:
+def predictions_of(network: nn.Module, loader: Loader | Mixture, *, run: Run) -> Predictions | None:
     """Ask about every sample of a loader; on ranks but the first None."""
     rows, outputs, targets = [], [], []
     name = run.recipe.task.target
@@ -116,7 +115,7 @@ def answers(network: nn.Module, loader: Loader | Mixture, *, run: Run) -> Answer
     joined = [np.concatenate(column) for column in zip(*every, strict=True)]
     order = np.argsort(joined[0], kind="stable")
     assert len(np.unique(joined[0])) == len(joined[0]) == loader.num_samples, "every sample once"
-    return Answers(*(column[order] for column in joined))
+    return Predictions(*(column[order] for column in joined))
 
 
 def _gathered(part: Any) -> list[Any] | None:
@@ -129,17 +128,17 @@ def _gathered(part: Any) -> list[Any] | None:
     return every
 
 
-def scored(found: Answers, *, run: Run, trained: Trained) -> tuple[dict[str, Any], npt.NDArray[np.float32]]:
+def scored(found: Predictions, *, run: Run, trained: Trained) -> tuple[dict[str, Any], npt.NDArray[np.float32]]:
     """The figures of a split, and what the calibrated network says: (num, num_names) or (num, 1)."""
     task = run.recipe.task.scored
     outputs = torch.from_numpy(found.outputs) / trained.temperature
-    said = task.said(outputs).numpy()
+    said = task.predictions(outputs).numpy()
     losses = task.losses(outputs, torch.from_numpy(found.targets)).numpy()
     figures = metrics.scores(task, said, found.targets, losses=losses, names=run.names, thresholds=trained.thresholds)
     return figures, said
 
 
-def calibrated(trained: Trained, found: Answers, *, recipe: Recipe) -> Trained:
+def calibrated(trained: Trained, found: Predictions, *, recipe: Recipe) -> Trained:
     """With the temperature that gives these answers the least loss, and thresholds that tell attributes apart best."""
     task = recipe.task.scored
     outputs, targets = torch.from_numpy(found.outputs), torch.from_numpy(found.targets)
@@ -148,7 +147,7 @@ def calibrated(trained: Trained, found: Answers, *, recipe: Recipe) -> Trained:
         temperature = _temperature(task, outputs.double(), targets)
     if task.kind != "attributes":
         return replace(trained, temperature=temperature)
-    said = task.said(outputs / temperature).numpy()
+    said = task.predictions(outputs / temperature).numpy()
     return replace(trained, temperature=temperature, thresholds=metrics.best_thresholds(said, found.targets))
 
 
@@ -178,9 +177,14 @@ def evaluate(
     figures and that folder. Raises `UsageError` for a build with other classes.
     """
     run = runs.read(folder)
-    trained = load(folder, run, device=device)
+    trained = load_network(folder, run, device=device)
     try:
-        opened = Data(run.recipe, data or run.data.location, placement=Placement(device), pixels=run.pixels)
+        opened = Data(
+            run.recipe,
+            data or run.data.location,
+            placement=Placement(device),
+            statistics=run.statistics,
+        )
     except JobError as error:
         hint = "" if data else "; where the build of the run lies now, say with --data"
         raise JobError(f"{error}{hint}") from error
@@ -194,17 +198,17 @@ def evaluate(
     loaders = {split: opened.loader(split, is_train=False) for split in chosen}
     for loader in loaders.values():
         check_names(run, loader.targets[run.recipe.task.target].names, where=opened.location, folder=folder)
-        if loader.size_px != run.size_px:
-            size, expected = f"{loader.size_px[1]}x{loader.size_px[0]}", f"{run.size_px[1]}x{run.size_px[0]}"
+        if loader.size_hw != run.size_hw:
+            size, expected = f"{loader.size_hw[1]}x{loader.size_hw[0]}", f"{run.size_hw[1]}x{run.size_hw[0]}"
             raise UsageError(f"{opened.location}: images of {size} pixels; {folder} was trained on {expected}")
     found = {}
     for split, loader in loaders.items():
-        with loader, memory.kept(device):
-            answered = answers(trained.network, loader, run=run)
+        with loader, memory.keep_freed_memory(device):
+            answered = predictions_of(trained.network, loader, run=run)
         assert answered is not None
         found[split] = answered
     out = folder if is_own else folder / f"on-{Path(opened.location).name}-{opened.build.plan_digest[:8]}"
-    return write(found, run=run, trained=trained, data=opened, out=out), out
+    return write_results(found, run=run, trained=trained, data=opened, out=out), out
 
 
 def check_names(run: Run, names: tuple[str, ...], *, where: str, folder: Path) -> None:
@@ -221,7 +225,9 @@ def check_names(run: Run, names: tuple[str, ...], *, where: str, folder: Path) -
     raise UsageError(f"{where}: has {len(names)} classes, {folder} was trained on {len(run.names)}")
 
 
-def write(found: dict[str, Answers], *, run: Run, trained: Trained, data: Data, out: Path) -> dict[str, Any]:
+def write_results(
+    found: dict[str, Predictions], *, run: Run, trained: Trained, data: Data, out: Path
+) -> dict[str, Any]:
     """Score the answers of some splits; write scores.json and predictions.parquet, where other splits stay."""
     scores: dict[str, Any] = {"score": run.recipe.task.score, "epoch": trained.epoch}
     scores |= {"temperature": trained.temperature, "splits": {}}
@@ -251,7 +257,7 @@ def _kept(out: Path, scores: dict[str, Any], *, besides: list[str]) -> list[pa.T
     return [table.filter(pc.equal(table["split"], split)) for split in others]
 
 
-def _table(found: Answers, said: npt.NDArray[np.float32], *, split: str, run: Run, keys: list[str]) -> pa.Table:
+def _table(found: Predictions, said: npt.NDArray[np.float32], *, split: str, run: Run, keys: list[str]) -> pa.Table:
     """predictions.parquet: key, split, row, target, prediction and probabilities, in the order of the names."""
     columns: dict[str, Any] = {"key": keys, "split": [split] * len(keys), "row": found.rows}
     kind = run.recipe.task.kind

@@ -531,12 +531,12 @@ def pose(rng: Generator, middle_px: ArrayLike, unit_px: float) -> Points:
     return np.column_stack([turned, np.asarray(middle_px) + rng.uniform(-0.07, 0.07, 2) * unit_px])
 
 
-def photograph(face: Face, rng: Generator, *, size_px: tuple[int, int], middle_px: ArrayLike, unit_px: float) -> Image:
-    """A photo, uint8 HWC RGB of width and height size_px, with the point between the eyes near middle_px.
+def photograph(face: Face, rng: Generator, *, size_wh: tuple[int, int], middle_px: ArrayLike, unit_px: float) -> Image:
+    """A photo, uint8 HWC RGB of width and height size_wh, with the point between the eyes near middle_px.
 
     unit_px is half the width of the face, about.
     """
-    width, height = size_px
+    width, height = size_wh
     turn = (rng.uniform(-0.14, 0.14), rng.uniform(-0.05, 0.05))
     canvas = Canvas(background(rng, height, width), pose(rng, middle_px, unit_px), turn)
     paint_back_hair(canvas, face, rng)
@@ -597,9 +597,9 @@ def paint_glasses(canvas: Canvas) -> None:
     stroke(canvas, [oval(-0.36, 0, 0.42, 0.42), oval(0.36, 0, 0.42, 0.42)], (60, 50, 60), width=0.09, closed=True)
 
 
-def cartoon(look: Character, rng: Generator, *, size_px: tuple[int, int]) -> Image:
-    """A frame with the head of a character somewhere in it: uint8 HWC RGB of width and height size_px."""
-    width, height = size_px
+def cartoon(look: Character, rng: Generator, *, size_wh: tuple[int, int]) -> Image:
+    """A frame with the head of a character somewhere in it: uint8 HWC RGB of width and height size_wh."""
+    width, height = size_wh
     middle = np.array([width, height * 1.1]) * rng.uniform(0.42, 0.58, 2)
     matrix = pose(rng, middle, min(width, height) * rng.uniform(0.16, 0.24))
     matrix[:, 0] *= rng.choice((-1.0, 1.0))

@@ -11,12 +11,11 @@ import pytest
 import torch
 from conftest import make, tiny, train
 
-from facepack import synthetic
+from facepack.drawn import synthetic
 from facepack.errors import JobError, UsageError
 from facepack.image import decode
-from trainer import predict
-from trainer import run as runs
-from trainer.predict import Predictor
+from trainer import prediction, runs
+from trainer.prediction import Predictor
 from trainer.task import Number
 
 CPU = torch.device("cpu")
@@ -83,30 +82,30 @@ def test_photo_without_a_face_or_with_several_is_said_so(wild: Path, tmp_path: P
     cv2.imwrite(str(tmp_path / "none.png"), np.full((200, 200, 3), 90, np.uint8))
     (tmp_path / "text.jpg").write_text("no picture")
     names = ["two.png", "none.png", "text.jpg"]
-    answers = predict.predict([wild / "run"], [tmp_path / name for name in names], device=CPU)
+    answers = prediction.predict([wild / "run"], [tmp_path / name for name in names], device=CPU)
     assert [answer.lines for answer in answers] == [
         ["several faces; --all-faces takes each"],
         ["no face found"],
         ["not an image"],
     ]
-    every = predict.predict([wild / "run"], [tmp_path / "two.png"], device=CPU, all_faces=True)
+    every = prediction.predict([wild / "run"], [tmp_path / "two.png"], device=CPU, all_faces=True)
     assert len(every) == 2
     assert all(not answer.problem and answer.box is not None for answer in every)
     left, right = sorted(answer.box[0] for answer in every if answer.box is not None)
     assert right - left > 50
     with pytest.raises(JobError, match="none of 3 photos could be predicted"):
-        predict.show(answers, as_json=False)
+        prediction.show(answers, as_json=False)
 
 
 def test_several_runs_side_by_side(run: Path, wild: Path, celeba: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photos = sorted((celeba / "img_align_celeba").iterdir())[:2]
-    answers = predict.predict([run, wild / "run"], photos, device=CPU)
+    answers = prediction.predict([run, wild / "run"], photos, device=CPU)
     assert [answer.photo for answer in answers] == [photos[0], photos[0], photos[1], photos[1]]
-    predict.show(answers, as_json=True)
+    prediction.show(answers, as_json=True)
     told = json.loads(capsys.readouterr().out)
     assert told[0]["said"].keys() == {"Bald", "Mustache", "Gray_Hair", "Pale_Skin"}
     assert told[1]["problem"] or "age" in told[1]["said"]
-    png = predict.picture(answers)
+    png = prediction.picture(answers)
     shown = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
     assert shown is not None
     assert shown.shape[0] > 400
@@ -115,21 +114,21 @@ def test_several_runs_side_by_side(run: Path, wild: Path, celeba: Path, capsys: 
 
 def test_all_faces_of_whole_photos_is_refused(run: Path, celeba: Path) -> None:
     with pytest.raises(UsageError, match="trained on whole photos"):
-        predict.predict([run], [celeba / "img_align_celeba" / "000001.jpg"], device=CPU, all_faces=True)
+        prediction.predict([run], [celeba / "img_align_celeba" / "000001.jpg"], device=CPU, all_faces=True)
 
 
 def test_folders_give_their_images_and_empty_ones_an_error(celeba: Path, tmp_path: Path) -> None:
-    assert len(predict.photos_of([str(celeba / "img_align_celeba")])) == 300
+    assert len(prediction.photos_of([str(celeba / "img_align_celeba")])) == 300
     with pytest.raises(UsageError, match="no image in this folder"):
-        predict.photos_of([str(tmp_path)])
+        prediction.photos_of([str(tmp_path)])
     with pytest.raises(UsageError, match=r"nobody\.jpg: no such photo"):
-        predict.photos_of([str(tmp_path / "nobody.jpg")])
+        prediction.photos_of([str(tmp_path / "nobody.jpg")])
 
 
 def test_runs_of_one_name_stay_apart_and_ages_below_one_are_no_shares(wild: Path, tmp_path: Path) -> None:
     shutil.copytree(wild / "run", tmp_path / "run")
     photo = wild / "utkface" / pq.read_table(wild / "build" / "manifest.parquet")["source"][0].as_py()
-    answers = predict.predict([wild / "run", tmp_path / "run"], [photo], device=CPU)
+    answers = prediction.predict([wild / "run", tmp_path / "run"], [photo], device=CPU)
     assert len({answer.run for answer in answers}) == 2
-    assert predict.Answer(photo, "run", said=(("age", 0.6),), is_number=True).lines == ["age 0.6"]
-    assert predict.Answer(photo, "run", said=(("Bald", 0.6),)).lines == ["Bald 60 %"]
+    assert prediction.Answer(photo, "run", said=(("age", 0.6),), is_number=True).lines == ["age 0.6"]
+    assert prediction.Answer(photo, "run", said=(("Bald", 0.6),)).lines == ["Bald 60 %"]

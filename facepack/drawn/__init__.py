@@ -1,0 +1,1 @@
+"""Drawn datasets, for the demo and the tests: nobody who builds real data runs this."""

@@ -1,0 +1,64 @@
+"""Preparing: a dataset indexed, labelled and planned, before any image is read."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from facepack.configuration import Configuration
+from facepack.description import Description, dataset_folder, load_dataset
+from facepack.errors import JobError
+from facepack.index import Index, index_dataset
+from facepack.label import assign_classes
+from facepack.plan import Plan, make_plan
+from facepack.source import Source, open_source
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A dataset indexed, labelled and planned: all that is known before an image is read."""
+
+    description: Description
+    source: Source
+    index: Index
+    plan: Plan
+    configuration: Configuration
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the plan and of what is told of it: with the images it decides the whole build."""
+        rows = pa.BufferOutputStream()
+        with pa.ipc.new_stream(rows, self.plan.table.schema) as stream:
+            stream.write_table(self.plan.table)
+        told = json.dumps([self.plan.class_names, self.index.unparsed, self.index.left_out], sort_keys=True)
+        return hashlib.sha256(rows.getvalue().to_pybytes() + told.encode("utf-8", "replace")).hexdigest()
+
+
+def prepare(configuration: Configuration, *, src: str) -> Prepared:
+    """Index, label and plan; raises `UsageError` or `JobError` before anything is written."""
+    description = load_dataset(configuration.dataset)
+    with fetch_offered(description, src):
+        source = open_source(src, archives=description.archives)
+        indexed = index_dataset(description, source, images=configuration.images)
+    labelled = assign_classes(description, indexed.table, configuration=configuration)
+    planned = make_plan(description, labelled, source=source, configuration=configuration)
+    return Prepared(description, source, indexed, planned, configuration)
+
+
+@contextmanager
+def fetch_offered(description: Description, src: str) -> Iterator[None]:
+    """Add to an error on what is not there how to get it, where it should be in its own place."""
+    try:
+        yield
+    except JobError as error:
+        if description.files and src == default_source(description.name):
+            raise JobError(f"{error}; facepack fetch {description.name} gets what is missing") from error
+        raise
+
+
+def default_source(name: str) -> str:
+    """Where the files of a dataset are looked for: $FACEPACK_DATA/<dataset>, else data/<dataset>."""
+    return str(dataset_folder(name))

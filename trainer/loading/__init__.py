@@ -1,0 +1,1 @@
+"""Loading: from the shards of a build to batches on the device."""

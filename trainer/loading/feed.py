@@ -1,0 +1,204 @@
+"""Feed: which samples come in which order, for which rank, as a pure function of seed and epoch."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from facepack.errors import UsageError
+from trainer.loading import draws
+
+MAX_WINDOW_ROWS = 4_000_000
+"""Samples that are shuffled together at most, whatever the window: what bounds the memory of a feed."""
+
+Positions = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class FeedSettings:
+    """How samples follow each other."""
+
+    shuffle: bool | None = None
+    """None: shuffled in train, in stored order elsewhere."""
+    window_shards: int | None = None
+    """Shards whose samples are shuffled together. None: all of them where the build is local, else 16."""
+    balanced: bool = False
+    """Every class equally often: samples of rare classes come several times in an epoch, some of common ones not."""
+    copies: int = 1
+    """Times that every sample comes in an epoch: once plain, then changed at random but alike in all epochs."""
+    pad_last: bool = False
+    """Fill up the last batch with repeated samples that the mask marks, so that every batch has one size."""
+
+
+@dataclass(frozen=True)
+class RankBatch:
+    """A rank's part of a global batch: positions, whether each counts (repeats that fill up do not), and the end."""
+
+    positions: Positions
+    mask: npt.NDArray[np.bool_]
+    shards: Positions
+    """The shard of each position."""
+    numbers: Positions
+    """What the random numbers of each go by: its place in the order of the epoch; negative where it stays plain."""
+    consumed: int
+    """Samples of the epoch that are consumed once this batch is, over all ranks."""
+
+
+class _Window(NamedTuple):
+    """Shards whose samples are mixed, where they end in the order of shards, and samples of them consumed before."""
+
+    shards: Positions
+    stop: int
+    consumed: int
+
+
+class Feed:
+    """The order of samples. `position` is the number of a sample among those chosen, in stored order.
+
+    An epoch visits the shards in random order, in windows of growing size (1, 2, 4, ... up to the window: so that the
+    first batch waits for one shard only), and in each window the samples in random order. Shards are shuffled by the
+    build already.
+    """
+
+    def __init__(
+        self,
+        shard_stops: Positions,
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        window_shards: int | None = None,
+        codes: npt.NDArray[np.int32] | None = None,
+    ) -> None:
+        """Take the end of each shard in positions, int64 (num_shards,); with `codes`, the class of each position, int32
+        (num_samples,), every class comes equally often.
+        """
+        self.num_samples = int(shard_stops[-1]) if len(shard_stops) else 0
+        if not self.num_samples:
+            raise UsageError("no sample to load")
+        if window_shards is not None and window_shards < 1:
+            raise UsageError(f"window_shards {window_shards}: expected at least 1")
+        self._stops = shard_stops
+        self._starts = np.concatenate([[0], shard_stops[:-1]]).astype(np.int64)
+        self._seed, self._shuffle, self._window, self._codes = seed, shuffle, window_shards, codes
+
+    def shard_order(self, epoch: int, *, consumed: int = 0) -> Positions:
+        """Shards in the order in which an epoch needs them; of its rest, where samples were seen already."""
+        shards = [window.shards for window in self._windows(epoch, consumed)]
+        if consumed and shards:  # of the window that was begun, those that still have samples
+            _, rest = next(self._samples(epoch, consumed))
+            shards[0] = shards[0][np.isin(shards[0], rest)]
+        return np.concatenate([np.empty(0, np.int64), *shards])
+
+    @property
+    def most_together(self) -> int:
+        """The most shards whose samples are mixed."""
+        return min(self._window or len(self._stops), len(self._stops)) if self._shuffle else 1
+
+    def batches(
+        self, epoch: int, *, batch_size: int, consumed: int = 0, rank: int = 0, world_size: int = 1, pad: bool = False
+    ) -> Iterator[RankBatch]:
+        """A rank's parts of the global batches of an epoch, from where `consumed` samples were seen already.
+
+        `batch_size` counts over all ranks, so that the sequence of global batches does not depend on their number.
+        Every rank gets as many parts; one that would be empty, or with `pad` short, is filled up with repeats.
+        """
+        rest, shards_of_rest = np.empty(0, np.int64), np.empty(0, np.int64)
+        for positions, shards in self._samples(epoch, consumed):
+            rest, shards_of_rest = np.concatenate([rest, positions]), np.concatenate([shards_of_rest, shards])
+            num_whole = len(rest) // batch_size
+            for number in range(num_whole):
+                chosen = slice(number * batch_size, (number + 1) * batch_size)
+                consumed += batch_size
+                yield _part(rest[chosen], shards_of_rest[chosen], rank, world_size, batch_size, pad, consumed)
+            rest, shards_of_rest = rest[num_whole * batch_size :], shards_of_rest[num_whole * batch_size :]
+        if len(rest):
+            consumed += len(rest)
+            yield _part(rest, shards_of_rest, rank, world_size, batch_size, pad, consumed)
+
+    def _samples(self, epoch: int, consumed: int) -> Iterator[tuple[Positions, Positions]]:
+        """Positions and their shards, window by window."""
+        repeats = None if self._codes is None else self._repeats(epoch)
+        for window in self._windows(epoch, consumed):
+            positions, of_shards = self._positions(window.shards)
+            if repeats is not None:
+                counts = repeats[positions]
+                positions, of_shards = np.repeat(positions, counts), np.repeat(of_shards, counts)
+            if self._shuffle:
+                # A sample that comes twice has a hash of its own each time.
+                numbers = np.arange(len(positions), dtype=np.int64)
+                new = draws.permutation(numbers, draws.key(self._seed, epoch, "window", window.stop))
+                positions, of_shards = positions[new], of_shards[new]
+            yield positions[window.consumed :], of_shards[window.consumed :]
+
+    def _windows(self, epoch: int, consumed: int) -> Iterator[_Window]:
+        """The windows of an epoch; those consumed before are left out without being drawn."""
+        order = np.arange(len(self._stops), dtype=np.int64)
+        if self._shuffle:
+            order = draws.permutation(order, draws.key(self._seed, epoch, "shards"))
+        lengths = self._stops - self._starts
+        if self._codes is not None:
+            before = np.concatenate([[0], np.cumsum(self._repeats(epoch))])
+            lengths = before[self._stops] - before[self._starts]
+        stop = 0
+        while stop < len(order):
+            shards = order[stop : stop + self._window_size(order, stop)]
+            stop += len(shards)
+            number = int(lengths[shards].sum())
+            if consumed >= number:
+                consumed -= number
+                continue
+            yield _Window(shards, stop, consumed)
+            consumed = 0
+
+    def _window_size(self, order: Positions, at: int) -> int:
+        """Shards in the window that begins here: as many as went before, within the limits."""
+        largest = max(1, at) if self._window is not None else len(order)
+        largest = min(largest, self._window or len(order)) if self._shuffle else 1
+        counts = np.cumsum((self._stops - self._starts)[order[at : at + largest]])
+        return max(1, int(np.searchsorted(counts, MAX_WINDOW_ROWS, side="right")))
+
+    def _positions(self, shards: Positions) -> tuple[Positions, Positions]:
+        counts = (self._stops - self._starts)[shards]
+        of_shards = np.repeat(shards, counts)
+        first = np.repeat(self._starts[shards] - (np.cumsum(counts) - counts), counts)
+        return first + np.arange(len(of_shards), dtype=np.int64), of_shards
+
+    def _repeats(self, epoch: int) -> npt.NDArray[np.int64]:
+        """How often each position comes in an epoch in which all classes come equally often (to one sample)."""
+        assert self._codes is not None
+        counts = np.zeros(self.num_samples, np.int64)
+        classes = np.unique(self._codes)
+        share, extra = divmod(self.num_samples, len(classes))
+        for number, code in enumerate(
+            draws.permutation(classes.astype(np.int64), draws.key(self._seed, epoch, "more"))
+        ):
+            members = np.flatnonzero(self._codes == code)
+            whole, rest = divmod(share + (number < extra), len(members))
+            counts[members] = whole
+            counts[draws.permutation(members, draws.key(self._seed, epoch, "repeats"))[:rest]] += 1
+        return counts
+
+
+def as_copies(part: RankBatch, copies: int) -> RankBatch:
+    """The part of a feed in whose positions every sample stands so many times, one after the other."""
+    positions, copy = np.divmod(part.positions, copies)
+    return replace(part, positions=positions, numbers=np.where(copy == 0, -1, part.positions))
+
+
+def num_batches(num_samples: int, *, batch_size: int, consumed: int = 0) -> int:
+    """Batches of the rest of an epoch, the same for every rank."""
+    return -(-(num_samples - consumed) // batch_size)
+
+
+def _part(
+    positions: Positions, shards: Positions, rank: int, world_size: int, batch_size: int, pad: bool, consumed: int
+) -> RankBatch:
+    """The part of a rank: a run of the global batch; filled up with its first samples where that must be."""
+    start, stop = len(positions) * rank // world_size, len(positions) * (rank + 1) // world_size
+    wanted = -(-batch_size // world_size) if pad else 1
+    chosen = np.arange(start, stop)
+    filled = np.concatenate([chosen, np.arange(max(0, wanted - len(chosen))) % len(positions)])
+    mask = np.arange(len(filled)) < len(chosen)
+    return RankBatch(positions[filled], mask, shards[filled], consumed - len(positions) + filled, consumed)
