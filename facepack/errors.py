@@ -9,7 +9,7 @@ class UsageError(ValueError):
 
 
 class FieldError(UsageError):
-    """One field (of a configuration, a recipe, a loader) has a value that cannot be: names field, value and what to do."""
+    """A field of a configuration, recipe or loader has a value it cannot have; names field, value and what to do."""
 
     def __init__(self, field: str, value: object, advice: str) -> None:
         shown = f" {value}" if f"{value}" else ""
