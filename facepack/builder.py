@@ -3,24 +3,21 @@
 import hashlib
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import typer
 
 from facepack import align, manifest, resume, terminal
 from facepack.align import Aligner
-from facepack.configuration import DEFAULT_QUALITY, Configuration
-from facepack.description import load_dataset
+from facepack.configuration import Configuration
 from facepack.errors import JobError, UsageError
 from facepack.image import Moments
 from facepack.lock import held
 from facepack.manifest import Build, Status
-from facepack.prepare import Prepared, default_source, fetch_offered, prepare
+from facepack.prepare import Prepared, fetch_offered, prepare
 from facepack.shard import ShardResult, ShardTask
 from facepack.storage import Store
-from facepack.summary import show_counts, show_plan
 from facepack.workers import packed
 
 _LONGEST_NAME = 80
@@ -58,7 +55,15 @@ class Outcome:
     num_kept_shards: int = 0
 
 
-def build(configuration: Configuration, *, place: Place) -> Outcome:
+def planned(configuration: Configuration, *, place: Place) -> Prepared:
+    """Index, label and plan a build without making it; logs what is not as a user may think."""
+    configuration, _ = _with_aligner(configuration, place)
+    prepared = prepare(configuration, src=place.src)
+    _warn(prepared)
+    return prepared
+
+
+def build(configuration: Configuration, *, place: Place, progress: Any = None) -> Outcome:
     """Make a build, or finish one that was interrupted.
 
     Shards that are finished stay. Raises `JobError` where the place holds another build, another build is at work, a
@@ -86,7 +91,8 @@ def build(configuration: Configuration, *, place: Place) -> Outcome:
         store.delete(manifest.BUILD_FILE)
         num_kept, num_images = len(results), sum(len(task.table) for task in todo)
         try:
-            with terminal.ImageProgress(num_images) as progress:
+            with progress or terminal.ImageProgress() as progress:
+                progress.expect(num_images)
                 workers, address = place.workers, place.ray_address
                 for result in packed(todo, aligner=aligner, workers=workers, ray_address=address, progress=progress):
                     results[result.record.name.removesuffix(".tar")] = result
@@ -231,121 +237,9 @@ def _whole_table(prepared: Prepared, store: Store, results: list[ShardResult]) -
     return pa.concat_tables([part.replace_schema_metadata() for part in parts] + [unpacked])
 
 
-# The command
-
-
 def default_out(configuration: Configuration) -> str:
     """Where a build goes: builds/<dataset>[-<classes>]."""
     chosen = (configuration.classes or configuration.age_bins).replace(",", "-").replace(":", "-").replace("/", "-")
     if len(chosen) > _LONGEST_NAME:  # many names: the first of them, and a digest of all
         chosen = f"{chosen[:_LONGEST_NAME]}-{hashlib.sha256(chosen.encode()).hexdigest()[:8]}"
     return f"builds/{configuration.dataset}" + (f"-{chosen}" if chosen else "")
-
-
-def summary(outcome: Outcome) -> None:
-    """Print what a build holds, its bytes, and how fast it was made."""
-    show_counts(outcome.build.counts, outcome.build.class_names)
-    num_bytes = sum(shard.num_bytes for shard in outcome.build.shards)
-    shards = f"{len(outcome.build.shards):,} shards, {num_bytes / 1e6:,.1f} MB in {outcome.location}"
-    terminal.out.print(shards, soft_wrap=True)
-    if number := outcome.build.num_padded:
-        terminal.out.print(f"{number:,} crops reach over the border of their photo and were padded", soft_wrap=True)
-    if not outcome.other_s:
-        terminal.out.print("complete already, nothing to do")
-        return
-    kept = f"; shards finished before: {outcome.num_kept_shards:,}" if outcome.num_kept_shards else ""
-    rate = outcome.num_images / max(outcome.packing_s, 1e-9)
-    packing = f"{outcome.num_images:,} images in {outcome.packing_s:,.1f} s, {rate:,.0f} images/s"
-    terminal.out.print(f"{packing}, and {outcome.other_s:,.1f} s for all else{kept}", soft_wrap=True)
-
-
-def command(
-    dataset_: Annotated[str, typer.Argument(metavar="DATASET", help="A name that `facepack datasets` lists.")],
-    src: Annotated[
-        str, typer.Option(help="Folder, .zip, .tar or URL of the dataset. [$FACEPACK_DATA/DATASET or data/DATASET]")
-    ] = "",
-    out: Annotated[str, typer.Option(help="Folder or URL to build into. [builds/DATASET-CLASSES]")] = "",
-    images: Annotated[str, typer.Option(help="Image set, where a dataset has several (celeba: aligned, wild).")] = "",
-    classes: Annotated[
-        str, typer.Option(help="rarestN, commonestN, randomN, all or A,B,...; COLUMN:... for another column.")
-    ] = "",
-    multiple: Annotated[
-        str, typer.Option(help="An image of several chosen classes: first in order, or drop.")
-    ] = "first",
-    age_bins: Annotated[str, typer.Option(help="Classes by age in years, such as 1-4,5-27,28-.")] = "",
-    limit_per_class: Annotated[int | None, typer.Option(help="At most so many rows per class.")] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many rows.")] = None,
-    split: Annotated[
-        str, typer.Option(help="official, identity or TRAIN/VALID/TEST, also identity:... and index:TRAIN/VALID/TEST.")
-    ] = "",
-    seed: Annotated[int, typer.Option(help="Decides split, order and random classes.")] = 0,
-    size: Annotated[
-        str, typer.Option(help="N, WxH in pixels, or keep. [keep; 120 with --align crop, 112 with chip]")
-    ] = "",
-    align_: Annotated[
-        str,
-        typer.Option(
-            "--align",
-            help="none; crop: the published square around the one face; chip: turned and scaled, the eyes in place.",
-        ),
-    ] = "none",
-    margin: Annotated[
-        str, typer.Option(help="Around the face: pixels of the photo, or N%. [15 with --align crop, 25% with chip]")
-    ] = "",
-    on_several: Annotated[
-        str, typer.Option(help="A photo of several faces: reject it, or take the largest.")
-    ] = "reject",
-    landmarks: Annotated[
-        str, typer.Option(help="dlib's five-point landmark model, for chips. [looked for among the data]")
-    ] = "",
-    encoding: Annotated[str, typer.Option(help="jpeg, or raw (uint8 RGB in .npy).")] = "jpeg",
-    quality: Annotated[int, typer.Option(help="JPEG quality, 1 to 100, of what is encoded anew.")] = DEFAULT_QUALITY,
-    samples_per_shard: Annotated[int, typer.Option(help="At most so many samples in one tar.")] = 1000,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes; 0 is this one, without Ray. [as many as cores, if it pays]")
-    ] = None,
-    ray_address: Annotated[str, typer.Option(help="A Ray cluster to run on.")] = "",
-    force: Annotated[bool, typer.Option("--force", help="Try rejected images again.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only index, label and plan; write nothing.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-) -> None:
-    """Pack a dataset into shards with a manifest.
-
-    Example: facepack build celeba --classes rarest4 --size 64
-    """
-    with terminal.errors_as_lines(debug=debug):
-        configuration = Configuration(
-            dataset=load_dataset(dataset_).name,
-            images=images,
-            classes=classes,
-            multiple=_one_of("multiple", multiple, ("first", "drop")),
-            age_bins=age_bins,
-            limit_per_class=limit_per_class,
-            limit=limit,
-            split=split,
-            seed=seed,
-            size=size,
-            align=_one_of("align", align_, ("none", "crop", "chip")),
-            margin=margin,
-            on_several=_one_of("on-several", on_several, ("reject", "largest")),
-            encoding=_one_of("encoding", encoding, ("jpeg", "raw")),
-            quality=quality,
-            samples_per_shard=samples_per_shard,
-        )
-        src = src or default_source(configuration.dataset)
-        place = Place(src, out or default_out(configuration), workers, ray_address, force, landmarks)
-        if dry_run:
-            configuration, _ = _with_aligner(configuration, place)
-            prepared = prepare(configuration, src=src)
-            _warn(prepared)
-            show_plan(prepared.plan)
-            if not prepared.plan.shards:
-                terminal.warn(f"none of the images is in {src}: there is nothing to build from yet")
-            return
-        summary(build(configuration, place=place))
-
-
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> Any:
-    if value not in choices:
-        raise UsageError(f"--{name} {value}: expected {', '.join(choices[:-1])} or {choices[-1]}")
-    return value

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from facepack.description import load_dataset
 from facepack.errors import JobError, UsageError
 from facepack.hashing import json_digest
 
@@ -57,6 +58,11 @@ class Configuration:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"--{name.replace('_', '-')} {value}: expected at least 1")
+
+    @classmethod
+    def of(cls, dataset: str, **options: Any) -> "Configuration":
+        """A configuration from options as the command line takes them; an unknown dataset is a `UsageError`."""
+        return cls(load_dataset(dataset).name, **options)
 
     @cached_property
     def size_wh(self) -> tuple[int, int] | None:

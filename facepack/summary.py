@@ -6,6 +6,7 @@ import pyarrow.compute as pc
 from rich.table import Table
 
 from facepack import manifest, terminal
+from facepack.builder import Outcome
 from facepack.description import SPLITS
 from facepack.manifest import Counts, Status
 from facepack.plan import Plan
@@ -57,3 +58,20 @@ def show_plan(plan: Plan) -> None:
     terminal.out.print(shown)
     _say_more(plan.class_names)
     terminal.out.print(f"{len(table):,} rows in {len(plan.shards):,} shards, split: {plan.split}")
+
+
+def show_outcome(outcome: Outcome) -> None:
+    """Print what a build holds, its bytes, and how fast it was made."""
+    show_counts(outcome.build.counts, outcome.build.class_names)
+    num_bytes = sum(shard.num_bytes for shard in outcome.build.shards)
+    shards = f"{len(outcome.build.shards):,} shards, {num_bytes / 1e6:,.1f} MB in {outcome.location}"
+    terminal.out.print(shards, soft_wrap=True)
+    if number := outcome.build.num_padded:
+        terminal.out.print(f"{number:,} crops reach over the border of their photo and were padded", soft_wrap=True)
+    if not outcome.other_s:
+        terminal.out.print("complete already, nothing to do")
+        return
+    before = f"; shards finished before: {outcome.num_kept_shards:,}" if outcome.num_kept_shards else ""
+    rate = outcome.num_images / max(outcome.packing_s, 1e-9)
+    packing = f"{outcome.num_images:,} images in {outcome.packing_s:,.1f} s, {rate:,.0f} images/s"
+    terminal.out.print(f"{packing}, and {outcome.other_s:,.1f} s for all else{before}", soft_wrap=True)

@@ -12,7 +12,7 @@ from facepack import terminal
 from facepack.errors import JobError, UsageError
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
-Device = Annotated[str, typer.Option(help="cpu or cuda. [the GPU, if there is one]")]
+Device = Annotated[str, typer.Option(show_default="cuda where there is a GPU, else cpu", help="cpu or cuda.")]
 Open = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
 
 _COMPARE_FILE = Path("compare.html")
@@ -40,14 +40,32 @@ def _device(name: str) -> Any:
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="[RECIPE]", help="What to train; facepack recipes lists them.")] = "",
-    data: Annotated[str, typer.Option(help="The build to train on (folder or URL).")] = "",
-    out: Annotated[str, typer.Option(help="Folder of the run. [runs/RECIPE]")] = "",
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE", show_default="that of --resume", help="What to train; facepack recipes lists them."
+        ),
+    ] = "",
+    data: Annotated[
+        str, typer.Option(show_default="that of --resume", help="The build to train on (folder or URL).")
+    ] = "",
+    out: Annotated[str, typer.Option(show_default="runs/RECIPE", help="Folder of the run.")] = "",
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the recipe; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            show_default="the recipe as it is",
+            help="Change a field of the recipe; repeatable.",
+        ),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Go on with this run, instead of RECIPE, --data, --out, --set.")
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            show_default="a run of its own",
+            help="Go on with this run, instead of RECIPE, --data, --out, --set.",
+        ),
     ] = None,
     device: Device = "",
     save_every: Annotated[float, typer.Option(help="Seconds between checkpoints within an epoch.")] = 60.0,
@@ -103,10 +121,15 @@ def experiment(
         list[str], typer.Argument(metavar="RECIPE...", help="Recipes, or families of them, such as age_groups.")
     ],
     data: Annotated[list[str], typer.Option(help="A build to train on; repeatable.")],
-    out: Annotated[Path | None, typer.Option(help="Folder of the runs. [runs/RECIPE-experiment]")] = None,
+    out: Annotated[Path | None, typer.Option(show_default="runs/RECIPE-experiment", help="Folder of the runs.")] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field; given several times, each value in turn."),
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            show_default="the recipes as they are",
+            help="Change a field; given several times, each value in turn.",
+        ),
     ] = None,
     device: Device = "",
     show: Open = False,
@@ -135,8 +158,10 @@ def experiment(
 
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
-    data: Annotated[str, typer.Option(help="Another build of the same classes. [the run's own]")] = "",
-    split: Annotated[list[str] | None, typer.Option(help="train, valid or test; repeatable. [valid and test]")] = None,
+    data: Annotated[str, typer.Option(show_default="the run's own", help="Another build of the same classes.")] = "",
+    split: Annotated[
+        list[str] | None, typer.Option(show_default="valid and test", help="train, valid or test; repeatable.")
+    ] = None,
     device: Device = "",
     debug: Debug = False,
 ) -> None:
@@ -162,7 +187,9 @@ def predict(
     all_faces: Annotated[bool, typer.Option("--all-faces", help="Every face of a photo, not the only one.")] = False,
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("predictions.png"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    landmarks: Annotated[str, typer.Option(help="Landmark model, for runs on chips.")] = "",
+    landmarks: Annotated[
+        str, typer.Option(show_default="looked for among the models", help="Landmark model, for runs on chips.")
+    ] = "",
     device: Device = "",
     debug: Debug = False,
 ) -> None:
@@ -188,7 +215,9 @@ def predict(
 
 
 def recipes(
-    name: Annotated[str, typer.Argument(metavar="[RECIPE]", help="One of them, with all its fields.")] = "",
+    name: Annotated[
+        str, typer.Argument(metavar="RECIPE", show_default="all", help="One of them, with all its fields.")
+    ] = "",
     debug: Debug = False,
 ) -> None:
     """List the recipes, or show one with all its fields.
@@ -214,7 +243,8 @@ def recipes(
 def report(
     given: Annotated[list[Path], typer.Argument(metavar="RUN [RUN...]", help="Folders of runs.")],
     out: Annotated[
-        Path | None, typer.Option(help="The page. [report.html in the run; compare.html for several]")
+        Path | None,
+        typer.Option(show_default="report.html in the run; compare.html for several", help="The page."),
     ] = None,
     show: Open = False,
     debug: Debug = False,
