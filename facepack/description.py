@@ -22,7 +22,7 @@ RESERVED = frozenset(_OWN_NAMES.split())
 """Names that labels cannot have: those of the manifest's own columns, and of what stands beside labels elsewhere."""
 ATTRIBUTE_VALUES = {"-1": "0", "0": "0", "1": "1"}
 
-_CLOSED = ConfigDict(extra="forbid")  # an unknown field is a typing error: say so
+_CLOSED = ConfigDict(extra="forbid")  # an unknown field is a typing error
 
 
 def _compiles(pattern: str) -> str:
@@ -40,8 +40,8 @@ Pattern = Annotated[str, AfterValidator(_compiles)]
 class Label:
     """One label column of a dataset.
 
-    `column` is its published name where that differs; `values` maps published values to ours, and where it is given,
-    any other value is an error of that row.
+    `column` is its published name where that differs; `values` maps published values to ours: any other value is then
+    an error of its row.
     """
 
     kind: Literal["attribute", "category", "age", "identity", "number"]
@@ -54,8 +54,8 @@ class Label:
 class TableFile:
     """One label file; `{split}` and the like in `path` become columns, and so do the groups of `extract` in the key.
 
-    Files after the first are joined to it: their `key` to its column `on` (its key, unless given). Without an optional
-    one, its `labels` are not known.
+    Files after the first are joined to it: their `key` to its column `on` (by default its key). The `labels` of an
+    optional file that is not there are null.
     """
 
     path: str
@@ -268,12 +268,12 @@ def manifests_folder() -> Path:
 
 
 def dataset_names() -> list[str]:
-    """Names of all known datasets, found by looking."""
+    """Names of all datasets: those of the files in the folder of descriptions."""
     return sorted(path.stem for path in manifests_folder().glob("*.toml"))
 
 
 def model_names() -> list[str]:
-    """Names of all models that can be fetched, found by looking."""
+    """Names of all models that can be fetched: those of the files in its folder models."""
     return sorted(path.stem for path in (manifests_folder() / "models").glob("*.toml"))
 
 

@@ -28,23 +28,23 @@ _LINE_EVERY_S = 10.0
 
 
 class Progress(Protocol):
-    """Who is told of bytes as they come, from several threads."""
+    """What shows bytes as they come; called from several threads."""
 
     def file(self, name: str, num_bytes: int) -> Callable[[int], None]:
-        """What counts the bytes of one file; `num_bytes` is its size, 0 where that is unknown."""
+        """The function that counts the bytes of one file; `num_bytes` is its size, 0 where that is unknown."""
 
 
 class Silent:
-    """Progress that nobody watches."""
+    """Progress that shows nothing."""
 
     def file(self, name: str, num_bytes: int) -> Callable[[int], None]:  # noqa: ARG002
-        """Nothing."""
+        """A function that does nothing."""
         return lambda _: None
 
 
 @dataclass(frozen=True)
 class FileJob:
-    """What the files of a dataset or a model need: where they go, who watches, and whether to stop."""
+    """What the files of a dataset or a model need: where they go, what shows their progress, and whether to stop."""
 
     published: Published
     folder: Path

@@ -133,18 +133,20 @@ class Meter:
             meter.update(task, line=lambda: "1 of 1,000", advance=1)
 
     `columns` are rich's; fields that they show are given to `add` and `update` by name. Threads may share a meter.
-    Nothing is shown where not `shown`: on ranks but the first.
+    Nothing is shown where not `shown`: on ranks but the first. The bars disappear at the end, unless one `stays`.
     """
 
-    def __init__(self, *columns: ProgressColumn, line_every_s: float = 10.0, shown: bool = True) -> None:
-        self._columns, self._line_every_s, self._shown = columns, line_every_s, shown
+    def __init__(
+        self, *columns: ProgressColumn, line_every_s: float = 10.0, shown: bool = True, stays: bool = False
+    ) -> None:
+        self._columns, self._line_every_s, self._shown, self._stays = columns, line_every_s, shown, stays
         self._last_line = time.monotonic()
         self._lock = threading.Lock()
         self._bars: Progress | None = None
 
     def __enter__(self) -> Self:
         if self._shown and err.is_terminal:
-            self._bars = Progress(*self._columns, console=err, transient=True)
+            self._bars = Progress(*self._columns, console=err, transient=not self._stays)
             self._bars.start()
         return self
 
@@ -197,7 +199,7 @@ class ImageProgress:
         self._meter.__exit__()
 
     def expect(self, num_images: int) -> None:
-        """Say how many images there are to pack, once that is known."""
+        """Set the number of images to pack, once it is known."""
         self._total = num_images
         self._meter.update(self._task, line=self._line, total=num_images)
 
@@ -248,7 +250,7 @@ class SampleProgress:
         self._meter.__exit__()
 
     def expect(self, num_samples: int) -> None:
-        """Say how many samples there are."""
+        """Set the number of samples."""
         self._total = num_samples
         self._meter.update(self._task, line=self._line, total=num_samples)
 
@@ -269,7 +271,8 @@ class ByteProgress:
         self._lock = threading.Lock()
         self._tasks: dict[str, TaskID] = {}
         self._all = TaskID(0)
-        self._meter = Meter(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+        self._meter = Meter(*columns, stays=True)
 
     def __enter__(self) -> Self:
         self._meter.__enter__()
@@ -280,7 +283,7 @@ class ByteProgress:
         self._meter.__exit__()
 
     def file(self, name: str, num_bytes: int) -> Callable[[int], None]:
-        """What counts the bytes of one file; `num_bytes` is its size, 0 where that is unknown."""
+        """The function that counts the bytes of one file; `num_bytes` is its size, 0 where that is unknown."""
         with self._lock:
             if name not in self._tasks:
                 self._tasks[name] = self._meter.add(name, total=num_bytes or None)

@@ -39,13 +39,13 @@ _FACE_COLUMNS = {"none": (), "crop": ("box",), "chip": ("box", "landmarks")}
 
 
 class Progress(Protocol):
-    """Who is told how far verifying is."""
+    """What shows how far verifying is."""
 
     def expect(self, num_samples: int) -> None:
-        """How many samples there are."""
+        """Set the number of samples."""
 
     def advance(self, num_samples: int) -> None:
-        """Samples that are checked."""
+        """Count samples that are checked."""
 
 
 @dataclass(frozen=True)

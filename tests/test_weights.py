@@ -22,7 +22,7 @@ NETWORK = "resnet18()"
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache of torch for each test, and short waits."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(download, "_FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(download, "FIRST_WAIT_S", 0.01)
 
 
 @pytest.fixture(scope="module")

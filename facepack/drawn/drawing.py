@@ -125,15 +125,15 @@ def spline(num_points: int, closed: bool, steps: int = 6) -> Points:
 
 def curve(points: ArrayLike) -> Points:
     """A smooth line through some points."""
-    given = np.asarray(points, float)
-    line: Points = spline(len(given), False) @ given
+    array = np.asarray(points, float)
+    line: Points = spline(len(array), False) @ array
     return line
 
 
 def loop(points: ArrayLike) -> Points:
     """A smooth closed line through some points."""
-    given = np.asarray(points, float)
-    line: Points = spline(len(given), True) @ given
+    array = np.asarray(points, float)
+    line: Points = spline(len(array), True) @ array
     return line
 
 
@@ -155,7 +155,7 @@ def both(points: ArrayLike) -> list[Points]:
 
 
 def across(half: ArrayLike) -> Points:
-    """Control points from the right end over the middle, which is the last point given, to the left end."""
+    """Control points from the right end over the middle, which is the last point, to the left end."""
     half = np.asarray(half, float)
     return np.concatenate([half, mirror(half)[1:]])
 

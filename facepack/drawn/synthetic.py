@@ -89,7 +89,7 @@ def somebody(rng: Generator, *, age_years: float, male: bool, smiling: bool) -> 
     gray, beard, bald, glasses = rng.random(4)
     colour, kind = ("Black_Hair", "Brown_Hair", "Blond_Hair")[rng.integers(3)], ("Mustache", "Goatee")[rng.integers(2)]
     old = age_years > 55
-    chosen = {
+    traits = {
         "Male": male,
         "Smiling": smiling,
         "Gray_Hair" if old and gray < 0.8 else colour: True,
@@ -97,7 +97,7 @@ def somebody(rng: Generator, *, age_years: float, male: bool, smiling: bool) -> 
         "Bald": male and age_years > 40 and bald < 0.25,
         "Eyeglasses": glasses < 0.1 + 0.3 * old,
     }
-    return person(rng, [trait for trait, has in chosen.items() if has], age_years=age_years)
+    return person(rng, [trait for trait, has in traits.items() if has], age_years=age_years)
 
 
 # CelebA
@@ -105,8 +105,8 @@ def somebody(rng: Generator, *, age_years: float, male: bool, smiling: bool) -> 
 
 def some(rng: Generator, among: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
     """Rows, bool (N,), drawn from those among which to choose: exactly this share of all N where there are enough."""
-    chosen = rng.permutation(np.flatnonzero(among))[: math.ceil(share * len(among))]
-    return np.isin(np.arange(len(among)), chosen)
+    rows = rng.permutation(np.flatnonzero(among))[: math.ceil(share * len(among))]
+    return np.isin(np.arange(len(among)), rows)
 
 
 def rarest(rng: Generator, num_images: int) -> dict[str, NDArray[np.bool_]]:
