@@ -77,7 +77,7 @@ def extract(archive: Path, folder: Path, *, limits: Limits, last: str = "", adva
     number = 0
     try:
         for number, entry in enumerate(_within(_entries(archive, limits), archive, limits), start=1):
-            _write(entry, work, archive, limits)
+            _write(entry, work, archive=archive, limits=limits)
             advance(number)
         if not number:
             raise JobError(f"{archive}: holds no file")
@@ -192,7 +192,7 @@ def _within(entries: Iterator[_Entry], archive: Path, limits: Limits) -> Iterato
         yield entry
 
 
-def _write(entry: _Entry, work: Path, archive: Path, limits: Limits) -> None:
+def _write(entry: _Entry, work: Path, *, archive: Path, limits: Limits) -> None:
     path = work / entry.name
     path.parent.mkdir(parents=True, exist_ok=True)
     content = entry.open()

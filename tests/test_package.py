@@ -23,6 +23,7 @@ def test_wheel_installs_without_the_tools_of_development_and_lists_datasets(tmp_
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert {f"facepack/manifests/{name}.toml" for name in dataset_names()} <= set(names)
+    assert {"facepack/py.typed", "trainer/py.typed"} <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
     venv.create(tmp_path / "fresh", with_pip=True)
     python = tmp_path / "fresh" / "bin" / "python"
