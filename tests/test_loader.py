@@ -336,6 +336,7 @@ def test_ages_and_categories_as_targets(tmp_path: Path) -> None:
         ({"rows": [10**9]}, "no packed sample of split train is among the rows"),
         ({"rows": [0.5]}, "rows: expected row numbers of the manifest"),
         ({"batch_size": 0}, "batch_size 0: expected at least 1"),
+        ({"batch_size": 2.5}, "batch_size 2.5: expected at least 1"),
         ({"rank": 2, "world_size": 2}, "rank 2: expected 0 <= rank < world_size, which is 2"),
         ({"world_size": 0}, "world_size 0: expected at least 1"),
         ({"cache": "disk"}, "cache disk: expected none, ram, device, auto"),
@@ -366,7 +367,7 @@ def test_engine_settings_that_make_no_sense_are_refused() -> None:
         EngineSettings(prefetch=0)
 
 
-def test_build_and_loader_refuse_the_same_bins(celeba: Path, build: Path, tmp_path: Path) -> None:
+def test_build_and_loader_refuse_the_same_bins(build: Path, tmp_path: Path) -> None:
     synthetic.draw("utkface", tmp_path / "source", num_images=30)
     for bins in ("1-10,5-20", "5-1", "1-4,,5-", "young"):
         with pytest.raises(UsageError, match="expected ascending bins that do not overlap"):

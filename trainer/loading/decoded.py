@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -54,10 +54,12 @@ def free_memory(groups: Sequence[ControlGroup] | None = None) -> int:
 class DecodedCache:
     """Decoded images, uint8 (num_images, height, width, 3), RGB, in host or GPU memory; or none at all."""
 
-    def __init__(self, kind: str, num_images: int, size_hw: tuple[int, int] | None, *, placement: Placement) -> None:
+    def __init__(
+        self, kind: CacheKind, num_images: int, size_hw: tuple[int, int] | None, *, placement: Placement
+    ) -> None:
         """Reserve the memory. `size_hw` is the one size of all images in pixels, None where they differ.
 
-        `kind` is one of `CacheKind`; raises `FieldError` for another, and where images that differ are to be kept.
+        Raises `FieldError` where images that differ are to be kept.
         """
         self.kind = _kind(kind, num_images=num_images, size_hw=size_hw, placement=placement)
         """none, ram or device."""
@@ -117,10 +119,8 @@ class DecodedCache:
         return images.numpy() if images.device.type == "cpu" else images
 
 
-def _kind(kind: str, *, num_images: int, size_hw: tuple[int, int] | None, placement: Placement) -> str:
+def _kind(kind: CacheKind, *, num_images: int, size_hw: tuple[int, int] | None, placement: Placement) -> str:
     """Where images are kept: where they have one size, and with "auto" fit."""
-    if kind not in get_args(CacheKind):
-        raise FieldError("cache", kind, f"expected {', '.join(get_args(CacheKind))}")
     if kind == "none" or (kind == "auto" and size_hw is None):
         return "none"
     if size_hw is None:

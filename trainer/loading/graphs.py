@@ -91,17 +91,17 @@ class AugmentationGraphs:
         statistics = _channel_statistics(steps, samples)
         fixed = Graph(steps[:first_random], 0, not samples.is_raw)
         random = Graph(steps[first_random:], first_random, False, *statistics)
-        kept = np.unique(fixed.sizes_after(np.unique(samples.sizes_hw, axis=0)), axis=0)
-        final = np.unique(random.sizes_after(kept), axis=0)
-        if len(final) > 1:
+        fixed_sizes = np.unique(fixed.sizes_after(np.unique(samples.sizes_hw, axis=0)), axis=0)
+        final_sizes = np.unique(random.sizes_after(fixed_sizes), axis=0)
+        if len(final_sizes) > 1:
             advice = "the images differ in size, and so would a batch: add Resize((height, width))"
             raise FieldError("augment", "", advice)
         return cls(
             fixed=fixed,
             random=random,
             whole=Graph(steps, 0, not samples.is_raw, *statistics),
-            kept_size_hw=_pair(kept[0]) if len(kept) == 1 else None,
-            size_hw=_pair(final[0]),
+            kept_size_hw=_pair(fixed_sizes[0]) if len(fixed_sizes) == 1 else None,
+            size_hw=_pair(final_sizes[0]),
         )
 
 

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -105,6 +105,7 @@ class Loader:
         manifest and `classes`, in the order that numbers them, choose samples. Raises `JobError` where there is no
         build, `UsageError` for what it does not hold, `FieldError` for an argument that cannot be.
         """
+        _check(batch_size, cache)
         settings = feed or FeedSettings()
         self._staging, self._engine = staging or StagingSettings(), engine or EngineSettings()
         self._placement = Placement.of(device, rank=rank, world_size=world_size)
@@ -116,7 +117,7 @@ class Loader:
             samples, settings=settings, seed=seed, batch_size=batch_size, placement=self._placement
         )
         self._graphs = AugmentationGraphs.of(augmenting.default(split) if augment is None else augment, samples)
-        self._cache = DecodedCache(cache, len(samples.rows), self._graphs.kept_size_hw, placement=self._placement)
+        self._cache = DecodedCache(cache, len(samples), self._graphs.kept_size_hw, placement=self._placement)
 
     def __len__(self) -> int:
         """Batches of a whole epoch, the same on every rank."""
@@ -262,3 +263,11 @@ class Loader:
         tensor, device = torch.from_numpy(values), self._placement.device
         # From pinned memory nothing waits for what the GPU still has to do.
         return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
+def _check(batch_size: int, cache: str) -> None:
+    """Refuse arguments before a build is opened for them."""
+    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise FieldError("batch_size", batch_size, "expected at least 1")
+    if cache not in get_args(CacheKind):
+        raise FieldError("cache", cache, f"expected {', '.join(get_args(CacheKind))}")

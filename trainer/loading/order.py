@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from facepack.errors import FieldError
 from trainer.loading.feed import Feed, FeedSettings, RankBatch, as_copies, num_batches
 from trainer.loading.placement import Placement
 from trainer.loading.samples import Samples
@@ -22,9 +21,7 @@ class EpochOrder:
     def __init__(
         self, samples: Samples, *, settings: FeedSettings, seed: int, batch_size: int, placement: Placement
     ) -> None:
-        """Order samples; `batch_size` counts over all ranks. Raises `FieldError` where it is none."""
-        if batch_size < 1:
-            raise FieldError("batch_size", batch_size, "expected at least 1")
+        """Order samples; `batch_size` counts over all ranks."""
         self.seed = seed
         self._samples, self._settings = samples, settings
         self._batch_size, self._placement = batch_size, placement
@@ -34,7 +31,7 @@ class EpochOrder:
     @property
     def num_samples(self) -> int:
         """Samples of an epoch, over all ranks."""
-        return self._samples.num * self._settings.copies
+        return len(self._samples) * self._settings.copies
 
     @property
     def num_batches(self) -> int:

@@ -18,7 +18,7 @@ class SampleReader:
     def __init__(self, samples: Samples, stage: ShardStage, *, most_shards: int, verify: bool) -> None:
         """Read out of the shards of `stage`, the last `most_shards` of which stay at hand; check them to `verify`."""
         self._samples, self._stage, self._most_shards = samples, stage, most_shards
-        self._is_checked = np.full(samples.num, not verify)
+        self._is_checked = np.full(len(samples), not verify)
         self._recent: dict[int, None] = {}
 
     def read(self, positions: npt.NDArray[np.int64], shards: npt.NDArray[np.int64]) -> list[npt.NDArray[np.uint8]]:

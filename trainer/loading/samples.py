@@ -59,7 +59,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Samples:
-    """Chosen samples in stored order, and where each lies; arrays are (num_samples,) where nothing else is said."""
+    """Chosen samples in stored order, and where each lies; arrays are (num_samples,) unless noted."""
 
     store: Store
     split: str
@@ -88,9 +88,7 @@ class Samples:
     class_codes: npt.NDArray[np.int32] | None
     """Class of each, where the choice needs classes."""
 
-    @property
-    def num(self) -> int:
-        """Number of samples."""
+    def __len__(self) -> int:
         return len(self.rows)
 
     def key(self, position: int) -> str:
@@ -111,8 +109,8 @@ class Samples:
         columns = ManifestColumns(store)
         rows = _chosen_rows(columns, build, choice)
         names = choice.classes if choice.classes is not None else tuple(build.class_names)
-        chosen = choice.targets if choice.targets is not None else ((CLASS,) if names else ())
-        targets = {name: target(name, columns, rows=rows, class_names=names) for name in chosen}
+        target_names = choice.targets if choice.targets is not None else ((CLASS,) if names else ())
+        targets = {name: target(name, columns, rows=rows, class_names=names) for name in target_names}
         codes = None
         if choice.needs_classes:
             codes = (targets.get(CLASS) or target(CLASS, columns, rows=rows, class_names=names)).values

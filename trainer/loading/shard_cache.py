@@ -60,7 +60,7 @@ class ShardCache:
                     if content is not None:  # it was finished before we made a new temporary file
                         return content
                     self._make_room(record.num_bytes, partial, stopped)
-                    _write(partial, record, stream, stopped)
+                    _write(partial, record, stream, stopped=stopped)
                     with self._locked():  # processes that add up the folder see it under one of its names
                         partial.rename(final)
                 finally:
@@ -107,7 +107,7 @@ class ShardCache:
             yield
 
 
-def _write(path: Path, record: ShardRecord, stream: Callable[[], Iterator[bytes]], stopped: threading.Event) -> None:
+def _write(path: Path, record: ShardRecord, stream: Callable[[], Iterator[bytes]], *, stopped: threading.Event) -> None:
     """Fetch a shard into a file of its size, and check it."""
     sha256, num_bytes = hashlib.sha256(), 0
     with path.open("r+b") as file:
