@@ -47,9 +47,8 @@ OUR_LIBRARIES = ("facepack", "nvidia-dali-cuda120", "spdl", "spdl-io")
 
 def facepack(job: Raw) -> Callable[[], Iterable[Any]]:
     """Our loader."""
-    from trainer.loader import Loader
-    from trainer.loading.augment import Normalize, RandomHorizontalFlip
-    from trainer.loading.staging import StagingSettings
+    from trainer.augment import Normalize, RandomHorizontalFlip
+    from trainer.loader import Loader, StagingSettings
 
     loader = Loader(
         job["build"],

@@ -21,7 +21,8 @@ from facepack.shard import Sample
 from trainer import evaluation, plots, runs
 from trainer.evaluation import Trained
 from trainer.loading.augment import Normalize
-from trainer.loading.pipeline import Engine, Graph, Host, Pipeline
+from trainer.loading.graphs import Graph
+from trainer.loading.pipeline import Engine, Pipeline
 from trainer.plots import Panel
 from trainer.runs import Run
 
@@ -75,8 +76,7 @@ class Predictor:
             raise UsageError(f"{file}: another landmark model than {folder} was trained with")
         self._aligner = Aligner.of(configuration, landmarks=file)
         self._graph = _graph(self.run)
-        self._coming: list[Host] = []
-        self._pipeline = Pipeline(self._graph, batch_size=1, engine=Engine(device, 1, 1), source=self._coming.pop)
+        self._pipeline = Pipeline(self._graph, batch_size=1, engine=Engine(device, 1, 1))
 
     def __call__(self, photo: Path, *, all_faces: bool = False) -> list[Answer]:
         """Predictions for the one face of a photo, or for `all_faces`; a photo without an answer says why."""
@@ -127,16 +127,15 @@ class Predictor:
     def _normalised(self, sample: Sample) -> torch.Tensor:
         """The image as the loader would give it: decoded and normalised by the same pipeline, (1, 3, height, width)."""
         height, width = sample.image_hwc.shape[:2]
-        sizes = np.array([[width, height]], np.int64)
-        inputs, after = self._graph.inputs(seed=0, epoch=0, numbers=np.zeros(1, np.int64), sizes=sizes)
+        sizes_hw = np.array([[height, width]], np.int64)
+        parameters, after_hw = self._graph.parameters(seed=0, epoch=0, places=np.zeros(1, np.int64), sizes_hw=sizes_hw)
         run = self.run
-        if (int(after[0, 1]), int(after[0, 0])) != run.size_hw:
+        if tuple(after_hw[0].tolist()) != run.size_hw:
             raise UsageError(f"{width}x{height} pixels, but it was trained on {run.size_hw[1]}x{run.size_hw[0]}")
         content = np.frombuffer(sample.content, np.uint8)
         if not self._graph.is_encoded:
             content = np.ascontiguousarray(sample.image_hwc[:, :, ::-1])
-        self._coming.append(([content], *inputs.values()))
-        return self._pipeline.run()
+        return self._pipeline.run_on([content], parameters)
 
     def _in_words(self, said: npt.NDArray[np.float32]) -> tuple[tuple[str, float], ...]:
         run = self.run
