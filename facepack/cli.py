@@ -1,6 +1,17 @@
 """The command line: one line per verb."""
 
+import sys
+
 import typer
+
+from facepack import shadow
+from facepack.errors import UsageError
+
+try:
+    shadow.check_trainer()
+except UsageError as error:
+    sys.stderr.write(f"error: {error}\n")
+    sys.exit(2)
 
 from facepack import builder, catalogue, demo, fetching, preview, verification
 from trainer import commands
