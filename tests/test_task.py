@@ -26,9 +26,7 @@ def test_two_classes_have_the_probability_of_the_second() -> None:
     predictions = task.predictions(logits)
     assert predictions[:, 1].tolist() == pytest.approx([1 / (1 + math.exp(-2)), 1 / (1 + math.exp(1))])
     assert task.scores(predictions, torch.tensor([1, 1])).tolist() == [1.0, 0.0]
-    assert task.losses(logits, torch.tensor([1, 0])).tolist() == pytest.approx(
-        [math.log(1 + math.exp(-2)), 0.31326167]
-    )
+    assert task.losses(logits, torch.tensor([1, 0])).tolist() == pytest.approx([math.log(1 + math.exp(-2)), 0.31326167])
     with pytest.raises(UsageError, match="two classes, but there are 3"):
         task.num_outputs(("a", "b", "c"))
 
@@ -96,7 +94,7 @@ def test_figures_of_classes() -> None:
     assert results.confusion == ((1, 1, 0), (0, 1, 1), (0, 0, 0))
     assert (results.accuracy, results.majority, results.balanced_accuracy) == (0.5, 0.5, 0.5)
     assert (results.score, results.baseline) == (0.5, 0.5)
-    assert results.per_class[0] == ClassRow("a", precision=1.0, recall=0.5, f1=pytest.approx(2 / 3), support=2)
+    assert results.per_class[0] == ClassRow("a", precision=1.0, recall=0.5, f1=2 / 3, support=2)
     assert results.per_class[2].support == 0
     assert results.macro_f1 == pytest.approx((2 / 3 + 0.5) / 2), "a class without samples does not count"
     assert results.summary_line() == (

@@ -106,7 +106,7 @@ def page_of(folder: Path) -> RunPage:
         headline=_headline(record),
         facts=_facts(record),
         plots=_plots(record, predictions),
-        tables=record.results[record.split].tables() if record.split else [],
+        tables=record.results[record.split].tables(record.split) if record.split else [],
         mistakes=mistakes,
         mistakes_caption=kind.mistakes_caption,
         num_mistakes=len(wrong),

@@ -123,7 +123,7 @@ class AttributeResults:
         """The loss."""
         return {"loss": loss_text(self.loss, self.prior_loss)}
 
-    def tables(self) -> list[ResultTable]:
+    def tables(self, split: str) -> list[ResultTable]:
         """A row per attribute, the smallest gain over its majority first."""
         columns = ("attribute", "positive %", "accuracy %", "majority %", "gained", "balanced accuracy %")
         rows = sorted(self.per_attribute, key=lambda row: row.accuracy - row.majority)
@@ -132,7 +132,11 @@ class AttributeResults:
             "The average precision of a constant prediction is the share of positives."
         )
         cells = tuple(_attribute_cells(row) for row in rows)
-        return [ResultTable("Attributes, by gain over the majority", (*columns, "average precision"), cells, note)]
+        return [
+            ResultTable(
+                f"Attributes on {split}, by gain over the majority", (*columns, "average precision"), cells, note
+            )
+        ]
 
     def plots(self, split: str, *, names: tuple[str, ...], predictions: pa.Table | None) -> list[Plot]:  # noqa: ARG002
         """None."""

@@ -120,7 +120,7 @@ class ClassResults:
         """Calibration error and loss."""
         return {"calibration error": f"{self.calibration_error:.3f}", "loss": loss_text(self.loss, self.prior_loss)}
 
-    def tables(self) -> list[ResultTable]:
+    def tables(self, split: str) -> list[ResultTable]:
         """A row per class, the worst F1 first."""
         by_f1 = sorted(self.per_class, key=lambda row: row.f1)
         rows = tuple(
@@ -136,7 +136,7 @@ class ClassResults:
         num_hidden = len(by_f1) - len(rows)
         note = f"and {num_hidden:,} more classes" if num_hidden else ""
         columns = ("class", "precision", "recall", "F1", "images")
-        return [ResultTable("Classes, the worst first", columns, rows, note)]
+        return [ResultTable(f"Classes on {split}, the worst first", columns, rows, note)]
 
     def plots(self, split: str, *, names: tuple[str, ...], predictions: pa.Table | None) -> list[Plot]:  # noqa: ARG002
         """The confusion matrix."""

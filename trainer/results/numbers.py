@@ -99,14 +99,14 @@ class NumberResults:
         """The loss."""
         return {"loss": f"{self.loss:.4f}"}
 
-    def tables(self) -> list[ResultTable]:
+    def tables(self, split: str) -> list[ResultTable]:
         """A row per decade."""
         columns = ("from", "images", "mean absolute error", "mean error")
         rows = tuple(
             (Cell(f"{row.decade}"), Cell(f"{row.num:,}"), Cell(f"{row.error:.2f}"), Cell(f"{row.bias:+.2f}"))
             for row in self.per_decade
         )
-        return [ResultTable("By decade", columns, rows)]
+        return [ResultTable(f"By decade on {split}", columns, rows)]
 
     def plots(self, split: str, *, names: tuple[str, ...], predictions: pa.Table | None) -> list[Plot]:  # noqa: ARG002
         """Predicted against true, the error by true value, and the cumulative score."""

@@ -117,7 +117,7 @@ class Results(Protocol):
     def facts(self) -> dict[str, str]:
         """Further figures for the page, by name."""
 
-    def tables(self) -> list[ResultTable]:
+    def tables(self, split: str) -> list[ResultTable]:
         """Tables for the page."""
 
     def plots(self, split: str, *, names: tuple[str, ...], predictions: pa.Table | None) -> list[Plot]:
