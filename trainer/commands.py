@@ -61,13 +61,13 @@ def train(
         if resume is not None:
             if recipe or out or settings:
                 raise UsageError("--resume RUN: the run decides what is trained; leave out RECIPE, --out and --set")
-            name, chosen, folder, build = _resumed(resume, data)
+            name, changed, folder, build = _resumed(resume, data)
         else:
-            name, chosen, folder, build = _fresh(recipe, data, out, settings or [])
+            name, changed, folder, build = _fresh(recipe, data, out, settings or [])
         from trainer import training
 
         where = training.Settings(device=device, save_every_s=save_every, wandb=wandb)
-        return trained(name, chosen, data=build, out=folder, where=where, show=show)
+        return trained(name, changed, data=build, out=folder, where=where, show=show)
 
 
 def _resumed(folder: Path, data: str) -> "tuple[str, Recipe, Path, str]":

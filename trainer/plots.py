@@ -110,14 +110,14 @@ def error_by_value(name: str, title: str, true: npt.NDArray[Any], predicted: npt
     """Mean absolute error per five years as bars, the mean error as a line, and how many samples each is of."""
     shape, axis = _axes(5.6, 4.6)
     bins = (true // 5).astype(int)
-    every = np.unique(bins)
-    middles = 5 * every + 2.5
-    errors = [np.abs(predicted - true)[bins == number].mean() for number in every]
-    bias = [(predicted - true)[bins == number].mean() for number in every]
+    places = np.unique(bins)
+    middles = 5 * places + 2.5
+    errors = [np.abs(predicted - true)[bins == number].mean() for number in places]
+    bias = [(predicted - true)[bins == number].mean() for number in places]
     axis.bar(middles, errors, width=4.2, color=_COLOURS[0], alpha=0.75, label="mean absolute error")
     axis.plot(middles, bias, color=_COLOURS[1], marker="o", markersize=3, linewidth=1.4, label="mean error")
     axis.axhline(float(np.abs(predicted - true).mean()), color=QUIET, linewidth=0.9, linestyle="--", label="over all")
-    for middle, error, number in zip(middles, errors, every, strict=True):
+    for middle, error, number in zip(middles, errors, places, strict=True):
         axis.annotate(
             f"{int((bins == number).sum())}", (middle, error), ha="center", va="bottom", fontsize=6, color=QUIET
         )
