@@ -33,6 +33,7 @@ from trainer.data import Data, Placement
 from trainer.loader import Batch
 from trainer.loading.augment import Normalize
 from trainer.recipe import Recipe
+from trainer.results.classes import ClassResults
 
 NUM_CORES = len(os.sched_getaffinity(0))
 LIBRARIES = ("facepack", "torch", "torchvision", "nvidia-dali-cuda120", "numpy")
@@ -141,7 +142,7 @@ def image_folder(data: Data, recipe: Recipe, folder: Path) -> Callable[[], Itera
 
     def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for pixels, codes in loader:
-            is_class = recipe.task.kind == "classes"
+            is_class = recipe.task.results is ClassResults
             yield pixels, codes if is_class else torch.zeros(len(codes), num_attributes)
 
     return batches

@@ -6,9 +6,16 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
+from facepack import shadow
+from facepack.errors import UsageError
+
 try:
+    shadow.check_trainer()
     from facepack import commands, terminal
     from trainer import commands as trainer_commands
+except UsageError as error:
+    sys.stderr.write(f"error: {error}\n")
+    sys.exit(2)
 except ImportError as error:
     if error.name == "fcntl":  # Windows
         sys.exit("error: facepack runs on Linux and macOS")

@@ -1,4 +1,4 @@
-"""evaluate: every sample once with its own answer, figures that agree with them, and builds that do not fit refused."""
+"""evaluation: every sample once with its own prediction, figures that agree, and builds that do not fit refused."""
 
 import json
 import shutil
@@ -14,10 +14,11 @@ from conftest import make, tiny, train
 
 from facepack.drawn import synthetic
 from facepack.errors import JobError, UsageError
-from trainer import checkpoint, evaluation, recipes, runs
+from trainer import checkpoint, evaluation, recipes, runs, scores
 from trainer.data import OTHER, Data, Mixture, Placement
 from trainer.evaluation import Predictions, Trained
 from trainer.loader import Loader
+from trainer.results.classes import ClassResults
 from trainer.task import Attributes, Number
 
 CPU = torch.device("cpu")
@@ -61,8 +62,8 @@ def test_predictions_hold_every_sample_of_valid_and_test_once(build: Path, run: 
 
 def test_figures_agree_with_the_predictions(run: Path) -> None:
     predictions = pq.read_table(run / runs.PREDICTIONS_FILE).to_pylist()
-    scores = json.loads((run / runs.SCORES_FILE).read_text())
-    for split, figures in scores["splits"].items():
+    written = json.loads((run / runs.SCORES_FILE).read_text())
+    for split, figures in written["splits"].items():
         rows = [row for row in predictions if row["split"] == split]
         assert figures["num"] == len(rows)
         assert figures["accuracy"] == pytest.approx(np.mean([row["target"] == row["prediction"] for row in rows]))
@@ -72,8 +73,9 @@ def test_figures_agree_with_the_predictions(run: Path) -> None:
 
 def test_evaluating_again_gives_the_same_bytes(run: Path) -> None:
     before = {name: (run / name).read_bytes() for name in (runs.SCORES_FILE, runs.PREDICTIONS_FILE)}
-    _, out = evaluation.evaluate(run, device=CPU)
-    assert out == run
+    evaluated = evaluation.evaluate(run, device=CPU)
+    assert evaluated.folder == run
+    assert evaluated.scores == scores.read(run, results=ClassResults)
     assert before == {name: (run / name).read_bytes() for name in before}
 
 
@@ -81,20 +83,21 @@ def test_another_build_of_the_same_classes_is_scored_beside_the_runs_own(run: Pa
     synthetic.draw("celeba", tmp_path / "celeba", num_images=120, seed=5)
     make(tmp_path / "celeba", tmp_path / "another", split="60/20/20", seed=3)
     before = (run / runs.SCORES_FILE).read_bytes()
-    scores, out = evaluation.evaluate(run, data=str(tmp_path / "another"), device=CPU)
-    assert out.name.startswith("on-another-")
-    assert out.parent == run
-    assert list(scores["splits"]) == ["valid", "test"]
+    evaluated = evaluation.evaluate(run, data=str(tmp_path / "another"), device=CPU)
+    assert evaluated.folder.name.startswith("on-another-")
+    assert evaluated.folder.parent == run
+    assert list(evaluated.results) == ["valid", "test"]
     assert (run / runs.SCORES_FILE).read_bytes() == before
-    assert (out / runs.PREDICTIONS_FILE).exists()
+    assert (evaluated.folder / runs.PREDICTIONS_FILE).exists()
 
 
-def test_one_split_alone_leaves_what_is_known_of_the_others(run: Path) -> None:
+def test_one_split_alone_leaves_the_results_of_the_others(run: Path) -> None:
     before = {name: (run / name).read_bytes() for name in (runs.SCORES_FILE, runs.PREDICTIONS_FILE)}
-    scores, _ = evaluation.evaluate(run, splits=["train"], device=CPU)
-    assert set(scores["splits"]) == {"train", "valid", "test"}
     kept = json.loads(before[runs.SCORES_FILE])["splits"]
-    assert {split: scores["splits"][split] for split in kept} == kept
+    evaluated = evaluation.evaluate(run, splits=["train"], device=CPU)
+    assert set(evaluated.results) == {"train", "valid", "test"}
+    written = json.loads((run / runs.SCORES_FILE).read_text())["splits"]
+    assert {split: written[split] for split in kept} == kept
     rows = pq.read_table(run / runs.PREDICTIONS_FILE)
     assert rows["split"].to_pylist().count("test") == kept["test"]["num"]
     for name, content in before.items():
@@ -104,8 +107,8 @@ def test_one_split_alone_leaves_what_is_known_of_the_others(run: Path) -> None:
 def test_build_that_was_moved_is_known_again(run: Path, build: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     shutil.copytree(build, tmp_path / "moved")
-    _, out = evaluation.evaluate(tmp_path / "run", data=str(tmp_path / "moved"), device=CPU)
-    assert out == tmp_path / "run"
+    evaluated = evaluation.evaluate(tmp_path / "run", data=str(tmp_path / "moved"), device=CPU)
+    assert evaluated.folder == tmp_path / "run"
     assert runs.read(tmp_path / "run").data.location == str(tmp_path / "moved")
     shutil.rmtree(tmp_path / "moved")
     with pytest.raises(JobError, match="where the build of the run lies now, say with --data"):
@@ -155,15 +158,15 @@ def test_ages_are_scored_in_years(tmp_path: Path) -> None:
     task = Number("age", loss="l1", middle=35.0, scale=10.0)
     recipe = tiny(task=task, balanced=False, calibrate=False, epochs=4)
     train(tmp_path / "build", tmp_path / "run", recipe)
-    scores = json.loads((tmp_path / "run" / runs.SCORES_FILE).read_text())
-    figures, rows = scores["splits"]["test"], pq.read_table(tmp_path / "run" / runs.PREDICTIONS_FILE).to_pylist()
+    written = json.loads((tmp_path / "run" / runs.SCORES_FILE).read_text())
+    figures, rows = written["splits"]["test"], pq.read_table(tmp_path / "run" / runs.PREDICTIONS_FILE).to_pylist()
     errors = [abs(row["target"] - row["prediction"]) for row in rows if row["split"] == "test"]
     assert figures["absolute_error"] == pytest.approx(np.mean(errors), abs=1e-4)
     assert figures["cumulative_score"] == pytest.approx(np.mean(np.array(errors) <= 5))
-    assert scores["score"] == "absolute_error"
+    assert written["score"] == "absolute_error"
 
 
-def test_temperature_takes_back_what_was_made_too_sure() -> None:
+def test_temperature_mends_overconfidence() -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(4000, 3)).astype(np.float32)
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -223,8 +226,8 @@ def test_own_face_is_learnt_among_faces_drawn_from_another_build(whole: Path, tm
     assert keys <= set(pq.read_table(whole / "manifest.parquet")["key"].to_pylist())
     figures = json.loads((tmp_path / "run" / runs.SCORES_FILE).read_text())["splits"]["test"]
     assert figures["accuracy"] >= 0.8
-    scores, _ = evaluation.evaluate(tmp_path / "run", device=CPU)
-    assert scores["splits"]["test"]["accuracy"] == figures["accuracy"]
+    results = evaluation.evaluate(tmp_path / "run", device=CPU).results["test"]
+    assert results.score == figures["accuracy"]
 
 
 def test_mixture_goes_on_where_it_was(whole: Path, tmp_path: Path) -> None:
@@ -271,7 +274,7 @@ def test_more_negatives_take_turns_over_the_epochs(whole: Path, tmp_path: Path) 
         assert data.loader(split, is_train=False).num_samples == 10
 
 
-def test_split_in_which_nothing_is_said_fits_beside_others(celeba: Path, tmp_path: Path) -> None:
+def test_split_in_which_nothing_is_predicted_fits_beside_others(celeba: Path, tmp_path: Path) -> None:
     """All forty probabilities of a softmax may be below one half."""
     make(celeba, tmp_path / "build", classes="", split="60/20/20")
     recipe = replace(tiny("celeba_attributes_adam_cross_entropy", epochs=1), network="small_resnet(widths=(8,))")

@@ -10,6 +10,9 @@ import torch
 from facepack.errors import UsageError
 from trainer import calls, layers, models, recipe, recipes
 from trainer.loading.augment import Normalize, RandomCrop
+from trainer.results.attributes import AttributeResults
+from trainer.results.classes import ClassResults
+from trainer.results.numbers import NumberResults
 from trainer.task import TASKS, Classes, Number, TwoClasses
 
 NAMES = sorted(recipes.known())
@@ -46,11 +49,15 @@ def learnt() -> dict[tuple[str, str], tuple[int, int]]:
 @pytest.mark.parametrize(("network", "task"), learnt())
 def test_every_network_learns_from_a_batch(network: str, task: str) -> None:
     wanted, size_hw = calls.made(task, TASKS, what="task"), learnt()[network, task]
-    names = () if wanted.kind == "number" else tuple("ab" if isinstance(wanted, TwoClasses) else "abcd")
+    names = () if not wanted.results.are_probabilities else tuple("ab" if isinstance(wanted, TwoClasses) else "abcd")
     made = models.network(network, num_outputs=wanted.num_outputs(names), size_hw=size_hw)
     images = torch.rand(4, 3, *size_hw)
-    given = {"classes": [0, 1, 1, 0], "attributes": [[1.0, 0.0, 1.0, 1.0]] * 4, "number": [20.0, 30.0, 40.0, 5.0]}
-    targets = torch.tensor(given[wanted.kind])
+    given = {
+        ClassResults: [0, 1, 1, 0],
+        AttributeResults: [[1.0, 0.0, 1.0, 1.0]] * 4,
+        NumberResults: [20.0, 30.0, 4.0, 5.0],
+    }
+    targets = torch.tensor(given[wanted.results])
     if isinstance(made, models.FitAtOnce):
         made.fit(made.features(images), targets.numpy(), seed=0)
     outputs = made(images)

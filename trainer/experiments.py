@@ -11,9 +11,10 @@ from typing import Any
 from facepack import manifest, terminal
 from facepack.errors import JobError, UsageError
 from facepack.storage import Store
-from trainer import recipes, report, runs, training
+from trainer import comparison, recipes, report, runs, training
 from trainer.data import TrainedOn
 from trainer.recipe import Recipe
+from trainer.run_record import RunRecord
 
 TABLE_FILE, PAGE_FILE = "table.csv", "experiment.html"
 
@@ -106,7 +107,7 @@ def _write(plan: Sequence[Planned], problems: dict[str, str], *, out: Path) -> l
     """The table and the page on what has ended so far."""
     ended = [out / one.name for one in plan if one.name not in problems]
     ended += _beside(plan, out)
-    rows = [report.row_of(report.RunRecord.read(folder), name=folder.name) for folder in ended]
+    rows = [comparison.row_of(RunRecord.read(folder), name=folder.name) for folder in ended]
     rows += [{"run": name, "problem": problem} for name, problem in problems.items()]
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
@@ -115,7 +116,7 @@ def _write(plan: Sequence[Planned], problems: dict[str, str], *, out: Path) -> l
     writer.writerows(rows)
     Store(str(out)).write(TABLE_FILE, text.getvalue().encode())
     if ended:
-        report.compare(ended, out=out / PAGE_FILE, title=out.absolute().name)
+        comparison.compare(ended, out=out / PAGE_FILE, title=out.absolute().name)
     return rows
 
 

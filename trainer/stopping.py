@@ -9,7 +9,7 @@ Row = dict[str, float]
 def best_epoch(history: list[Row], recipe: Recipe) -> int:
     """The epoch with the least validation loss or the best validation score, the first of equals; without, the last."""
     name, sign = ("valid_loss", 1.0) if recipe.monitor == "loss" else (f"valid_{recipe.task.score}", -1.0)
-    if recipe.task.kind == "number":
+    if not recipe.task.greater_is_better:
         sign = 1.0
     if name not in history[-1]:
         return int(history[-1]["epoch"])

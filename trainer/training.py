@@ -32,6 +32,7 @@ from trainer.progress import TrainingProgress
 from trainer.recipe import Recipe
 from trainer.runs import Run
 from trainer.stopping import Row, best_epoch, should_stop
+from trainer.task import Classes
 
 _CHECK_EVERY = 50
 """Steps between looks at the loss on a GPU, as each look waits for it."""
@@ -509,7 +510,7 @@ class _Watch:
 def _check_solvable(recipe: Recipe, fabric: Fabric) -> None:
     """Refuse what only steps can do."""
     name = recipe.network.partition("(")[0]
-    if recipe.task.kind != "classes" or recipe.task.num_outputs(("", "")) != 2:
+    if not isinstance(recipe.task, Classes):
         raise UsageError(f"network {name}: tells classes apart and nothing else: give task=Classes()")
     wrong = [one for one in ("weights", "average", "mixup") if getattr(recipe, one)]
     if wrong:
