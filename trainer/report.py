@@ -393,10 +393,10 @@ def _counts(run: Run) -> list[tuple[str, dict[str, int]]]:
         (name, {s: manifest.total(run.data.counts, split=s, class_name=name, statuses=packed) for s in _SPLITS})
         for name in run.data.class_names[:_MAX_CLASSES]
     ]
-    if run.negatives is not None:
+    if run.negatives is not None and run.recipe.negatives is not None:
         drawn = {s: sum(numbers[s] for _, numbers in rows) for s in _SPLITS}
         there = manifest.total(run.negatives.counts, split="train", statuses=packed)
-        drawn["train"] = min(drawn["train"] * run.recipe.negatives_times, there)
+        drawn["train"] = min(drawn["train"] * run.recipe.negatives.times, there)
         rows.append((f"{OTHER}, drawn from {run.negatives.location}", drawn))
     return [*rows, ("", {s: manifest.total(run.data.counts, split=s, statuses=packed) for s in _SPLITS})]
 
@@ -498,7 +498,7 @@ def _probabilities(predictions: pa.Table) -> npt.NDArray[np.float32]:
 def _mistakes(wrong: list[_Wrong], run: Run) -> list[Mistake]:
     """The worst of them as pictures, read out of the shards."""
     shown = wrong[:_NUM_MISTAKES]
-    parts = [run.data.location, *([run.recipe.negatives] if run.recipe.negatives else [])]
+    parts = [run.data.location, *([run.recipe.negatives.build] if run.recipe.negatives else [])]
     found, first = {}, 0
     for location in parts:
         store = Store(location)

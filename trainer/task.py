@@ -31,6 +31,10 @@ class Task(Protocol):
         """The name of what `scores` gives."""
 
     @property
+    def greater_is_better(self) -> bool:
+        """True where the best score is the greatest one."""
+
+    @property
     def scored(self) -> "Task":
         """The same task with the loss that results are scored by."""
 
@@ -56,6 +60,7 @@ class Classes:
     """Part of the target spread evenly over all classes (Szegedy et al. 2016)."""
 
     kind: ClassVar[Kind] = "classes"
+    greater_is_better: ClassVar[bool] = True
     score = "accuracy"
 
     def __post_init__(self) -> None:
@@ -93,6 +98,7 @@ class TwoClasses:
     target: str = "class"
 
     kind: ClassVar[Kind] = "classes"
+    greater_is_better: ClassVar[bool] = True
     score = "accuracy"
 
     @property
@@ -131,6 +137,7 @@ class Attributes:
     loss: Literal["bce", "mse", "softmax"] = "bce"
 
     kind: ClassVar[Kind] = "attributes"
+    greater_is_better: ClassVar[bool] = True
     target: ClassVar[str] = ATTRIBUTES
     score = "accuracy"
 
@@ -176,6 +183,7 @@ class Number:
     """How much one unit of the output is."""
 
     kind: ClassVar[Kind] = "number"
+    greater_is_better: ClassVar[bool] = False
     score = "absolute_error"
 
     def __post_init__(self) -> None:
@@ -223,6 +231,7 @@ class Distribution:
     l1: float = 1.0
 
     kind: ClassVar[Kind] = "number"
+    greater_is_better: ClassVar[bool] = False
     score = "absolute_error"
 
     def __post_init__(self) -> None:
@@ -277,6 +286,7 @@ class Ordinal:
     high: int = 100
 
     kind: ClassVar[Kind] = "number"
+    greater_is_better: ClassVar[bool] = False
     score = "absolute_error"
 
     def __post_init__(self) -> None:
