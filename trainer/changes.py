@@ -96,21 +96,21 @@ def _changed(name: str, current: Any, change: _PartChange, part: Part) -> Any:
     """The new value of a part."""
     if change.text == "" and part.is_optional and not change.settings:
         return None
-    kind, values = change.kind or type(current), _settings_of(current)
-    if current is None:
-        kind = part.kinds[0]
-    if change.kind is not None:
-        values = {key: value for key, value in values.items() if key in {item.name for item in fields(kind)}}
+    values = _settings_of(current)
     if change.text is not None:
         kind, values = _read(name, change.text, part, current=current)
-    for setting, text in change.settings.items():
+    elif change.kind is not None:
+        kind, shared = change.kind, {item.name for item in fields(change.kind)}
+        values = {key: value for key, value in values.items() if key in shared}
+    else:
+        kind = part.kinds[0] if current is None else type(current)
+    for setting in change.settings:
         _check_setting(name, setting, kind=kind, part=part)
-        values[setting] = text
-    return _made(name, kind, values)
+    return _made(name, kind, values | change.settings)
 
 
 def part_from_text(name: str, text: str, part: Part) -> Any:
-    """A part as it is written down in full, such as "SGD(lr=0.01, momentum=0.9)"; None for an optional one that is empty."""
+    """A part as it is written down in full, such as "SGD(lr=0.01, momentum=0.9)"; None for an empty optional one."""
     if not text and part.is_optional:
         return None
     return _made(name, *_read(name, text, part, current=None))
@@ -123,9 +123,10 @@ def _read(name: str, text: str, part: Part, *, current: Any) -> tuple[type, dict
     called, arguments, named = calls.name_and_arguments(text, what=name)
     kind = calls.look_up(called, part.by_name, what=name)
     names = [item.name for item in fields(kind)]
+    if len(arguments) > len(names):
+        calls.bound(kind, arguments, named, what=f"{name} {called}")  # names what there is
     inherited = {key: value for key, value in _settings_of(current).items() if key in _required(kind)}
-    inherited = {key: value for key, value in inherited.items() if key not in names[: len(arguments)]}
-    return kind, calls.bound(kind, arguments, inherited | named, what=f"{name} {called}")
+    return kind, inherited | dict(zip(names, arguments, strict=False)) | named
 
 
 def _made(name: str, kind: type, values: dict[str, Any]) -> Any:
