@@ -207,6 +207,7 @@ def test_settings_of_a_recipe_are_those_that_differ_from_their_defaults() -> Non
             "optimizer=SGD(lr=0.1, momentun=0.9)",
             "optimizer SGD: got an unexpected keyword argument 'momentun'; it is SGD",
         ),
+        ("optimizer=SGD(1, 2, 3, 4)", r"optimizer SGD: too many positional arguments; it is SGD\(lr: float"),
         ("optimizer.lr=fast", "lr=fast: input should be a valid number"),
         ("optimizer.lrr=0.1", "optimizer is Adagrad, which has no 'lrr'; did you mean optimizer.lr"),
         ("schedul.warmup=0.1", "no field 'schedul.warmup'; did you mean schedule.warmup"),

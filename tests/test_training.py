@@ -30,6 +30,8 @@ from trainer.recipe import Recipe
 from trainer.task import Classes
 from trainer.watching import EpochEnd, RunStart, StepEnd, Watcher
 
+PYTHONPATH = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+"""Of child processes, so that they find these tests and the same checkout."""
 TINY = "small_resnet(widths=(8, 16), dropout=0.2)"
 
 
@@ -64,7 +66,7 @@ class CtrlC(Watcher):
     def __init__(self, num_steps: int) -> None:
         self._num_steps = num_steps
 
-    def before_step(self, step: int, batch: Batch) -> None:
+    def before_step(self, step: int, batch: Batch) -> None:  # noqa: ARG002
         """Press it once all steps but one are done."""
         if step + 1 == self._num_steps:
             signal.raise_signal(signal.SIGINT)
@@ -95,7 +97,7 @@ class Events(Watcher):
         self.start = start
         self.names.append("begin")
 
-    def before_step(self, step: int, batch: Batch) -> None:
+    def before_step(self, step: int, batch: Batch) -> None:  # noqa: ARG002
         """Note it."""
         self.names.append("before")
 
@@ -185,7 +187,7 @@ def test_killed_without_warning_again_and_again_it_ends_with_the_same_weights(
         "here.train(Path(sys.argv[1]), Path(sys.argv[2]), here.small(), save_every_s=0.0)"
     )
     command = [sys.executable, "-c", program, str(build), str(tmp_path / "run")]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    environment = os.environ | {"PYTHONPATH": PYTHONPATH}
     rng = np.random.default_rng(0)
     for kill in (True, True, False):
         process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
@@ -237,7 +239,7 @@ Path(f"{out}-rank{rank}.rows").write_text("".join(lines))
 def two_ranks(build: Path, out: Path, recipe: str, *, stop: int = 0) -> str:
     """Train on two ranks that torchrun starts; gives what they print."""
     (out.parent / "ranks.py").write_text(RANKS)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": PYTHONPATH, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
     command += [str(out.parent / "ranks.py"), str(build), str(out), recipe, str(stop)]
