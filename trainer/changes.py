@@ -67,7 +67,8 @@ def values_of(
         else:
             _change_by_bare_name(name, text, changes=changes, parts=parts, current=current)
     return texts, {
-        name: _changed(name, getattr(current, name), change, parts[name]) for name, change in changes.items()
+        name: _changed(name, getattr(current, name), change=change, part=parts[name])
+        for name, change in changes.items()
     }
 
 
@@ -92,7 +93,7 @@ def _change_by_bare_name(
     raise UsageError(f"--set: no field {name!r}; {nearest(name, dict.fromkeys([*bare, *dotted]))}")
 
 
-def _changed(name: str, current: Any, change: _PartChange, part: Part) -> Any:
+def _changed(name: str, current: Any, *, change: _PartChange, part: Part) -> Any:
     """The new value of a part."""
     if change.text == "" and part.is_optional and not change.settings:
         return None

@@ -86,9 +86,10 @@ def train(
 def trained(name: str, recipe: Any, *, data: str, out: Path, where: Any = None, show: bool = False) -> None:
     """Train a recipe, and say what came of it; `where` are `trainer.fit.Settings`."""
     from trainer import report, training
+    from trainer.progress import TrainingProgress
     from trainer.runs import SCORES_FILE
 
-    training.train(name, recipe, data=data, out=out, settings=where)
+    training.train(name, recipe, data=data, out=out, settings=where, watchers=[TrainingProgress()])
     if not training.is_first_rank():
         return
     path = report.write(out)

@@ -58,7 +58,7 @@ class _HogSvm(nn.Module):
         self.weights: torch.Tensor
         self.bias: torch.Tensor
         self.gamma: torch.Tensor
-        self._set_buffers(np.zeros((1, 1)), np.zeros((num_outputs, 1)), np.zeros(num_outputs), 1.0)
+        self._set_buffers(np.zeros((1, 1)), np.zeros((num_outputs, 1)), bias=np.zeros(num_outputs), gamma=1.0)
 
     def features(self, images: torch.Tensor) -> Features:
         """Features of images in 0..1, (batch, 3, height, width)."""
@@ -82,7 +82,7 @@ class _HogSvm(nn.Module):
             weights[number, machine.support_] = machine.dual_coef_[0]
             bias[number] = machine.intercept_[0]
         used = np.flatnonzero(weights.any(axis=0))
-        self._set_buffers(features[used], weights[:, used], bias, gamma)
+        self._set_buffers(features[used], weights[:, used], bias=bias, gamma=gamma)
 
     def predict(self, features: Features) -> torch.Tensor:
         """Logits, float32 (batch, num_outputs)."""
@@ -97,7 +97,7 @@ class _HogSvm(nn.Module):
         """Images in 0..1, (batch, 3, height, width), to logits."""
         return self.predict(self.features(images))
 
-    def _set_buffers(self, vectors: Any, weights: Any, bias: Any, gamma: float) -> None:
+    def _set_buffers(self, vectors: Any, weights: Any, *, bias: Any, gamma: float) -> None:
         device = self.bias.device if "bias" in dict(self.named_buffers()) else "cpu"
         for name, value in {"vectors": vectors, "weights": weights, "bias": bias, "gamma": gamma}.items():
             self.register_buffer(name, torch.tensor(value, dtype=torch.float32, device=device))
