@@ -28,7 +28,7 @@ from torch import nn
 
 from facepack.builder import Place, build
 from facepack.configuration import Configuration
-from trainer import memory, models, optim, recipes, training
+from trainer import devices, memory, models, optim, recipes
 from trainer.data import Data, Placement
 from trainer.loader import Batch
 from trainer.loading.augment import Normalize
@@ -60,13 +60,13 @@ class Steps:
         self._recipe = recipe
         network = models.network(recipe.network, num_outputs=recipe.task.num_outputs(names), size_hw=size_hw)
         self._network: nn.Module = network.to(memory_format=torch.channels_last).train()
-        self._optimizer = optim.optimizer(recipe, self._network)
+        self._optimizer = optim.optimizer(recipe.optimizer, self._network)
 
     def epoch(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
         """Seconds of an epoch."""
         begun = time.perf_counter()
         for images, targets in batches:
-            with torch.autocast("cpu", torch.bfloat16, enabled=training.precision_of(self._recipe, "cpu") != "32-true"):
+            with torch.autocast("cpu", torch.bfloat16, enabled=devices.precision_of(self._recipe, "cpu") != "32-true"):
                 outputs = self._network(images.contiguous(memory_format=torch.channels_last))
             loss = self._recipe.task.losses(outputs.float(), targets).mean()
             loss.backward()  # type: ignore[no-untyped-call]

@@ -414,7 +414,7 @@ def train_rates(recipe: Recipe, location: str, *, scale: Scale) -> Raw:
     names = loader.targets["class"].names
     network: Any = models.network(recipe.network, num_outputs=len(names), size_hw=loader.size_hw)
     network = network.to(scale.device, memory_format=torch.channels_last).train()
-    optimizer = optim.optimizer(recipe, network)
+    optimizer = optim.optimizer(recipe.optimizer, network)
     # Compiling for the CPU needs a C++ compiler, and says nothing of a GPU.
     forward = torch.compile(network) if scale.device == "cuda" else network
 

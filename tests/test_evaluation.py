@@ -18,6 +18,8 @@ from trainer import checkpoint, evaluation, recipes, runs, scores
 from trainer.data import OTHER, Data, Mixture, Placement
 from trainer.evaluation import Predictions, Trained
 from trainer.loader import Loader
+from trainer.optim import AdamW
+from trainer.recipe import Negatives
 from trainer.results.classes import ClassResults
 from trainer.task import Attributes, Number
 
@@ -214,7 +216,9 @@ def test_own_face_is_learnt_among_faces_drawn_from_another_build(whole: Path, tm
     base = train(whole, tmp_path / "base", tiny("celeba_attributes_modern", epochs=1))
     settings = {"weights": str(base), "negatives": str(whole), "network": "small_resnet(widths=(8, 16))", "epochs": 16}
     recipe = recipes.load("own_face_modern", [f"{name}={value}" for name, value in settings.items()])
-    recipe = replace(recipe, augment=recipe.eval_augment, batch_size=8, lr=0.01, average=0.0)
+    recipe = replace(
+        recipe, augment=recipe.eval_augment, batch_size=8, optimizer=AdamW(lr=0.01, weight_decay=0.05), average=0.0
+    )
     train(own, tmp_path / "run", recipe)
     run = runs.read(tmp_path / "run")
     assert run.names == ("me", OTHER)
@@ -232,13 +236,13 @@ def test_own_face_is_learnt_among_faces_drawn_from_another_build(whole: Path, tm
 
 def test_mixture_goes_on_where_it_was(whole: Path, tmp_path: Path) -> None:
     own = own_photos(tmp_path)
-    recipe = replace(tiny(), negatives=str(whole), batch_size=8)
+    recipe = tiny(negatives=Negatives(str(whole)), batch_size=8)
     data = Data(recipe, str(own), placement=Placement(CPU))
     loader = data.loader("train", is_train=True)
     assert isinstance(loader, Mixture)
     assert (len(loader), loader.num_samples) == (5, 40)
     every = [batch.rows.tolist() for batch in loader]
-    assert all(sum(row >= len(data.parts[0].table) for row in rows) == 4 for rows in every)
+    assert all(sum(row >= len(data.builds[0].table) for row in rows) == 4 for rows in every)
     again = data.loader("train", is_train=True)
     for batch in again:
         state = again.state_dict()
@@ -251,10 +255,8 @@ def test_mixture_goes_on_where_it_was(whole: Path, tmp_path: Path) -> None:
 
 def test_more_negatives_take_turns_over_the_epochs(whole: Path, tmp_path: Path) -> None:
     own = own_photos(tmp_path)
-    data = Data(
-        replace(tiny(), negatives=str(whole), batch_size=8, negatives_times=3), str(own), placement=Placement(CPU)
-    )
-    first_row = len(data.parts[0].table)
+    data = Data(tiny(negatives=Negatives(str(whole), times=3), batch_size=8), str(own), placement=Placement(CPU))
+    first_row = len(data.builds[0].table)
 
     def others(loader: Loader | Mixture) -> list[list[int]]:
         return [[row for row in batch.rows.tolist() if row >= first_row] for batch in loader]
@@ -287,6 +289,6 @@ def test_split_in_which_nothing_is_predicted_fits_beside_others(celeba: Path, tm
 def test_too_few_negatives_are_refused(celeba: Path, tmp_path: Path) -> None:
     own = own_photos(tmp_path)
     make(celeba, tmp_path / "few", classes="", limit=10, split="80/10/10")
-    data = Data(replace(tiny(), negatives=str(tmp_path / "few")), str(own), placement=Placement(CPU))
+    data = Data(tiny(negatives=Negatives(str(tmp_path / "few"))), str(own), placement=Placement(CPU))
     with pytest.raises(UsageError, match="images in train, but 20 are needed"):
         data.loader("train", is_train=True)

@@ -116,9 +116,10 @@ def trained(
 ) -> None:
     """Train a recipe, write the report and print the scores."""
     from trainer import report, training
+    from trainer.progress import TrainingProgress
     from trainer.run_record import RunRecord
 
-    training.train(name, recipe, data=data, out=out, settings=where)
+    training.train(name, recipe, data=data, out=out, settings=where, watchers=[TrainingProgress()])
     if not training.is_first_rank():
         return
     path = report.write(out)
@@ -154,11 +155,13 @@ def experiment(
     with terminal.errors_as_lines(debug=debug):
         check_installed()
         from trainer import experiments, report, training
+        from trainer.progress import TrainingProgress
 
         plan = experiments.planned(names, settings or [], data=data)
         folder = out or Path(f"runs/{names[0]}-experiment")
-        rows = experiments.run(plan, out=folder, settings=training.Settings(device=device))
-        failed = [row["run"] for row in rows if "problem" in row]
+        where = training.Settings(device=device)
+        rows = experiments.run(plan, out=folder, settings=where, watchers=[TrainingProgress()])
+        failed = [row.name for row in rows if row.problem]
         if len(failed) < len(rows):
             terminal.out.print(experiments.table(rows))
             terminal.out.print(f"{folder / experiments.PAGE_FILE}: the page; {experiments.TABLE_FILE}", soft_wrap=True)
@@ -251,7 +254,7 @@ def recipes(
         if name:
             recipe = recipes.load(name)
             terminal.out.print(inspect.getdoc(recipes.known()[name]) or "", soft_wrap=True)
-            for field, value in _settings_of(recipe).items():
+            for field, value in recipe.settings().items():
                 shown = "[" + ", ".join(value) + "]" if isinstance(value, list) else value
                 terminal.out.print(f"  {field:<14} {shown}", soft_wrap=True)
             return

@@ -219,10 +219,10 @@ def _counts(run: Run) -> list[tuple[str, dict[str, int]]]:
         (name, {s: manifest.total(counts, split=s, class_name=name, statuses=_PACKED) for s in _SPLITS})
         for name in run.data.class_names[:_MAX_CLASSES]
     ]
-    if run.negatives is not None:
+    if run.negatives is not None and run.recipe.negatives is not None:
         drawn = {s: sum(numbers[s] for _, numbers in rows) for s in _SPLITS}
         num_there = manifest.total(run.negatives.counts, split="train", statuses=_PACKED)
-        drawn["train"] = min(drawn["train"] * run.recipe.negatives_times, num_there)
+        drawn["train"] = min(drawn["train"] * run.recipe.negatives.times, num_there)
         rows.append((f"{OTHER}, drawn from {run.negatives.location}", drawn))
     return [*rows, ("", {s: manifest.total(counts, split=s, statuses=_PACKED) for s in _SPLITS})]
 
