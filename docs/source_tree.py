@@ -22,7 +22,7 @@ CAPTIONS = {
         "known: what others published": "catalogue description",
         "fetched: published files on disk": "download fetching published unpack",
         "read: files and label files": "index source storage",
-        "planned: what is packed, and where": "bins configuration hashing label plan prepare",
+        "planned: what is packed, and where": "bins choices configuration hashing label plan prepare",
         "packed: from photos to shards": "align builder cores image lock manifest resume shard workers",
         "checked and shown": "page preview reader summary verification",
         "drawn: datasets for the demo and the tests": "drawn",
