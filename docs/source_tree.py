@@ -10,6 +10,7 @@ import ast
 import sys
 import textwrap
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +48,7 @@ REST = {
 """Folders that are not listed file by file."""
 
 
+@cache
 def modules() -> dict[str, Path]:
     """All modules of the packages by dotted name, packages among them."""
     names: dict[str, Path] = {}

@@ -97,6 +97,18 @@ def test_no_import_takes_a_forbidden_arrow(
     assert taken == []
 
 
+def test_only_commands_print_or_redirect_what_others_print() -> None:
+    names = {"print", "dup2", "redirect_stderr", "redirect_stdout"}
+    calls = [
+        f"{name}, line {node.lineno}: {ast.unparse(node.func)}"
+        for name, path in MODULES.items()
+        if name not in TERMINAL
+        for node in ast.walk(source_tree.parsed(path))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in names
+    ]
+    assert calls == []
+
+
 def test_no_modules_import_each_other_in_a_circle() -> None:
     arrows = {
         name: source_tree.imported(source_tree.parsed(path), with_types=False) & set(MODULES) - {name}
