@@ -47,7 +47,7 @@ def paths_table(name: str, paths: Sequence[str]) -> pa.Table:
 
 
 def labelled(name: str, table: pa.Table, **choices: object) -> Labelled:
-    configuration = Configuration(dataset=name, **choices)  # type: ignore[arg-type]
+    configuration = Configuration.of(name, **choices)
     return assign_classes(load_dataset(name), table, configuration=configuration)
 
 
@@ -331,7 +331,7 @@ def test_dataset_without_classes_says_so() -> None:
             index=load_dataset("folder").index,
             examples=load_dataset("folder").examples,
         )
-        assign_classes(toy, pa.table({"source": ["1.jpg"]}), configuration=Configuration(dataset="toy", classes="all"))
+        assign_classes(toy, pa.table({"source": ["1.jpg"]}), configuration=Configuration.of("toy", classes="all"))
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def planned(table: pa.Table, *, name: str = "cacd", present: Iterable[str] | Non
         load_dataset(name),
         Labelled(table, class_names, ()),
         source=Source(Store("nowhere"), there),
-        configuration=Configuration(dataset=name, **choices),  # type: ignore[arg-type]
+        configuration=Configuration.of(name, **choices),
     )
 
 
@@ -65,7 +65,7 @@ def planned_paths(name: str, paths: Iterable[str], **choices: object) -> Plan:
     """Index, label and plan a dataset whose rows are named by paths."""
     description = load_dataset(name)
     source = Source(Store("nowhere"), frozenset(paths))
-    configuration = Configuration(dataset=name, **choices)  # type: ignore[arg-type]
+    configuration = Configuration.of(name, **choices)
     labelled = assign_classes(description, index_dataset(description, source).table, configuration=configuration)
     return make_plan(description, labelled, source=source, configuration=configuration)
 
@@ -434,7 +434,7 @@ def test_limits_draw_at_random_by_the_seed() -> None:
 def test_notes_of_labelling_are_kept() -> None:
     labelled = Labelled(pets(), tuple(SIZES), ("a note",))
     source = Source(Store("nowhere"), frozenset(pets()["source"].to_pylist()))
-    found = make_plan(load_dataset("cacd"), labelled, source=source, configuration=Configuration(dataset="cacd"))
+    found = make_plan(load_dataset("cacd"), labelled, source=source, configuration=Configuration.of("cacd"))
     assert found.notes == ("a note",)
 
 
@@ -465,7 +465,7 @@ def write(folder: Path, contents: dict[str, bytes]) -> Path:
 def planned_folder(name: str, folder: Path, **choices: object) -> Plan:
     description = load_dataset(name)
     source = open_source(str(folder))
-    configuration = Configuration(dataset=name, **choices)  # type: ignore[arg-type]
+    configuration = Configuration.of(name, **choices)
     labelled = assign_classes(description, index_dataset(description, source).table, configuration=configuration)
     return make_plan(description, labelled, source=source, configuration=configuration)
 
@@ -556,7 +556,7 @@ def test_real_cacd_lists_leak_nearly_everybody(real_data: Path) -> None:
     table = index_dataset(description, open_source(str(real_data / "cacd"))).table
     labelled = Labelled(table.append_column("class", pa.nulls(len(table), pa.string())), (), ())
     source = Source(Store("nowhere"), frozenset(table["source"].to_pylist()))
-    found = make_plan(description, labelled, source=source, configuration=Configuration(dataset="cacd"))
+    found = make_plan(description, labelled, source=source, configuration=Configuration.of("cacd"))
     assert (found.split, found.num_leaking) == ("official", 1989)
     assert len(found.shards) == 115 + 13 + 32
 
