@@ -239,14 +239,16 @@ def test_any_fractions_are_met_within_rounding(number: int, weights: tuple[int, 
     ["80/20", "80/10/10/0", "0/50/50", "random", "80/10/x", "-1/1/1", "80:10:10", "official:80/10/10", "80//20", "/"],
 )
 def test_split_that_makes_no_sense_is_wrong_usage(split: str) -> None:
-    with pytest.raises(UsageError, match=f"^--split {split}: expected official, identity or TRAIN/VALID/TEST"):
+    with pytest.raises(UsageError, match=f"^split {split}: expected official, identity or TRAIN/VALID/TEST"):
         planned(pets(), split=split)
 
 
 @pytest.mark.parametrize("fractions", ["80/20", "0/1/1", "half"])
 def test_fractions_of_an_identity_split_are_checked(fractions: str) -> None:
     table = sample_table(files(4), identities=[0, 1, 2, 3])
-    with pytest.raises(UsageError, match=f"--split {fractions}: expected official, identity or TRAIN/VALID/TEST"):
+    with pytest.raises(
+        UsageError, match=f"split identity:{fractions}: expected official, identity or"
+    ):
         planned(table, split=f"identity:{fractions}")
 
 
@@ -298,8 +300,8 @@ def test_default_split_is_official_then_by_identity_then_by_fractions() -> None:
 @pytest.mark.parametrize(
     ("table", "split", "error", "message"),
     [
-        (sample_table(files(4)), "official", UsageError, "--split official: cacd has none here; give --split 80/10/10"),
-        (sample_table(files(4)), "identity", UsageError, "--split identity: cacd names no identities here"),
+        (sample_table(files(4)), "official", UsageError, "split official: cacd has none here; give 80/10/10"),
+        (sample_table(files(4)), "identity", UsageError, "split identity: cacd names no identities here"),
         (
             sample_table(files(3), official=["train", None, "test"]),
             "official",
@@ -310,7 +312,7 @@ def test_default_split_is_official_then_by_identity_then_by_fractions() -> None:
             sample_table(files(3), identities=[None, 3, None]),
             "identity",
             JobError,
-            "--split identity, but 2 rows have no identity",
+            "split identity, but 2 rows have no identity",
         ),
     ],
 )
@@ -322,7 +324,7 @@ def test_split_the_rows_cannot_have_is_refused(
 
 
 def test_dataset_without_people_has_no_identity_split() -> None:
-    with pytest.raises(UsageError, match="--split identity: folder names no identities here"):
+    with pytest.raises(UsageError, match="split identity: folder names no identities here"):
         planned_paths("folder", ["cats/1.jpg", "dogs/1.jpg"], split="identity")
 
 
