@@ -124,11 +124,12 @@ class Aligner:
         """The aligner of a configuration, None where photos stay whole; chips need the file of the landmark model."""
         if configuration.align == "none":
             return None
-        value, unit = configuration.margin_value
+        margin = configuration.face_margin
+        assert margin is not None
         side_px = None if configuration.size_wh is None else configuration.size_wh[0]
         predictor = None if landmarks is None else _predictor(landmarks)
         largest = configuration.on_several == "largest"
-        return cls(configuration.align, side_px, value, unit, largest, predictor)
+        return cls(configuration.align, side_px, margin.value, margin.unit, largest, predictor)
 
     def __call__(self, image_hwc: Pixels) -> Face:
         """Cut out the one face of a photo (uint8 BGR HWC); `BadImageError` says that there is none, or several."""

@@ -1,24 +1,27 @@
 """Building: indexes, labels and plans a dataset, has its shards packed, and writes what came of it."""
 
 import hashlib
+import logging
 import time
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from facepack import align, manifest, resume, terminal
+from facepack import align, manifest, resume
 from facepack.align import Aligner
 from facepack.configuration import Configuration
-from facepack.errors import JobError, UsageError
+from facepack.errors import FieldError, JobError, UsageError
 from facepack.image import Moments
-from facepack.lock import held
+from facepack.lock import Holder, held
 from facepack.manifest import Build, Status
 from facepack.prepare import Prepared, fetch_offered, prepare
+from facepack.progress import Progress, Stopwatch
 from facepack.shard import ShardResult, ShardTask
 from facepack.storage import Store
 from facepack.workers import packed
+
+log = logging.getLogger("facepack")
 
 _LONGEST_NAME = 80
 
@@ -37,9 +40,9 @@ class Place:
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 0:
-            raise UsageError(f"--workers {self.workers}: expected 0 (this process) or more")
+            raise FieldError("workers", self.workers, "expected 0 (this process) or more")
         if self.workers == 0 and self.ray_address:
-            raise UsageError(f"--ray-address {self.ray_address}: no Ray is asked with --workers 0")
+            raise FieldError("ray_address", self.ray_address, "with workers 0 no Ray is used")
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,11 @@ def planned(configuration: Configuration, *, place: Place) -> Prepared:
     """Index, label and plan a build without making it; logs what is not as a user may think."""
     configuration, _ = _with_aligner(configuration, place)
     prepared = prepare(configuration, src=place.src)
-    _warn(prepared)
+    _log_surprises(prepared)
     return prepared
 
 
-def build(configuration: Configuration, *, place: Place, progress: Any = None) -> Outcome:
+def build(configuration: Configuration, *, place: Place, progress: Progress | None = None) -> Outcome:
     """Make a build, or finish one that was interrupted.
 
     Shards that are finished stay. Raises `JobError` where the place holds another build, another build is at work, a
@@ -73,7 +76,7 @@ def build(configuration: Configuration, *, place: Place, progress: Any = None) -
     configuration, aligner = _with_aligner(configuration, place)
     prepared = prepare(configuration, src=place.src)
     planning_s = time.time() - begun
-    _warn(prepared)
+    _log_surprises(prepared)
     with fetch_offered(prepared.description, place.src):
         _check_classes(prepared)
     store = Store(place.out)
@@ -89,24 +92,33 @@ def build(configuration: Configuration, *, place: Place, progress: Any = None) -
             return Outcome(manifest.read_build(place.out), place.out, num_kept_shards=len(results))
         resume.check_images(store, prepared.plan.table["key"])
         store.delete(manifest.BUILD_FILE)
-        num_kept, num_images = len(results), sum(len(task.table) for task in todo)
-        try:
-            with progress or terminal.ImageProgress() as progress:
-                progress.expect(num_images)
-                workers, address = place.workers, place.ray_address
-                for result in packed(todo, aligner=aligner, workers=workers, ray_address=address, progress=progress):
-                    results[result.record.name.removesuffix(".tar")] = result
-                    lock.check()
-                packing_s = progress.seconds
-        finally:
-            if lock.is_ours:  # whoever took the place over has unfinished files of its own here
-                store.delete_temporary()  # a worker that was killed left its file behind
-                resume.delete_unfinished(store)
-        lock.check()
+        num_kept = len(results)
+        progress = progress or Stopwatch()
+        results |= _pack(todo, store, lock, aligner=aligner, place=place, progress=progress)
         for name in resume.strays(store, tasks):
             store.delete(name)
         made = _finish(prepared, store, [results[task.name] for task in tasks])
+    num_images, packing_s = sum(len(task.table) for task in todo), progress.seconds
     return Outcome(made, place.out, num_images, packing_s, time.time() - begun - packing_s, planning_s, num_kept)
+
+
+def _pack(
+    tasks: list[ShardTask], store: Store, lock: Holder, *, aligner: Aligner | None, place: Place, progress: Progress
+) -> dict[str, ShardResult]:
+    """Pack shards, and give what came of each by its name; what is half made is deleted, whatever happens."""
+    results = {}
+    progress.expect(sum(len(task.table) for task in tasks))
+    workers, address = place.workers, place.ray_address
+    try:
+        for result in packed(tasks, aligner=aligner, workers=workers, ray_address=address, progress=progress):
+            results[result.record.name.removesuffix(".tar")] = result
+            lock.check()
+    finally:
+        if lock.is_ours:  # whoever took the place over has unfinished files of its own here
+            store.delete_temporary()  # a worker that was killed left its file behind
+            resume.delete_unfinished(store)
+    lock.check()
+    return results
 
 
 def _is_complete(prepared: Prepared, store: Store, tasks: list[ShardTask]) -> bool:
@@ -123,27 +135,27 @@ def _with_aligner(configuration: Configuration, place: Place) -> tuple[Configura
     """What cuts out the faces, and the configuration with the checksum of the landmark model that it uses."""
     if configuration.align != "chip":
         if place.landmarks:
-            raise UsageError(f"--landmarks {place.landmarks}: only --align chip goes by landmarks")
+            raise FieldError("landmarks", place.landmarks, "only align chip goes by landmarks")
         return configuration, Aligner.of(configuration)
     file = align.landmarks_file(place.landmarks)
     digest = align.digest_of(file)
     if configuration.landmarks not in ("", digest):
         raise UsageError(f"{file}: another landmark model (sha256 {digest}) than the configuration names")
-    return replace(configuration, landmarks=digest), Aligner.of(configuration, landmarks=file)
+    return configuration.with_landmarks(digest), Aligner.of(configuration, landmarks=file)
 
 
-def _warn(prepared: Prepared) -> None:
-    """Say what is not as a user may think: rows that cannot be read, images left out, people in two splits."""
+def _log_surprises(prepared: Prepared) -> None:
+    """Log what is not as a user may think: rows that cannot be read, images left out, people in two splits."""
     for text in prepared.plan.notes:
-        terminal.note(text)
+        log.info(text)
     for why, number in prepared.index.left_out.items():
-        terminal.note(f"{number:,} images left out: {why}")
+        log.info(f"{number:,} images left out: {why}")
     if unparsed := prepared.index.unparsed:
-        terminal.warn(f"{len(unparsed):,} rows cannot be read (all are listed in {manifest.BUILD_FILE}):")
+        log.warning(f"{len(unparsed):,} rows cannot be read (all are listed in {manifest.BUILD_FILE}):")
         for line in unparsed[:3]:
-            terminal.note(f"  {line}")
+            log.info(f"  {line}")
     if number := prepared.plan.num_leaking:
-        terminal.warn(f"{number:,} people are in more than one split; --split identity keeps them apart")
+        log.warning(f"{number:,} people are in more than one split; --split identity keeps them apart")
 
 
 def _check_classes(prepared: Prepared) -> None:
@@ -156,7 +168,7 @@ def _check_classes(prepared: Prepared) -> None:
     if empty := [name for name in prepared.plan.class_names if name not in present]:
         limit, where = prepared.configuration.limit, prepared.source.store.location
         if limit is not None and not set(empty) & set(table["class"].unique().to_pylist()):
-            raise UsageError(f"--limit {limit}: no image of {_listed(empty)}; raise it, or give --limit-per-class")
+            raise FieldError("limit", limit, f"no image of {_listed(empty)}; raise it, or limit rows per class")
         raise JobError(f"{_listed(empty)}: no image in {where}; leave them out of --classes")
 
 

@@ -20,7 +20,7 @@ BEAT_S = 10.0
 STALE_AFTER_S = 60.0
 
 
-class _Holder:
+class Holder:
     """Keeps the lock file fresh and notices when it is no longer ours."""
 
     def __init__(self, store: Store, what: str) -> None:
@@ -63,13 +63,13 @@ class _Holder:
 
 
 @contextmanager
-def held(store: Store, *, what: str = "build") -> Iterator[_Holder]:
+def held(store: Store, *, what: str = "build") -> Iterator[Holder]:
     """Hold the place for the length of the block, or raise `JobError` if another build (or `what` else) does.
 
     The lock of a build that was killed is taken over: at once when its process ran on this machine and is gone, after a
     minute without a sign of life otherwise.
     """
-    holder = _Holder(store, what)
+    holder = Holder(store, what)
     try:
         store.create(holder.name, holder.content())
     except FileExistsError:
@@ -87,7 +87,7 @@ def held(store: Store, *, what: str = "build") -> Iterator[_Holder]:
         holder.stop()
 
 
-def _take_over(store: Store, found: dict[str, Any], holder: _Holder) -> None:
+def _take_over(store: Store, found: dict[str, Any], holder: Holder) -> None:
     """Replace the lock of a build that is gone; of several that try, the one that can name its successor does."""
     heir = f"{holder.name}.after-{hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]}"
     try:

@@ -1,7 +1,6 @@
 """Planning: the key, split and shard of every row, as pure functions of hashes, before any image is read."""
 
 import hashlib
-import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,16 +11,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from facepack.choices import DEFAULT_SHARES, SplitRule
 from facepack.configuration import Configuration
 from facepack.description import SPLITS, Description
-from facepack.errors import JobError, UsageError
+from facepack.errors import FieldError, JobError
 from facepack.hashing import Hashes, key_of, mixed
 from facepack.label import Labelled
 from facepack.manifest import Status, people_in_several_splits
 from facepack.source import Source
-
-DEFAULT_FRACTIONS = "80/10/10"
-_FRACTIONS = re.compile(r"\d+(?:\.\d+)?(?:/\d+(?:\.\d+)?){2}")
 
 Bools = npt.NDArray[np.bool_]
 
@@ -54,7 +51,7 @@ class Plan:
 def make_plan(description: Description, labelled: Labelled, *, source: Source, configuration: Configuration) -> Plan:
     """Give every chosen row key, split and shard.
 
-    Raises `UsageError` for a split the dataset cannot have, `JobError` where two keys collide.
+    Raises `FieldError` for a split the dataset cannot have, `JobError` where two keys collide.
     """
     table = labelled.table
     keys = _keys(description.name, table["source"])
@@ -151,40 +148,27 @@ def _splits(
 ) -> tuple[str, npt.NDArray[np.int8]]:
     """The rule that applies, and per row the number of its split (0 train, 1 valid, 2 test)."""
     order = _shuffled(keys, configuration.seed, "split")
-    rule = configuration.split or _default_split(description, table)
-    if rule == "official":
-        return rule, _official(description, table, order)
-    kind, _, fractions = rule.rpartition(":")
-    if rule == "identity" or kind == "identity":
-        fractions = DEFAULT_FRACTIONS if rule == "identity" else fractions
-        return rule, _by_identity(description, table, fractions=fractions, seed=configuration.seed)
-    is_by_index = kind == "index"  # the first rows of each class are train
-    shares = _fractions(fractions if is_by_index else rule)
+    rule = configuration.split_rule or _default_split(description, table)
+    if rule.kind == "official":
+        return rule.text, _official(description, table, order)
+    if rule.kind == "identity":
+        return rule.text, _by_identity(description, table, rule=rule, seed=configuration.seed)
     classes = table["class"].combine_chunks().fill_null("").dictionary_encode().indices.to_numpy()
     splits = np.zeros(len(table), np.int8)
     for code in np.unique(classes):
         rows = np.flatnonzero(classes == code)
-        shuffled = rows if is_by_index else rows[np.argsort(order[rows], kind="stable")]
-        splits[shuffled] = _in_shares(len(rows), shares)
-    return rule, splits
+        ordered = rows if rule.kind == "index" else rows[np.argsort(order[rows], kind="stable")]
+        splits[ordered] = _in_shares(len(rows), rule.shares)
+    return rule.text, splits
 
 
-def _default_split(description: Description, table: pa.Table) -> str:
-    """The official split where every row has one, else by identity where it is known, else by fractions."""
+def _default_split(description: Description, table: pa.Table) -> SplitRule:
+    """The official split where every row has one, else by identity where it is known, else by shares."""
     if table["official_split"].null_count == 0:
-        return "official"
+        return SplitRule.of("official")
     identities = description.labels_of("identity")
-    return "identity" if identities and table[identities[0]].null_count == 0 else DEFAULT_FRACTIONS
-
-
-def _fractions(text: str) -> tuple[float, float, float]:
-    """Shares of train, valid and test that add up to one, from '64/16/20' or '0.64/0.16/0.2'."""
-    numbers = [float(part) for part in text.split("/")] if _FRACTIONS.fullmatch(text) else [0.0]
-    if len(numbers) != 3 or numbers[0] <= 0:
-        known = "official, identity or TRAIN/VALID/TEST such as 80/10/10, or index:80/10/10"
-        raise UsageError(f"--split {text}: expected {known}")
-    train, valid, test = (number / sum(numbers) for number in numbers)
-    return train, valid, test
+    by_identity = identities and table[identities[0]].null_count == 0
+    return SplitRule.of("identity" if by_identity else DEFAULT_SHARES)
 
 
 def _in_shares(number: int, shares: tuple[float, float, float]) -> npt.NDArray[np.int8]:
@@ -199,9 +183,7 @@ def _official(description: Description, table: pa.Table, order: Hashes) -> npt.N
     """The published split; where it has no valid rows, a share of train that the description states."""
     official = table["official_split"]
     if official.null_count == len(table):
-        raise UsageError(
-            f"--split official: {description.name} has none here; give --split {DEFAULT_FRACTIONS} or the like"
-        )
+        raise FieldError("split", "official", f"{description.name} has none here; give {DEFAULT_SHARES} or the like")
     if official.null_count:
         first = table["source"].filter(pc.is_null(official))[0]
         raise JobError(f"{description.name}: {official.null_count:,} rows are in no official split, such as {first}")
@@ -213,20 +195,19 @@ def _official(description: Description, table: pa.Table, order: Hashes) -> npt.N
     return splits
 
 
-def _by_identity(description: Description, table: pa.Table, *, fractions: str, seed: int) -> npt.NDArray[np.int8]:
+def _by_identity(description: Description, table: pa.Table, *, rule: SplitRule, seed: int) -> npt.NDArray[np.int8]:
     """All rows of a person in one split: persons in shuffled order fill train, then valid, then test."""
     names = description.labels_of("identity")
     if not names or table[names[0]].null_count == len(table):
-        raise UsageError(f"--split identity: {description.name} names no identities here")
+        raise FieldError("split", "identity", f"{description.name} names no identities here")
     if missing := table[names[0]].null_count:
-        raise JobError(f"{description.name}: --split identity, but {missing:,} rows have no identity")
-    shares = _fractions(fractions)
+        raise JobError(f"{description.name}: split identity, but {missing:,} rows have no identity")
     persons, inverse, counts = np.unique(table[names[0]].to_numpy(), return_inverse=True, return_counts=True)
     shuffled = np.argsort(_shuffled(persons.astype(np.uint64), seed, "identity"), kind="stable")
     ends = np.cumsum(counts[shuffled])
     middles = (ends - counts[shuffled] / 2) / len(table)
     splits = np.empty(len(persons), np.int8)
-    splits[shuffled] = np.searchsorted(np.cumsum(shares[:2]), middles, side="right")
+    splits[shuffled] = np.searchsorted(np.cumsum(rule.shares[:2]), middles, side="right")
     of_rows: npt.NDArray[np.int8] = splits[inverse]
     return of_rows
 

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from facepack import terminal
 from facepack.align import Aligner
 from facepack.cores import num_cores
 from facepack.errors import JobError
 from facepack.manifest import Status
+from facepack.progress import Progress
 from facepack.shard import ShardResult, ShardTask, pack
 
 RAY_PAYS_AFTER_S = 20.0
@@ -32,7 +32,7 @@ def packed(
     aligner: Aligner | None,
     workers: int | None,
     ray_address: str,
-    progress: terminal.ImageProgress,
+    progress: Progress,
 ) -> Iterator[ShardResult]:
     """Pack shards, in this process (no workers) or on Ray; results come in no particular order.
 
@@ -40,22 +40,21 @@ def packed(
     """
     if not tasks:
         return
-    with terminal.silenced_libraries():
-        begun = time.time()
-        if workers is None and not ray_address:
-            if aligner is not None and sum(len(task.table) for task in tasks) * ALIGNING_S > RAY_PAYS_AFTER_S:
-                workers = num_cores()  # the first shard alone would take as long as starting Ray
-            else:
-                progress.begin(begun)
-                yield pack(tasks[0], aligner=aligner, progress=progress.advance)
-                tasks = tasks[1:]
-                workers = 0 if (time.time() - begun) * len(tasks) < RAY_PAYS_AFTER_S else num_cores()
-        if workers == 0:
-            for task in tasks:
-                yield pack(task, aligner=aligner, progress=progress.advance)
-        elif tasks:
-            pool = _Pool(workers, ray_address)
-            yield from _packed_on_ray(tasks, aligner=aligner, pool=pool, progress=progress)
+    begun = time.time()
+    if workers is None and not ray_address:
+        if aligner is not None and sum(len(task.table) for task in tasks) * ALIGNING_S > RAY_PAYS_AFTER_S:
+            workers = num_cores()  # the first shard alone would take as long as starting Ray
+        else:
+            progress.begin(begun)
+            yield pack(tasks[0], aligner=aligner, progress=progress.advance)
+            tasks = tasks[1:]
+            workers = 0 if (time.time() - begun) * len(tasks) < RAY_PAYS_AFTER_S else num_cores()
+    if workers == 0:
+        for task in tasks:
+            yield pack(task, aligner=aligner, progress=progress.advance)
+    elif tasks:
+        pool = _Pool(workers, ray_address)
+        yield from _packed_on_ray(tasks, aligner=aligner, pool=pool, progress=progress)
 
 
 class Packer:
@@ -84,7 +83,7 @@ class _Pool:
 
 
 def _packed_on_ray(
-    tasks: list[ShardTask], *, aligner: Aligner | None, pool: _Pool, progress: terminal.ImageProgress
+    tasks: list[ShardTask], *, aligner: Aligner | None, pool: _Pool, progress: Progress
 ) -> Iterator[ShardResult]:
     """One row per shard through a pool of actors."""
     with _ray(pool) as ray:

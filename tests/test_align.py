@@ -144,14 +144,14 @@ def test_crop_larger_than_any_image_may_be_is_too_large() -> None:
 
 
 def test_margin_is_written_in_one_way() -> None:
-    assert Configuration("folder", align="crop", margin="15.0").margin == "15"
-    assert Configuration("folder", align="chip", margin="+2.5e1%").margin == "25%"
+    assert Configuration.of("folder", align="crop", margin="15.0").margin == "15"
+    assert Configuration.of("folder", align="chip", margin="+2.5e1%").margin == "25%"
 
 
 @pytest.mark.parametrize(("margin", "side"), [("0", 1.0), ("30", 1.0 + 60), ("50%", 2.0), ("", 1.0 + 30)])
 def test_margin_is_in_pixels_or_a_share_of_the_face(margin: str, side: float) -> None:
     photo = portraits((300, 220, 60), size_wh=(600, 450))
-    aligner = Aligner.of(Configuration("folder", align="crop", margin=margin, size="keep"))
+    aligner = Aligner.of(Configuration.of("folder", align="crop", margin=margin, size="keep"))
     assert aligner is not None
     face = aligner(photo)
     assert face.box is not None
@@ -162,12 +162,12 @@ def test_margin_is_in_pixels_or_a_share_of_the_face(margin: str, side: float) ->
 
 def test_several_faces_are_rejected_or_the_largest_is_taken() -> None:
     photo = portraits((150, 150, 50), (150, 150, 75), size_wh=(600, 300))
-    aligner = Aligner.of(Configuration("folder", align="crop"))
+    aligner = Aligner.of(Configuration.of("folder", align="crop"))
     assert aligner is not None
     with pytest.raises(image.BadImageError) as caught:
         aligner(photo)
     assert caught.value.status == Status.SEVERAL_FACES
-    largest = Aligner.of(Configuration("folder", align="crop", on_several="largest"))
+    largest = Aligner.of(Configuration.of("folder", align="crop", on_several="largest"))
     assert largest is not None
     box = largest(photo).box
     assert box is not None
@@ -199,7 +199,7 @@ def distance_px(landmarks: list[float], *, side_px: int, padding: float) -> floa
 def test_chip_is_turned_so_that_the_eyes_are_in_place(angle: int) -> None:
     turn = cv2.getRotationMatrix2D((300, 225), angle, 1)
     photo: Any = cv2.warpAffine(portraits((300, 220, 80), size_wh=(600, 450)), turn, (600, 450))
-    aligner = Aligner.of(Configuration("folder", align="chip", size="96"), landmarks=align.landmarks_file())
+    aligner = Aligner.of(Configuration.of("folder", align="chip", size="96"), landmarks=align.landmarks_file())
     assert aligner is not None
     face = aligner(photo)
     assert face.image_hwc.shape == (96, 96, 3)
@@ -243,7 +243,7 @@ def test_wrong_landmark_model_is_refused(tmp_path: Path, file: str, reason: str)
         path = tmp_path / "cut.dat"
         path.write_bytes((MODELS / align.LANDMARKS_FILE).read_bytes()[:100_000])
     with pytest.raises(UsageError, match=reason):
-        Aligner.of(Configuration("folder", align="chip"), landmarks=path)
+        Aligner.of(Configuration.of("folder", align="chip"), landmarks=path)
 
 
 # Configuration
@@ -253,9 +253,9 @@ def test_wrong_landmark_model_is_refused(tmp_path: Path, file: str, reason: str)
     ("kind", "size", "margin"), [("none", "keep", ""), ("crop", "120", "15"), ("chip", "112", "25%")]
 )
 def test_size_and_margin_are_those_published_unless_given(kind: Any, size: str, margin: str) -> None:
-    configuration = Configuration("folder", align=kind)
+    configuration = Configuration.of("folder", align=kind)
     assert (configuration.size, configuration.margin) == (size, margin)
-    assert configuration.digest == Configuration("folder", align=kind, size=size, margin=margin).digest
+    assert configuration.digest == Configuration.of("folder", align=kind, size=size, margin=margin).digest
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_size_and_margin_are_those_published_unless_given(kind: Any, size: str, 
 )
 def test_what_does_not_go_together_is_refused(choices: dict[str, Any], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
-        Configuration("folder", **choices)
+        Configuration.of("folder", **choices)
 
 
 # Whole builds

@@ -6,7 +6,6 @@ import json
 import platform
 import shutil
 import zipfile
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,13 @@ import pyarrow.compute as pc
 import pytest
 from conftest import digests, make
 
-from facepack import builder, image, manifest, workers
+from facepack import builder, image, manifest
+from facepack.builder import Place
+from facepack.configuration import Configuration
 from facepack.drawn import synthetic
 from facepack.errors import JobError, UsageError
 from facepack.manifest import Status
-from facepack.shard import ShardResult, ShardTask
+from facepack.progress import Stopwatch
 from facepack.storage import Store
 
 
@@ -314,15 +315,15 @@ def test_folder_with_other_files_is_refused_and_nothing_touched(celeba: Path, tm
 
 
 def test_identity_split_keeps_people_apart_and_leaks_are_counted(
-    celeba: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    celeba: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     make(celeba, tmp_path / "apart", split="identity")
-    assert "more than one split" not in capfd.readouterr().err
+    assert "more than one split" not in caplog.text
     assert leaking(tmp_path / "apart") == 0
     make(celeba, tmp_path / "mixed", split="80/10/10")
     number = leaking(tmp_path / "mixed")
     assert number > 0
-    assert f"{number:,} people are in more than one split" in capfd.readouterr().err
+    assert f"{number:,} people are in more than one split" in caplog.text
 
 
 def leaking(build: Path) -> int:
@@ -436,7 +437,7 @@ def test_class_without_an_image_is_one_clear_error(celeba: Path, tmp_path: Path)
 
 
 def test_limit_that_leaves_a_class_out_says_so(celeba: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--limit 2: no image of class.*; raise it, or give --limit-per-class"):
+    with pytest.raises(UsageError, match=r"limit 2: no image of class.*; raise it, or limit rows per class"):
         make(celeba, tmp_path / "build", limit=2)
     assert not (tmp_path / "build").exists()
 
@@ -458,24 +459,28 @@ def test_build_of_other_photos_is_not_overwritten(tmp_path: Path) -> None:
     assert make(tmp_path / "family", out, dataset="folder", classes="").num_images == 2
 
 
-def test_build_that_lost_its_place_leaves_alone_what_is_there(
-    celeba: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class TakesOver(Stopwatch):
+    """Another build takes the place over while the first shard is packed."""
+
+    def __init__(self, out: Path, theirs: list[Path]) -> None:
+        super().__init__()
+        self._out, self._theirs = out, theirs
+
+    def advance(self, num_images: int, num_rejects: int) -> None:
+        super().advance(num_images, num_rejects)
+        (self._out / "build.lock").write_text('{"token": "another"}')
+        for path in self._theirs:
+            path.write_bytes(b"theirs")
+
+
+def test_build_that_lost_its_place_leaves_alone_what_is_there(celeba: Path, tmp_path: Path) -> None:
     """As after a long sleep of this machine: whoever took over has unfinished files of its own."""
     out = tmp_path / "build"
     theirs = [out / ".train-00000.tar.0123abcd.partial", out / "train-00001.tar"]
-
-    def taken_over(tasks: list[ShardTask], **more: Any) -> Iterator[ShardResult]:
-        results = workers.packed(tasks, **more)
-        yield next(results)
-        (out / "build.lock").write_text('{"token": "another"}')
-        for path in theirs:
-            path.write_bytes(b"theirs")
-        yield next(results)
-
-    monkeypatch.setattr(builder, "packed", taken_over)
+    configuration = Configuration.of("celeba", classes="rarest4", size=32, samples_per_shard=40)
+    place = Place(str(celeba), str(out), workers=0)
     with pytest.raises(JobError, match="another build took this place over"):
-        make(celeba, out)
+        builder.build(configuration, place=place, progress=TakesOver(out, theirs))
     assert all(path.exists() for path in theirs)
     assert not (out / "build.json").exists()
 

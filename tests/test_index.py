@@ -733,7 +733,7 @@ from facepack.configuration import Configuration
 from facepack.plan import make_plan
 from facepack.source import open_source
 description = load_dataset("celeba")
-configuration = Configuration(dataset="celeba", classes="rarest4", split="identity")
+configuration = Configuration.of("celeba", classes="rarest4", split="identity")
 source = open_source(sys.argv[1])
 labelled = assign_classes(description, index_dataset(description, source).table, configuration=configuration)
 planned = make_plan(description, labelled, source=source, configuration=configuration)

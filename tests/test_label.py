@@ -47,7 +47,7 @@ def paths_table(name: str, paths: Sequence[str]) -> pa.Table:
 
 
 def labelled(name: str, table: pa.Table, **choices: object) -> Labelled:
-    configuration = Configuration(dataset=name, **choices)  # type: ignore[arg-type]
+    configuration = Configuration.of(name, **choices)
     return assign_classes(load_dataset(name), table, configuration=configuration)
 
 
@@ -269,7 +269,7 @@ def test_age_bins_take_the_place_of_default_classes() -> None:
     "bins", ["1-5,5-9", "10-20,1-9", "9-1", "1-,30-40", "0-4,,5-9", "4", "-4", "1-4;5-9", "young,old", "1.5-3", "1-4,"]
 )
 def test_age_bins_that_overlap_descend_or_make_no_sense_are_wrong_usage(bins: str) -> None:
-    with pytest.raises(UsageError, match=re.escape(f"--age-bins {bins}: expected ascending bins that do not overlap")):
+    with pytest.raises(UsageError, match=re.escape(f"age_bins {bins}: expected ascending bins that do not overlap")):
         labelled("appa_real", ages_table([1, 2]), age_bins=bins)
 
 
@@ -296,15 +296,15 @@ def test_touching_age_bins_part_all_ages(ages: list[float], ends: set[int]) -> N
 @pytest.mark.parametrize(
     ("name", "choices", "message"),
     [
-        ("celeba", {"classes": "Bald,Beard"}, "--classes Bald,Beard: celeba has no class 'Beard'; it has: 5_o_Clock"),
+        ("celeba", {"classes": "Bald,Beard"}, "classes Bald,Beard: celeba has no class 'Beard'; it has: 5_o_Clock"),
         ("celeba", {"classes": "bald"}, "celeba has no class 'bald'"),
         ("celeba", {"classes": "rarest"}, "celeba has no class 'rarest'"),
         ("celeba", {"classes": "Bald,"}, "celeba has no class ''"),
         ("celeba", {"classes": "Bald,Young,Bald"}, "a class is named twice"),
-        ("celeba", {"classes": "rarest41"}, "--classes rarest41: celeba has 40 classes, expected 1 to 40"),
-        ("celeba", {"classes": "random0"}, "--classes random0: celeba has 40 classes, expected 1 to 40"),
-        ("celeba", {"classes": "hair:all"}, "--classes hair:all: celeba has no classes 'hair'; it has: none"),
-        ("celeba", {"age_bins": "1-4"}, "--age-bins 1-4: celeba has no ages ''; it has: none"),
+        ("celeba", {"classes": "rarest41"}, "classes rarest41: celeba has 40 classes, expected 1 to 40"),
+        ("celeba", {"classes": "random0"}, "classes random0: expected at least 1"),
+        ("celeba", {"classes": "hair:all"}, "classes hair:all: celeba has no classes 'hair'; it has: none"),
+        ("celeba", {"age_bins": "1-4"}, "age_bins 1-4: celeba has no ages ''; it has: none"),
         ("utkface", {"classes": "age:all"}, "utkface has no classes 'age'; it has: gender, race"),
         ("utkface", {"classes": "race:green"}, "utkface has no class 'green'; it has: asian, indian, white"),
         ("utkface", {"classes": "race:others"}, "utkface has no class 'others'; it has: asian, indian, white"),
@@ -319,7 +319,7 @@ def test_what_the_dataset_does_not_have_is_wrong_usage(name: str, choices: dict[
 
 
 def test_dataset_without_classes_says_so() -> None:
-    with pytest.raises(UsageError, match="--classes all: toy has no classes ''; it has: none"):
+    with pytest.raises(UsageError, match="classes all: toy has no classes ''; it has: none"):
         toy = Description(
             name="toy",
             title="",
@@ -331,7 +331,7 @@ def test_dataset_without_classes_says_so() -> None:
             index=load_dataset("folder").index,
             examples=load_dataset("folder").examples,
         )
-        assign_classes(toy, pa.table({"source": ["1.jpg"]}), configuration=Configuration(dataset="toy", classes="all"))
+        assign_classes(toy, pa.table({"source": ["1.jpg"]}), configuration=Configuration.of("toy", classes="all"))
 
 
 @pytest.mark.parametrize(
