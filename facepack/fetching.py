@@ -99,7 +99,7 @@ def fetch(one: Description | Model, *, folder: Path, only: Sequence[str] = ()) -
     if not has_work(wanted, folder):
         return _fetched(one, wanted, folder)  # a look at it, which writes nothing
     folder.mkdir(parents=True, exist_ok=True)
-    with held(Store(str(folder)), what="fetch"):
+    with held(Store(str(folder)), what="fetch", option="--to"):
         return _fetched(one, wanted, folder)
 
 
