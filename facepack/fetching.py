@@ -61,7 +61,7 @@ def fetch(
     else:
         terms.accept(published, folder=folder, accepted=accept_terms)
         folder.mkdir(parents=True, exist_ok=True)
-        with held(Store(str(folder)), what="fetch"):
+        with held(Store(str(folder)), what="fetch", option="--to"):
             by_hand = _fetch_files(job, files)
     return Fetched(name, folder, tuple(state_of(file, folder, deep=False) for file in files), tuple(by_hand))
 

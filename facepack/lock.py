@@ -1,4 +1,4 @@
-"""A lock that lets one build, or one training run, at a time work in one place, on disk or in an object store."""
+"""A lock that lets one build, fetch or training run at a time work in one place, on disk or in an object store."""
 
 import hashlib
 import json
@@ -15,28 +15,35 @@ from typing import Any
 from facepack.errors import JobError
 from facepack.storage import Store
 
-LOCK_FILE = "build.lock"
 BEAT_S = 10.0
 STALE_AFTER_S = 60.0
+
+
+def lock_file(what: str) -> str:
+    """Name of the lock file of a build, a fetch or a run."""
+    return f"{what}.lock"
 
 
 class Holder:
     """Keeps the lock file fresh and notices when it is no longer ours."""
 
-    def __init__(self, store: Store, what: str) -> None:
-        self.store, self.what, self.name = store, what, f"{what}.lock"
+    def __init__(self, store: Store, *, what: str) -> None:
+        self.store, self.what, self.name = store, what, lock_file(what)
         self.token = uuid.uuid4().hex
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._beat, name=self.name, daemon=True)
 
     def content(self) -> bytes:
-        process = {"pid": os.getpid(), "started": _process_started(os.getpid()), "machine": _machine()}
+        """The lock as it is written now: JSON of process, machine, token and the time in Unix seconds."""
+        process = {"pid": os.getpid(), "started": _process_started(os.getpid()), "machine": machine_digest()}
         return json.dumps(process | {"token": self.token, "beat": time.time()}).encode()
 
     def start(self) -> None:
+        """Begin to keep the lock file fresh."""
         self._thread.start()
 
     def stop(self) -> None:
+        """Stop, and delete the lock file if it is still ours."""
         self._done.set()
         self._thread.join()
         with suppress(OSError, JobError):  # whoever comes next sees that this process is gone
@@ -63,22 +70,23 @@ class Holder:
 
 
 @contextmanager
-def held(store: Store, *, what: str = "build") -> Iterator[Holder]:
-    """Hold the place for the length of the block, or raise `JobError` if another build (or `what` else) does.
+def held(store: Store, *, what: str = "build", option: str = "--out") -> Iterator[Holder]:
+    """Hold the place for the length of the block.
 
-    The lock of a build that was killed is taken over: at once when its process ran on this machine and is gone, after a
-    minute without a sign of life otherwise.
+    `what` is at work (a build, a fetch, a run) and names the lock file; `option` chooses the place in its command. The
+    lock of one that was killed is taken over: at once when its process ran on this machine and is gone, after a minute
+    without a sign of life otherwise. Raises `JobError` where another one is at work.
     """
-    holder = Holder(store, what)
+    holder = Holder(store, what=what)
     try:
         store.create(holder.name, holder.content())
     except FileExistsError:
-        found = _read(store, holder.name)
-        if _is_alive(found):
+        lock = _read(store, holder.name)
+        if _is_alive(lock):
             raise JobError(
-                f"{store.location}: another {what} is at work here; wait for it, or choose another --out"
+                f"{store.location}: another {what} is at work here; wait for it, or choose another {option}"
             ) from None
-        _take_over(store, found, holder)
+        _take_over(holder, lock)
     holder.check()
     holder.start()
     try:
@@ -87,18 +95,19 @@ def held(store: Store, *, what: str = "build") -> Iterator[Holder]:
         holder.stop()
 
 
-def _take_over(store: Store, found: dict[str, Any], holder: Holder) -> None:
+def _take_over(holder: Holder, lock: dict[str, Any]) -> None:
     """Replace the lock of a build that is gone; of several that try, the one that can name its successor does."""
-    heir = f"{holder.name}.after-{hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]}"
+    store = holder.store
+    heir = f"{holder.name}.after-{hashlib.sha256(json.dumps(lock, sort_keys=True).encode()).hexdigest()[:16]}"
     try:
         store.create(heir, holder.content())
     except FileExistsError:
         if time.time() - _read(store, heir).get("beat", 0.0) < STALE_AFTER_S:
             raise JobError(f"{store.location}: another {holder.what} has just begun here") from None
         store.delete(heir)  # that one was killed in the very moment of taking over
-        return _take_over(store, found, holder)
+        return _take_over(holder, lock)
     try:
-        if _read(store, holder.name) != found:
+        if _read(store, holder.name) != lock:
             raise JobError(f"{store.location}: another {holder.what} has just begun here")
         store.write(holder.name, holder.content())
     finally:
@@ -114,15 +123,18 @@ def _read(store: Store, name: str) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _is_alive(content: dict[str, Any]) -> bool:
-    if content.get("machine") == _machine() and "pid" in content:
-        return _process_started(content["pid"]) == content.get("started") is not None
-    beat = content.get("beat")
+def _is_alive(lock: dict[str, Any]) -> bool:
+    if lock.get("machine") == machine_digest() and "pid" in lock:
+        return _process_started(lock["pid"]) == lock.get("started") is not None
+    beat = lock.get("beat")
     return isinstance(beat, float) and time.time() - beat < STALE_AFTER_S
 
 
-def _machine() -> str:
-    """Tells machines, boots of one, and containers with process numbers of their own apart without naming them."""
+def machine_digest() -> str:
+    """A text that differs between machines, between boots, and between containers that number their processes apart.
+
+    Process numbers compare only where it is the same. It does not reveal the machine's name.
+    """
     boot = processes = ""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
@@ -135,11 +147,11 @@ def _process_started(pid: int) -> str | None:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except FileNotFoundError:
-        return None if Path("/proc/self").exists() else _answers(pid)
+        return None if Path("/proc/self").exists() else _is_running(pid)
     return None if fields[0] in "ZX" else fields[19]
 
 
-def _answers(pid: int) -> str | None:
+def _is_running(pid: int) -> str | None:
     """For systems without /proc."""
     try:
         os.kill(pid, 0)

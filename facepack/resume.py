@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from facepack import manifest
 from facepack.configuration import Configuration, configuration_of
 from facepack.errors import JobError
-from facepack.lock import LOCK_FILE
+from facepack.lock import lock_file
 from facepack.manifest import Status
 from facepack.shard import ShardResult, ShardTask
 from facepack.source import Source
@@ -25,7 +25,8 @@ def check_place(store: Store, configuration: Configuration) -> None:
     names = store.list()
     recorded = _recorded(store, names)
     if recorded is None:
-        if names and LOCK_FILE not in names:  # with a lock they are those of a build killed before its first shard
+        # With a lock they are the files of a build that was killed before its first shard.
+        if names and lock_file("build") not in names:
             raise JobError(f"{store.location}: holds other files, such as {names[0]}; choose another --out")
         return
     there, versions = recorded

@@ -7,7 +7,8 @@ import tarfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import IO, Any, NamedTuple
 
 import cv2
@@ -50,16 +51,15 @@ class ShardTask:
     class_names: tuple[str, ...]
     versions: dict[str, str]
 
-    digest: str = field(init=False)
-    """sha256 of everything that decides the bytes of this shard, but for the images."""
-
-    def __post_init__(self) -> None:
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of everything that decides the bytes of this shard, but for the images."""
         rows = pa.BufferOutputStream()
         with pa.ipc.new_stream(rows, self.table.schema) as stream:
             stream.write_table(self.table.combine_chunks())
         facts = {"versions": self.versions, "class_names": self.class_names, "name": self.name}
-        known = f"{self.configuration.digest}{json.dumps(facts, sort_keys=True)}".encode()
-        object.__setattr__(self, "digest", hashlib.sha256(known + rows.getvalue()).hexdigest())
+        head = f"{self.configuration.digest}{json.dumps(facts, sort_keys=True)}".encode()
+        return hashlib.sha256(head + rows.getvalue()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -76,120 +76,129 @@ class ShardResult:
     @classmethod
     def from_metadata(cls, metadata: dict[str, Any]) -> "ShardResult":
         """Read back what `pack` wrote; `KeyError` or `TypeError` for anything else."""
-        kept = metadata["shard"]
-        moments = Moments(
-            kept["moments"]["num_pixels"], tuple(kept["moments"]["sums"]), tuple(kept["moments"]["squares"])
-        )
-        return cls(kept["digest"], ShardRecord(**kept["record"]), moments, kept["statuses"], kept["num_padded"])
+        shard = metadata["shard"]
+        sums, squares = (tuple(shard["moments"][name]) for name in ("sums", "squares"))
+        moments = Moments(shard["moments"]["num_pixels"], sums, squares)
+        return cls(shard["digest"], ShardRecord(**shard["record"]), moments, shard["statuses"], shard["num_padded"])
 
 
 class _Empty(Exception):  # noqa: N818
     """No image of the shard can be packed, so there is no tar."""
 
 
-class _Rows:
-    """What packing finds out about each source, and the lines of the index."""
+class _Row(NamedTuple):
+    """What packing adds to a row of the manifest; a reject has a status, and a checksum where it could be read."""
 
-    NAMES = (
-        *("status", "source_sha256"),
-        *("shard", "position", "offset", "size", "width", "height", "sha256", "box", "landmarks"),
-    )
+    status: Status
+    source_sha256: str | None
+    shard: str | None = None
+    position: int | None = None
+    offset: int | None = None
+    size: int | None = None
+    width: int | None = None
+    height: int | None = None
+    sha256: str | None = None
+    box: Box | None = None
+    landmarks: tuple[float, ...] | None = None
 
-    def __init__(self) -> None:
-        self.rows: list[tuple[Any, ...]] = []
+
+class _ShardWriter:
+    """Writes samples to the tar of a shard, and holds what belongs into its index and its table."""
+
+    def __init__(self, file: IO[bytes], task: ShardTask) -> None:
+        self.tar = TarWriter(file)
+        self.rows: list[_Row] = []
         self.index: list[str] = []
+        self.moments = image.MomentsCounter()
         self.num_padded = 0
+        self._shard = f"{task.name}.tar"
+        self._suffix = "jpg" if task.configuration.encoding == "jpeg" else "npy"
 
-    def add(self, status: Status, source_sha256: str | None, *packed: object) -> None:
-        """Add a row; what is packed is in the order of `NAMES`, and for a reject not there."""
-        self.rows.append((status, source_sha256, *packed) if packed else (status, source_sha256, *_NOT_PACKED))
+    def reject(self, status: Status, *, source_sha256: str | None) -> None:
+        """Add the row of an image that cannot be packed."""
+        self.rows.append(_Row(status, source_sha256))
 
-    @property
-    def columns(self) -> dict[str, tuple[Any, ...]]:
-        """The values of each column."""
-        return dict(zip(self.NAMES, zip(*self.rows, strict=True), strict=True))
-
-    @property
-    def statuses(self) -> dict[str, int]:
-        """Rows per status."""
-        return dict(sorted(Counter(row[0] for row in self.rows).items()))
-
-
-_NOT_PACKED = (None,) * (len(_Rows.NAMES) - 2)
+    def add(self, sample: "Sample", *, key: str, text: bytes, source_sha256: str) -> None:
+        """Add a sample, with the JSON text of its labels, and its row."""
+        name, json_name, size = f"{key}.{self._suffix}", f"{key}.json", len(sample.content)
+        image_at, json_at = self.tar.add_pair((name, sample.content), (json_name, text))
+        height_px, width_px = sample.image_hwc.shape[:2]
+        row = _Row(
+            status=Status.PACKED,
+            source_sha256=source_sha256,
+            shard=self._shard,
+            position=len(self.index),
+            offset=image_at,
+            size=size,
+            width=width_px,
+            height=height_px,
+            sha256=hashlib.sha256(sample.content).hexdigest(),
+            box=sample.box,
+            landmarks=sample.landmarks,
+        )
+        self.rows.append(row)
+        self.index.append(f"{self._suffix} {image_at} {size} {name} json {json_at} {len(text)} {json_name}\n")
+        self.num_padded += sample.is_padded
+        self.moments.add(sample.image_hwc)
 
 
 def pack(task: ShardTask, *, aligner: Aligner | None = None, progress: Progress | None = None) -> ShardResult:
-    """Make one shard; its table, written last, says that it is whole.
+    """Make one shard; its table, written last, marks it as whole.
 
     A bad image becomes a row with its status. `OSError` while writing ends the shard and leaves nothing half made.
     """
     cv2.setNumThreads(1)  # one process per core: threads would only get in the way
     store = task.store
     store.delete(f"{task.name}.parquet")
-    rows = _Rows()
     collects = gc.isenabled()
     gc.disable()  # packing makes no cycles; walking its rows again and again takes 3 % of the time
+    num_bytes, sha256 = 0, ""
     try:
         with store.writer(f"{task.name}.tar") as file:
-            writer = TarWriter(file)
-            moments = _pack_rows(task, writer, rows=rows, aligner=aligner, progress=progress)
-            if not rows.index:
+            shard = _ShardWriter(file, task)
+            _pack_rows(task, shard, aligner=aligner, progress=progress)
+            if not shard.index:
                 raise _Empty  # noqa: TRY301 - the one way to leave a writer without its file
-            num_bytes, sha256 = writer.close()
-        store.write(f"{task.name}.idx", "".join([f"v1.2 {len(rows.index)}\n", *rows.index]).encode())
+            num_bytes, sha256 = shard.tar.close()
+        store.write(f"{task.name}.idx", "".join([f"v1.2 {len(shard.index)}\n", *shard.index]).encode())
     except _Empty:
-        moments, num_bytes, sha256 = Moments(), 0, ""
         for suffix in (".tar", ".idx"):
             store.delete(task.name + suffix)
     finally:
         if collects:
             gc.enable()
-    record = ShardRecord(f"{task.name}.tar", len(rows.index), num_bytes, sha256)
-    result = ShardResult(task.digest, record, moments, rows.statuses, rows.num_padded)
-    write_table(store, f"{task.name}.parquet", _table(task, rows, result))
+    record = ShardRecord(f"{task.name}.tar", len(shard.index), num_bytes, sha256)
+    statuses: dict[str, int] = dict(sorted(Counter(row.status for row in shard.rows).items()))
+    result = ShardResult(task.digest, record, shard.moments.total(), statuses, shard.num_padded)
+    write_table(store, f"{task.name}.parquet", _table(task, shard.rows, result))
     return result
 
 
-def _pack_rows(
-    task: ShardTask, writer: "TarWriter", *, rows: _Rows, aligner: Aligner | None, progress: Progress | None
-) -> Moments:
+def _pack_rows(task: ShardTask, shard: _ShardWriter, *, aligner: Aligner | None, progress: Progress | None) -> None:
     """Write the samples that can be packed, and note what became of every source."""
-    suffix = "jpg" if task.configuration.encoding == "jpeg" else "npy"
-    counter = image.MomentsCounter()
-    shard = f"{task.name}.tar"
-    since = rejects = 0
     keys, sources = (task.table[name].to_pylist() for name in ("key", "source"))
     contents = _read_all(task.source, sources, ahead=aligner is not None)
     texts = label_texts(task.table, task.class_names)
     for key, text, (content, status) in zip(keys, texts, contents, strict=True):
-        source_sha256 = None if content is None else hashlib.sha256(content).hexdigest()
-        sample = None
-        if content is not None:
+        if content is None:
+            shard.reject(status, source_sha256=None)
+        else:
+            source_sha256 = hashlib.sha256(content).hexdigest()
             try:
                 sample = transform(content, task.configuration, aligner=aligner)
             except image.BadImageError as error:
-                status = error.status
-        if sample is None:
-            rows.add(status, source_sha256)
-            rejects += 1
-        else:
-            packed, image_hwc, box, landmarks, is_padded = sample
-            size = len(packed)
-            image_at, json_at = writer.add_pair((f"{key}.{suffix}", packed), (f"{key}.json", text))
-            sha256 = hashlib.sha256(packed).hexdigest()
-            height_px, width_px = image_hwc.shape[:2]
-            where = shard, len(rows.index), image_at, size
-            rows.add(status, source_sha256, *where, width_px, height_px, sha256, box, landmarks)
-            rows.index.append(f"{suffix} {image_at} {size} {key}.{suffix} json {json_at} {len(text)} {key}.json\n")
-            rows.num_padded += is_padded
-            counter.add(image_hwc)
-        since += 1
-        if progress is not None and since == _PROGRESS_EVERY:
-            progress(since, rejects)
-            since = rejects = 0
+                shard.reject(error.status, source_sha256=source_sha256)
+            else:
+                shard.add(sample, key=key, text=text, source_sha256=source_sha256)
+        if progress is not None and len(shard.rows) % _PROGRESS_EVERY == 0:
+            progress(*_counts(shard.rows[-_PROGRESS_EVERY:]))
     if progress is not None:
-        progress(since, rejects)
-    return counter.total()
+        progress(*_counts(shard.rows[len(shard.rows) // _PROGRESS_EVERY * _PROGRESS_EVERY :]))
+
+
+def _counts(rows: list[_Row]) -> tuple[int, int]:
+    """Number of rows, and of rejects among them."""
+    return len(rows), sum(row.status != Status.PACKED for row in rows)
 
 
 def _read_all(source: Source, paths: list[str], *, ahead: bool) -> Iterable[tuple[bytes | None, Status]]:
@@ -266,41 +275,19 @@ def finished(face: Face, configuration: Configuration) -> Sample:
 
 
 def label_texts(table: pa.Table, class_names: tuple[str, ...]) -> list[bytes]:
-    """Per row the JSON object of its key, source, class and labels; what is not known is left out.
+    """Per row the JSON object of its key, source, class and labels, without those that are null.
 
-    Written column by column, and columns of few values together: a tenth of the time of json.dumps row by row.
+    Written column by column: a tenth of the time of json.dumps row by row.
     """
     columns = {name: table[name] for name in ("key", "source", "class")}
     columns["class_index"] = pc.index_in(table["class"], value_set=pa.array(class_names, pa.string()))
     columns |= {name: table[name] for name in label_columns(table)}
     pairs = [_json_pairs(name, column.combine_chunks()) for name, column in columns.items()]
-    parts = _folded(pairs, most_texts=len(table))
-    joined = pc.binary_join_element_wise(*[pa.array(part.texts, pa.string()).take(part.codes) for part in parts], "")
-    return [f"{{{pair[1:]}}}".encode("utf-8", "surrogateescape") for pair in joined.to_pylist()]
+    joined = pc.binary_join_element_wise(*pairs, "")
+    return [f"{{{text[1:]}}}".encode("utf-8", "surrogateescape") for text in joined.to_pylist()]
 
 
-class _Part(NamedTuple):
-    """A part of each row's JSON: the different texts that there are, and per row the number of its own."""
-
-    texts: list[str]
-    codes: pa.Array
-
-
-def _folded(parts: list[_Part], *, most_texts: int) -> list[_Part]:
-    """The same in fewer parts: neighbours become one where they have few texts together, as nine attributes do."""
-    found: list[_Part] = []
-    for part in parts:
-        if found and len(found[-1].texts) * len(part.texts) <= most_texts:
-            before = found.pop()
-            texts = [first + second for first in before.texts for second in part.texts]
-            codes = pc.add(pc.multiply(before.codes, len(part.texts)), part.codes)
-            found.append(_Part(texts, codes))
-        else:
-            found.append(part)
-    return found
-
-
-def _json_pairs(name: str, column: pa.Array) -> _Part:
+def _json_pairs(name: str, column: pa.Array) -> pa.Array:
     """The text ',"name":value' of every value, '' for null; float32 by their shortest text: 20.1 stays 20.1."""
     encoded = column.dictionary_encode()
     if pa.types.is_floating(column.type):
@@ -310,20 +297,19 @@ def _json_pairs(name: str, column: pa.Array) -> _Part:
     prefix = f",{_as_json(name)}:"
     pairs = [prefix + text for text in texts]
     if column.null_count == 0:
-        return _Part(pairs, encoded.indices)
-    return _Part([*pairs, ""], encoded.indices.fill_null(len(pairs)))
+        return pa.array(pairs, pa.string()).take(encoded.indices)
+    return pa.array([*pairs, ""], pa.string()).take(encoded.indices.fill_null(len(pairs)))
 
 
-def _table(task: ShardTask, rows: _Rows, result: ShardResult) -> pa.Table:
-    """The manifest rows of a shard: the plan's columns, and what packing found out."""
-    labels = label_columns(task.table)
-    own = schema(pa.schema([task.table.schema.field(name) for name in labels]))
-    planned = {name: task.table[name] for name in task.table.column_names}
-    found = {name: pa.array(values, own.field(name).type) for name, values in rows.columns.items()}
-    known = planned | found
-    columns = {field.name: known.get(field.name, pa.nulls(len(task.table), field.type)) for field in own}
-    kept = {"shard": asdict(result), "configuration": asdict(task.configuration), "versions": task.versions}
-    return pa.table(columns, schema=own.with_metadata({METADATA_KEY: json.dumps(kept, sort_keys=True)}))
+def _table(task: ShardTask, rows: list[_Row], result: ShardResult) -> pa.Table:
+    """The manifest rows of a shard: the plan's columns, and what packing adds."""
+    own = schema(pa.schema([task.table.schema.field(name) for name in label_columns(task.table)]))
+    columns = {name: task.table[name] for name in task.table.column_names}
+    for name, values in zip(_Row._fields, zip(*rows, strict=True), strict=True):
+        columns[name] = pa.array(values, own.field(name).type)
+    in_order = {field.name: columns.get(field.name, pa.nulls(len(rows), field.type)) for field in own}
+    metadata = {"shard": asdict(result), "configuration": asdict(task.configuration), "versions": task.versions}
+    return pa.table(in_order, schema=own.with_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True)}))
 
 
 # Tar

@@ -1,6 +1,7 @@
 """Configurations: options become values when they are made, and are written in one way."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 
 from facepack.builder import Place, build
 from facepack.configuration import Configuration, configuration_of
+from facepack.drawn import synthetic
 from facepack.errors import FieldError, JobError, UsageError
-from trainer.loading.targets import target
+from trainer.loader import Loader
 
 
 @pytest.mark.parametrize(
@@ -66,14 +68,14 @@ def test_a_wrong_split_is_reported_before_the_source_is_looked_at() -> None:
 
 
 @pytest.mark.parametrize("bins", ["1-10,5-20", "5-9,1-4", "4-1", "young"])
-def test_build_and_loader_refuse_the_same_bins(bins: str) -> None:
-    import pyarrow as pa
-
+def test_build_and_loader_refuse_the_same_bins(bins: str, tmp_path: Path) -> None:
     with pytest.raises(FieldError, match=f"{bins}: expected ascending bins that do not overlap"):
         Configuration.of("utkface", age_bins=bins)
-    table = pa.table({"age": pa.array([3.0, 7.0], pa.float32())})
+    out = str(tmp_path / "build")
+    synthetic.draw("utkface", tmp_path / "faces", num_images=12)
+    build(Configuration.of("utkface", size=32), place=Place(str(tmp_path / "faces"), out, workers=0))
     with pytest.raises(FieldError, match=f"age:{bins}: expected ascending bins that do not overlap"):
-        target(f"age:{bins}", table, class_names=())
+        Loader(out, split="train", batch_size=4, targets=(f"age:{bins}",))
 
 
 @given(st.integers(8, 4096), st.integers(8, 4096))

@@ -727,6 +727,7 @@ def test_real_fairface(real_data: Path) -> None:
 MEASURED = """
 import sys
 from pathlib import Path
+from facepack.description import load_dataset
 from facepack.index import index_dataset
 from facepack.label import assign_classes
 from facepack.configuration import Configuration
