@@ -81,7 +81,7 @@ def child_images(job: Raw) -> Raw:
     from facepack.configuration import Configuration
     from facepack.prepare import prepare
 
-    plan = prepare(Configuration(dataset="celeba", size=str(job["size"])), src=job["src"]).plan
+    plan = prepare(Configuration.of("celeba", size=job["size"]), src=job["src"]).plan
     paths = plan.table["source"].to_pylist()
     return {"all": sorted(paths), "present": paths[: plan.shards[-1].stop]}
 
@@ -93,7 +93,7 @@ def child_prepare(job: Raw) -> Raw:
 
     before_bytes = _peak_bytes()
     begun = time.perf_counter()
-    prepared = prepare(Configuration(dataset="celeba", size=str(job["size"])), src=job["src"])
+    prepared = prepare(Configuration.of("celeba", size=job["size"]), src=job["src"])
     seconds = time.perf_counter() - begun
     return {
         "num_rows": len(prepared.plan.table),
@@ -108,9 +108,7 @@ def child_build(job: Raw) -> Raw:
     from facepack.builder import Place, build
     from facepack.configuration import Configuration
 
-    configuration = Configuration(
-        dataset="celeba", size=str(job["size"]), quality=QUALITY, samples_per_shard=SHARD_IMAGES
-    )
+    configuration = Configuration.of("celeba", size=job["size"], quality=QUALITY, samples_per_shard=SHARD_IMAGES)
     outcome = build(configuration, place=Place(job["src"], job["out"], job["workers"]))
     num_packed = sum(shard.num_samples for shard in outcome.build.shards)
     return {"num_images": num_packed, "seconds": outcome.packing_s, "planning_s": outcome.planning_s}

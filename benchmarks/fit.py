@@ -78,7 +78,7 @@ class Steps:
 def measure_case(name: str, *, source: Path, folder: Path, repeats: int) -> Raw:
     """Seconds per epoch of all ways, and the first epoch of the loader, which decodes."""
     dataset, choices = CASES[name]
-    configuration = Configuration(dataset, **choices)  # type: ignore[arg-type]
+    configuration = Configuration.of(dataset, **choices)  # type: ignore[arg-type]
     build(configuration, place=Place(str(source), str(folder / "build"), workers=0))
     recipe = recipes.load(name)
     data = Data(recipe, str(folder / "build"), placement=Placement(torch.device("cpu")))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from facepack import builder, preview, terminal, verification
+from facepack import builder, preview, summary, terminal, verification
 from facepack.configuration import Configuration
 from facepack.drawn import synthetic
 
@@ -38,8 +38,9 @@ def command(
             terminal.note(f"drawing {num_images:,} faces with CelebA's attributes into {source}")
             synthetic.draw("celeba", source, num_images=num_images)
         terminal.note(f"facepack build celeba --src {source} --classes rarest4 --size 64 --out {made}")
-        configuration = Configuration("celeba", classes="rarest4", size="64")
-        builder.summary(builder.build(configuration, place=builder.Place(str(source), str(made), workers)))
+        configuration = Configuration.of("celeba", classes="rarest4", size=64)
+        outcome = builder.build(configuration, place=builder.Place(str(source), str(made), workers))
+        terminal.out.print("\n".join(summary.outcome_lines(outcome)), soft_wrap=True)
         terminal.note(f"facepack verify {made} --deep")
         verification.show(str(made), deep=True)
         page = out / "preview.html"

@@ -25,7 +25,7 @@ from facepack import download, terminal, unpack
 from facepack.description import Description, File, Model, dataset_folder, manifests_folder, published_checksums
 from facepack.download import Expected, MissingError
 from facepack.errors import JobError, UsageError
-from facepack.lock import held
+from facepack.lock import FETCH, held
 from facepack.storage import Store
 
 _TERMS_FILE, _FACTS_FILE = ".facepack-terms", ".facepack-fetched"
@@ -99,7 +99,7 @@ def fetch(one: Description | Model, *, folder: Path, only: Sequence[str] = ()) -
     if not has_work(wanted, folder):
         return _fetched(one, wanted, folder)  # a look at it, which writes nothing
     folder.mkdir(parents=True, exist_ok=True)
-    with held(Store(str(folder)), what="fetch"):
+    with held(Store(str(folder)), work=FETCH):
         return _fetched(one, wanted, folder)
 
 

@@ -185,7 +185,7 @@ def of_build(location: str, *, src: str = "") -> Page:
 
 def of_dataset(name: str, *, src: str = "", images: str = "", classes: str = "") -> Page:
     """Look into a dataset before it is built: its labels as they are, its photos as they are."""
-    configuration = Configuration(load_dataset(name).name, images=images, classes=classes)
+    configuration = Configuration.of(name, images=images, classes=classes)
     location = src or default_source(configuration.dataset)
     prepared = prepare(configuration, src=location)
     table = prepared.plan.table

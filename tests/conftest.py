@@ -64,7 +64,7 @@ def use_s3(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
 def make(source: Path | str, out: Path | str, *, workers: int = 0, force: bool = False, **choices: Any) -> Outcome:
     """Build in this process (or on Ray, with workers), by default CelebA's rarest four classes at 32 pixels."""
     choices = {"dataset": "celeba", "classes": "rarest4", "size": "32", "samples_per_shard": 40, **choices}
-    configuration = Configuration(**choices)
+    configuration = Configuration.of(choices.pop("dataset"), **choices)
     return build(configuration, place=Place(str(source), str(out), workers=workers, force=force))
 
 

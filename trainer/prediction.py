@@ -14,6 +14,7 @@ import torch
 from facepack import align, image, shard, terminal
 from facepack.align import Aligner, Box
 from facepack.errors import JobError, UsageError
+from facepack.hashing import sha256_of
 from facepack.image import BadImageError, Pixels
 from facepack.index import IMAGE_SUFFIXES
 from facepack.manifest import Status
@@ -71,7 +72,7 @@ class Predictor:
         self._trained: Trained = evaluation.load_network(folder, self.run, device=device)
         configuration = self.run.data.configuration
         file = align.landmarks_file(landmarks) if configuration.align == "chip" else None
-        if file is not None and align.digest_of(file) != configuration.landmarks:
+        if file is not None and sha256_of(file) != configuration.landmarks:
             raise UsageError(f"{file}: another landmark model than {folder} was trained with")
         self._aligner = Aligner.of(configuration, landmarks=file)
         self._graph = _graph(self.run)

@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from facepack import terminal
 from facepack.errors import JobError, UsageError
-from facepack.lock import held
+from facepack.lock import RUN, held
 from facepack.storage import Store
 from trainer import checkpoint, evaluation, layers, memory, models, optim, runs, weights
 from trainer.data import Data, Mixture, Placement
@@ -77,7 +77,7 @@ def train(recipe_name: str, recipe: Recipe, *, data: str, out: Path, settings: S
     trainer = _Trainer(fabric, recipe_name, recipe, data=data, out=out, settings=settings)
     if fabric.is_global_zero:
         Store(str(out)).make()
-    with held(Store(str(out)), what="run") if fabric.is_global_zero else nullcontext():
+    with held(Store(str(out)), work=RUN) if fabric.is_global_zero else nullcontext():
         try:
             with memory.keep_freed_memory(fabric.device):
                 trainer.set_up()

@@ -75,7 +75,7 @@ def _numbers(table: pa.Table, column: str) -> npt.NDArray[Any]:
 
 def _binned(name: str, values: npt.NDArray[Any], text: str) -> Target:
     """The number of the bin of each value."""
-    bins = Bins.of(text, what=f"target {name}")
+    bins = Bins.of(text, field="targets", value=name)
     codes = bins.codes(values)
     if (codes < 0).any():
         missing = int((codes < 0).sum())
