@@ -109,7 +109,7 @@ def builds(source: Path, folder: Path, scale: Scale) -> dict[str, str]:
     }
     for name, choices in wanted.items():
         sizes = {"samples_per_shard": scale.samples_per_shard}
-        configuration = Configuration.of("celeba", classes=",".join(CLASSES), **choices, **sizes)
+        configuration = Configuration.of("celeba", classes=",".join(CLASSES), **choices, **sizes)  # type: ignore[arg-type]
         build(configuration, place=Place(str(source), str(folder / name), workers=0))
     return {name: str(folder / name) for name in wanted}
 

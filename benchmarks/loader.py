@@ -346,7 +346,7 @@ def prepared(photos: Path, folder: Path, *, num_images: int) -> Raw:
         (source / "img_align_celeba" / f"{number + 1:06d}.jpg").hardlink_to(_near(files[number % len(files)], folder))
     found: Raw = {"celeba": str(source)}
     for name, encoding in (("jpeg", "jpeg"), ("raw", "raw")):
-        configuration = Configuration.of("celeba", size=str(SIZE_PX), encoding=encoding, split="100/0/0")
+        configuration = Configuration.of("celeba", size=str(SIZE_PX), encoding=encoding, split="100/0/0")  # type: ignore[arg-type]
         build(configuration, place=Place(str(source), str(folder / name), 0))
         found[name] = str(folder / name)
     store = Store(found["jpeg"])

@@ -23,16 +23,19 @@ class Bins:
     """The first and the last whole number of each; the last one may be infinite."""
 
     @classmethod
-    def of(cls, text: str, *, field: str, shown: str = "") -> "Bins":
-        """Parse "1-4,5-27,28-"; a `FieldError` of `field`, with the value as `shown`, where it is something else."""
+    def of(cls, text: str, *, field: str, value: str = "") -> "Bins":
+        """Parse "1-4,5-27,28-"; `FieldError` names the field and its `value`, by default the text."""
         names = tuple(name.strip() for name in text.split(","))
         matches = [_BIN.fullmatch(name) for name in names]
         bounds = tuple((float(match[1]), float(match[2] or "inf")) for match in matches if match)
         is_ascending = all(low <= high for low, high in bounds)
         is_apart = all(first[1] < second[0] for first, second in pairwise(bounds))
         if len(bounds) < len(names) or not is_ascending or not is_apart:
-            raise FieldError(field, shown or text, "expected ascending bins that do not overlap, such as 1-4,5-27,28-")
+            raise FieldError(field, value or text, "expected ascending bins that do not overlap, such as 1-4,5-27,28-")
         return cls(names, bounds)
+
+    def __str__(self) -> str:
+        return ",".join(self.names)
 
     def codes(self, values: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
         """The number of the bin of each value, int32, -1 for none; a fraction belongs to the whole number below it."""

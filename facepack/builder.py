@@ -3,23 +3,23 @@
 import hashlib
 import logging
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from facepack import align, manifest, resume
+from facepack import align, lock, manifest, resume
 from facepack.align import Aligner
 from facepack.configuration import Configuration
 from facepack.errors import FieldError, JobError, UsageError
+from facepack.hashing import sha256_of
 from facepack.image import Moments
-from facepack.lock import Holder, held
 from facepack.manifest import Build, Status
 from facepack.prepare import Prepared, fetch_offered, prepare
-from facepack.progress import Progress, Stopwatch
 from facepack.shard import ShardResult, ShardTask
 from facepack.storage import Store
-from facepack.workers import packed
+from facepack.workers import Progress, SilentProgress, packed
 
 log = logging.getLogger("facepack")
 
@@ -36,13 +36,13 @@ class Place:
     ray_address: str = ""
     force: bool = False
     landmarks: str = ""
-    """File of the landmark model for chips; looked for where it is not given. Its checksum decides bytes."""
+    """File of the landmark model for chips; empty to look for it. Its checksum decides bytes."""
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 0:
             raise FieldError("workers", self.workers, "expected 0 (this process) or more")
         if self.workers == 0 and self.ray_address:
-            raise FieldError("ray_address", self.ray_address, "with workers 0 no Ray is used")
+            raise FieldError("ray_address", self.ray_address, "workers 0 packs in this process, without Ray")
 
 
 @dataclass(frozen=True)
@@ -61,28 +61,26 @@ class Outcome:
 def planned(configuration: Configuration, *, place: Place) -> Prepared:
     """Index, label and plan a build without making it; logs what is not as a user may think."""
     configuration, _ = _with_aligner(configuration, place)
-    prepared = prepare(configuration, src=place.src)
-    _log_surprises(prepared)
-    return prepared
+    return _prepared(configuration, place)
 
 
 def build(configuration: Configuration, *, place: Place, progress: Progress | None = None) -> Outcome:
-    """Make a build, or finish one that was interrupted.
+    """Make a build, or finish one that was interrupted; `progress` follows it.
 
     Shards that are finished stay. Raises `JobError` where the place holds another build, another build is at work, a
     class has no image that can be packed, or something cannot be written.
     """
     begun = time.time()
+    progress = progress or SilentProgress()
     configuration, aligner = _with_aligner(configuration, place)
-    prepared = prepare(configuration, src=place.src)
+    prepared = _prepared(configuration, place)
     planning_s = time.time() - begun
-    _log_surprises(prepared)
     with fetch_offered(prepared.description, place.src):
         _check_classes(prepared)
     store = Store(place.out)
     resume.check_place(store, configuration)
     store.make()
-    with held(store) as lock:
+    with lock.held(store, work=lock.BUILD) as holder:
         resume.check_place(store, configuration)
         store.delete_temporary()
         tasks = _tasks(prepared, store)
@@ -93,31 +91,29 @@ def build(configuration: Configuration, *, place: Place, progress: Progress | No
         resume.check_images(store, prepared.plan.table["key"])
         store.delete(manifest.BUILD_FILE)
         num_kept = len(results)
-        progress = progress or Stopwatch()
-        results |= _pack(todo, store, lock, aligner=aligner, place=place, progress=progress)
+        num_images = sum(len(task.table) for task in todo)
+        progress.expect(num_images)
+        packing = packed(todo, aligner=aligner, workers=place.workers, ray_address=place.ray_address, progress=progress)
+        results |= _collected(packing, holder)
         for name in resume.strays(store, tasks):
             store.delete(name)
         made = _finish(prepared, store, [results[task.name] for task in tasks])
-    num_images, packing_s = sum(len(task.table) for task in todo), progress.seconds
+    packing_s = progress.seconds
     return Outcome(made, place.out, num_images, packing_s, time.time() - begun - packing_s, planning_s, num_kept)
 
 
-def _pack(
-    tasks: list[ShardTask], store: Store, lock: Holder, *, aligner: Aligner | None, place: Place, progress: Progress
-) -> dict[str, ShardResult]:
-    """Pack shards, and give what came of each by its name; what is half made is deleted, whatever happens."""
+def _collected(packing: Iterator[ShardResult], holder: lock.Holder) -> dict[str, ShardResult]:
+    """The results of all shards by name; what is half made is removed, whatever happens."""
     results = {}
-    progress.expect(sum(len(task.table) for task in tasks))
-    workers, address = place.workers, place.ray_address
     try:
-        for result in packed(tasks, aligner=aligner, workers=workers, ray_address=address, progress=progress):
+        for result in packing:
             results[result.record.name.removesuffix(".tar")] = result
-            lock.check()
+            holder.check()
     finally:
-        if lock.is_ours:  # whoever took the place over has unfinished files of its own here
-            store.delete_temporary()  # a worker that was killed left its file behind
-            resume.delete_unfinished(store)
-    lock.check()
+        if holder.is_ours:  # whoever took the place over has unfinished files of its own here
+            holder.store.delete_temporary()  # a worker that was killed left its file behind
+            resume.delete_unfinished(holder.store)
+    holder.check()
     return results
 
 
@@ -138,28 +134,30 @@ def _with_aligner(configuration: Configuration, place: Place) -> tuple[Configura
             raise FieldError("landmarks", place.landmarks, "only align chip goes by landmarks")
         return configuration, Aligner.of(configuration)
     file = align.landmarks_file(place.landmarks)
-    digest = align.digest_of(file)
+    digest = sha256_of(file)
     if configuration.landmarks not in ("", digest):
         raise UsageError(f"{file}: another landmark model (sha256 {digest}) than the configuration names")
-    return configuration.with_landmarks(digest), Aligner.of(configuration, landmarks=file)
+    return replace(configuration, landmarks=digest), Aligner.of(configuration, landmarks=file)
 
 
-def _log_surprises(prepared: Prepared) -> None:
-    """Log what is not as a user may think: rows that cannot be read, images left out, people in two splits."""
+def _prepared(configuration: Configuration, place: Place) -> Prepared:
+    """Index, label and plan; log rows that cannot be read, images left out, people in several splits."""
+    prepared = prepare(configuration, src=place.src)
     for text in prepared.plan.notes:
         log.info(text)
     for why, number in prepared.index.left_out.items():
-        log.info(f"{number:,} images left out: {why}")
+        log.info("%s images left out: %s", f"{number:,}", why)
     if unparsed := prepared.index.unparsed:
-        log.warning(f"{len(unparsed):,} rows cannot be read (all are listed in {manifest.BUILD_FILE}):")
+        log.warning("%s rows cannot be read (all are listed in %s):", f"{len(unparsed):,}", manifest.BUILD_FILE)
         for line in unparsed[:3]:
-            log.info(f"  {line}")
+            log.info("  %s", line)
     if number := prepared.plan.num_leaking:
-        log.warning(f"{number:,} people are in more than one split; --split identity keeps them apart")
+        log.warning("%s people are in more than one split; an identity split keeps them apart", f"{number:,}")
+    return prepared
 
 
 def _check_classes(prepared: Prepared) -> None:
-    """A class of which no image is there can never be learnt: say so before the work."""
+    """Refuse, before the work, a class without an image: it can never be learnt."""
     table = prepared.plan.table
     if not prepared.plan.shards:
         where, first = prepared.source.store.location, table["source"][0]
@@ -168,7 +166,7 @@ def _check_classes(prepared: Prepared) -> None:
     if empty := [name for name in prepared.plan.class_names if name not in present]:
         limit, where = prepared.configuration.limit, prepared.source.store.location
         if limit is not None and not set(empty) & set(table["class"].unique().to_pylist()):
-            raise FieldError("limit", limit, f"no image of {_listed(empty)}; raise it, or limit rows per class")
+            raise FieldError("limit", limit, f"no image of {_listed(empty)}; raise it, or give a limit per class")
         raise JobError(f"{_listed(empty)}: no image in {where}; leave them out of --classes")
 
 
@@ -251,7 +249,7 @@ def _whole_table(prepared: Prepared, store: Store, results: list[ShardResult]) -
 
 def default_out(configuration: Configuration) -> str:
     """Where a build goes: builds/<dataset>[-<classes>]."""
-    chosen = (configuration.classes or configuration.age_bins).replace(",", "-").replace(":", "-").replace("/", "-")
-    if len(chosen) > _LONGEST_NAME:  # many names: the first of them, and a digest of all
-        chosen = f"{chosen[:_LONGEST_NAME]}-{hashlib.sha256(chosen.encode()).hexdigest()[:8]}"
-    return f"builds/{configuration.dataset}" + (f"-{chosen}" if chosen else "")
+    classes = (configuration.classes or configuration.age_bins).replace(",", "-").replace(":", "-").replace("/", "-")
+    if len(classes) > _LONGEST_NAME:  # many names: the first of them, and a digest of all
+        classes = f"{classes[:_LONGEST_NAME]}-{hashlib.sha256(classes.encode()).hexdigest()[:8]}"
+    return f"builds/{configuration.dataset}" + (f"-{classes}" if classes else "")

@@ -195,7 +195,7 @@ def build(
 def _show_plan(configuration: Configuration, place: Place) -> None:
     """Print what a build would hold."""
     prepared = builder.planned(configuration, place=place)
-    summary.show_plan(prepared.plan)
+    _print_lines(summary.plan_lines(prepared.plan))
     if not prepared.plan.shards:
         terminal.warn(f"none of the images is in {place.src}: there is nothing to build from yet")
 
@@ -204,7 +204,13 @@ def _build(configuration: Configuration, place: Place) -> None:
     """Build, and print what came of it."""
     with terminal.silenced_libraries(), terminal.ImageProgress() as progress:
         outcome = builder.build(configuration, place=place, progress=progress)
-    summary.show_outcome(outcome)
+    _print_lines(summary.outcome_lines(outcome))
+
+
+def _print_lines(lines: list[str]) -> None:
+    """Print lines whole, however narrow the terminal is."""
+    for line in lines:
+        terminal.out.print(line, soft_wrap=True)
 
 
 def verify(

@@ -2,39 +2,59 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from facepack.choices import AgeBins, ClassChoice, Margin, Size, SplitRule
-from facepack.errors import FieldError, JobError, UsageError, nearest
+from facepack.choices import AgeBins, Classes, Margin, Size, Split
+from facepack.description import load_dataset
+from facepack.errors import FieldError, JobError, nearest
 from facepack.hashing import json_digest
 
 DEFAULT_QUALITY = 95
-_DEFAULT_SIZE = {"none": "keep", "crop": "120", "chip": "112"}
-_DEFAULT_MARGIN = {"none": "", "crop": "15", "chip": "25%"}
-_PARSERS = {
-    "classes": ClassChoice.of,
+DEFAULT_SIZES = {"none": "keep", "crop": "120", "chip": "112"}
+"""By alignment: whole photos keep their size; the published 120 px for crops; 112 px for chips."""
+DEFAULT_MARGINS = {"none": "", "crop": "15", "chip": "25%"}
+"""By alignment: the published 15 pixels of the photo around a crop, a quarter of the face around a chip."""
+
+_PARSED: dict[str, Any] = {
+    "classes": Classes.of,
     "age_bins": AgeBins.of,
-    "split": SplitRule.of,
-    "size": Size.of,
-    "margin": Margin.of,
+    "split": Split.of,
+    "size": lambda value: Size.of(value) or "keep",
+    "margin": lambda value: None if value in ("", None) else Margin.of(value),
 }
-_CLOSED = {
-    "multiple": ("first", "drop"),
-    "align": ("none", "crop", "chip"),
-    "on_several": ("reject", "largest"),
-    "encoding": ("jpeg", "raw"),
-}
+"""Fields whose text has a grammar."""
+_AT_LEAST_ONE = ("limit", "limit_per_class", "samples_per_shard")
+
+
+class Options(TypedDict, total=False):
+    """What `Configuration.of` takes: the options of `facepack build` that decide bytes, as text or as plain values."""
+
+    images: str
+    classes: str | Sequence[str]
+    multiple: Literal["first", "drop"]
+    age_bins: str | Sequence[str]
+    limit_per_class: int | None
+    limit: int | None
+    split: str | Sequence[float]
+    seed: int
+    size: int | str | Sequence[int]
+    align: Literal["none", "crop", "chip"]
+    margin: float | str
+    on_several: Literal["reject", "largest"]
+    encoding: Literal["jpeg", "raw"]
+    quality: int
+    samples_per_shard: int
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """All choices that decide the bytes of a build, as build.json records them: each in one way to write it.
+    """All choices that decide the bytes of a build, each as its one text, which is what build.json records.
 
-    `Configuration.of` makes one from what a user writes. A wrong choice is a `FieldError`.
+    Made by `Configuration.of`, which takes any way to write a value; a text that cannot be is a `FieldError` here, too.
     """
 
     dataset: str
@@ -47,10 +67,9 @@ class Configuration:
     split: str = ""
     seed: int = 0
     size: str = "keep"
-    """N, WxH or keep."""
     align: Literal["none", "crop", "chip"] = "none"
     margin: str = ""
-    """Around the face: of a crop in pixels of the photo, as published 15, or in percent of the face; of a chip 25%."""
+    """Around the face; empty for whole photos."""
     on_several: Literal["reject", "largest"] = "reject"
     landmarks: str = ""
     """sha256 of the landmark model that places the eyes of a chip."""
@@ -59,93 +78,90 @@ class Configuration:
     samples_per_shard: int = 1000
 
     @classmethod
-    def of(cls, dataset: str, **options: Any) -> "Configuration":
-        """Make one from the options of `facepack build`, with underscores for dashes, as text or as plain values.
+    def of(cls, dataset: str, **options: Unpack[Options]) -> "Configuration":
+        """A configuration from options as the command line or a program gives them; what is empty has its default.
 
-            Configuration.of("celeba", classes=["Bald", "Male"], size=(96, 112), split="80/10/10")
+            Configuration.of("celeba", classes="rarest4", size=64, split=(80, 10, 10))
 
-        What is left out has its default: size keep for whole photos, the published 120 for crops, 112 for chips.
-        Raises `UsageError` for an option that does not exist, `FieldError` for a value that cannot be.
+        Raises `FieldError` for a value that cannot be, `UsageError` for an unknown dataset.
         """
-        names = [field.name for field in fields(cls)]
-        if unknown := [name for name in options if name not in names]:
-            raise UsageError(f"{unknown[0]}: no such option; {nearest(unknown[0], names[1:])}")
-        for name, choices in _CLOSED.items():
-            if name in options and options[name] not in choices:
-                raise FieldError(name, options[name], f"expected {', '.join(choices[:-1])} or {choices[-1]}")
-        align = options.get("align", "none")
-        given = {name: value for name, value in options.items() if not _is_empty(value)}
-        given = {"size": _DEFAULT_SIZE[align], "margin": _DEFAULT_MARGIN[align]} | given
-        texts = {name: _canonical(name, given[name]) for name in _PARSERS if not _is_empty(given.get(name, ""))}
-        return cls(dataset, **(given | texts))
+        texts: dict[str, Any] = {name: value for name, value in options.items() if value not in ("", None)}
+        if unknown := texts.keys() - Options.__annotations__.keys():
+            name = min(unknown)
+            raise FieldError(name, "", f"no such option; {nearest(name, Options.__annotations__)}")
+        align = texts.get("align", "none")
+        _check_choice("align", align)
+        texts = {"size": DEFAULT_SIZES[align], "margin": DEFAULT_MARGINS[align]} | texts
+        for name, value in texts.items():
+            if name in _PARSED:
+                texts[name] = _text(name, value)
+            elif _TYPES[name] in (int, int | None):
+                texts[name] = _whole(name, value)
+        return cls(load_dataset(dataset).name, **texts)
 
     def __post_init__(self) -> None:
-        if self.classes and self.age_bins:
-            raise FieldError("classes", self.classes, "age bins name the classes, too: give one of them")
+        for name in _CHOICES:
+            _check_choice(name, getattr(self, name))
+        for name in _PARSED:
+            text = getattr(self, name)
+            if (expected := _text(name, text)) != text:  # one way to write one value, for it is part of the digest
+                raise FieldError(name, text, f"expected {expected!r}, its one way to be written")
+        for name in _AT_LEAST_ONE:
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise FieldError(name, number, "expected at least 1")
         if not 1 <= self.quality <= 100:
             raise FieldError("quality", self.quality, "expected 1 to 100")
-        if self.encoding == "raw" and self.quality != DEFAULT_QUALITY:
-            raise FieldError("quality", self.quality, "needs encoding jpeg, as raw pixels are kept as they are")
-        for name in ("limit", "limit_per_class", "samples_per_shard"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise FieldError(name, value, "expected at least 1")
-        for name in _PARSERS:
-            text = getattr(self, name)
-            if text and _canonical(name, text) != text:
-                raise FieldError(name, text, f"expected it written as {_canonical(name, text)}")
-        self._check_alignment()
+        self._check_together()
 
-    def _check_alignment(self) -> None:
+    def _check_together(self) -> None:
         """Refuse what does not go together."""
-        size, margin = Size.of(self.size), self.face_margin
+        if self.classes and self.age_bins:
+            raise FieldError("age_bins", self.age_bins, f"names the classes, as classes {self.classes} does: give one")
+        if self.encoding == "raw" and self.quality != DEFAULT_QUALITY:
+            raise FieldError("quality", self.quality, "needs encoding jpeg, as raw pixels are stored as they are")
         if self.align == "none":
-            if self.margin:
-                raise FieldError("margin", "", "needs align crop or chip, as whole photos have no face to go by")
-            if self.on_several != "reject":
-                raise FieldError("on_several", "", "needs align crop or chip, as whole photos have no face to go by")
+            for name, unused in (("margin", self.margin), ("on_several", self.on_several != "reject")):
+                if unused:
+                    advice = "needs align crop or chip, as whole photos have no face to go by"
+                    raise FieldError(name, getattr(self, name), advice)
             return
-        if self.align == "chip" and margin is not None and margin.unit == "px":
+        if self.align == "chip" and self.face_margin.unit == "px":
             raise FieldError("margin", self.margin, "the margin of a chip is a part of the face, such as 25%")
-        if size is None and self.align == "chip":
-            raise FieldError("size", "keep", "a chip has a size of its own, such as 112")
-        if size is not None and size.width_px != size.height_px:
-            raise FieldError("size", self.size, f"faces are cut out as squares, such as {size.width_px}")
+        if self.align == "chip" and self.size_wh is None:
+            raise FieldError("size", self.size, "a chip has a size of its own, such as 112")
+        if self.size_wh is not None and self.size_wh.width_px != self.size_wh.height_px:
+            raise FieldError("size", self.size, f"faces are cut out as squares, such as {self.size_wh.width_px}")
 
     @cached_property
-    def class_choice(self) -> ClassChoice | None:
-        """The chosen classes, None where none were chosen."""
-        return ClassChoice.of(self.classes) if self.classes else None
-
-    @cached_property
-    def bins(self) -> AgeBins | None:
-        """Classes by age, None where none were chosen."""
-        return AgeBins.of(self.age_bins) if self.age_bins else None
-
-    @cached_property
-    def split_rule(self) -> SplitRule | None:
-        """The chosen split, None for the dataset's own."""
-        return SplitRule.of(self.split) if self.split else None
-
-    @cached_property
-    def size_wh(self) -> tuple[int, int] | None:
+    def size_wh(self) -> Size | None:
         """Width and height of the packed images in pixels, None where they keep their own."""
-        size = Size.of(self.size)
-        return None if size is None else (size.width_px, size.height_px)
+        return Size.of(self.size)
 
     @cached_property
-    def face_margin(self) -> Margin | None:
-        """The margin around a face, None where photos stay whole."""
-        return Margin.of(self.margin) if self.margin else None
+    def face_margin(self) -> Margin:
+        """The margin around a face; `FieldError` for whole photos, which have none."""
+        return Margin.of(self.margin)
+
+    @cached_property
+    def split_rule(self) -> Split | None:
+        """How rows are split, None where the dataset decides."""
+        return Split.of(self.split)
+
+    @cached_property
+    def class_choice(self) -> Classes | None:
+        """The classes, None where the dataset decides or ages are the classes."""
+        return Classes.of(self.classes)
+
+    @cached_property
+    def age_choice(self) -> AgeBins | None:
+        """The ages that are the classes, None where they are not."""
+        return AgeBins.of(self.age_bins)
 
     @property
     def digest(self) -> str:
         """sha256 of the configuration in canonical JSON."""
         return json_digest(asdict(self))
-
-    def with_landmarks(self, digest: str) -> "Configuration":
-        """The same with the sha256 of a landmark model."""
-        return replace(self, landmarks=digest)
 
     def differences(self, other: "Configuration") -> list[str]:
         """The fields in which another one differs, as 'size: 64 there, 128 here'."""
@@ -153,15 +169,32 @@ class Configuration:
         return [f"{name}: {theirs[name]} there, {mine[name]} here" for name in mine if theirs[name] != mine[name]]
 
 
-def _is_empty(value: Any) -> bool:
-    """True for what stands for a default: "", or an empty list."""
-    return isinstance(value, Sequence) and not len(value)
+_TYPES = {field.name: field.type for field in fields(Configuration)}
+_CHOICES = {name: get_args(kind) for name, kind in _TYPES.items() if getattr(kind, "__origin__", None) is Literal}
+"""Fields with a closed choice."""
 
 
-def _canonical(name: str, value: Any) -> str:
-    """A parsed choice, written in its one way."""
-    parsed = _PARSERS[name](value)
-    return "keep" if parsed is None else f"{parsed}"
+def _check_choice(name: str, value: object) -> None:
+    choices = _CHOICES[name]
+    if value not in choices:
+        raise FieldError(name, value, f"expected {', '.join(choices[:-1])} or {choices[-1]}")
+
+
+def _text(name: str, value: object) -> str:
+    """The one text of a value of a field that has a grammar."""
+    parsed = _PARSED[name](value)
+    return "" if parsed is None else f"{parsed}"
+
+
+def _whole(name: str, value: object) -> int:
+    """A whole number, given as such or as text."""
+    try:
+        number = int(value) if isinstance(value, str) else value
+    except ValueError:
+        number = None
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise FieldError(name, value, "expected a whole number")
+    return number
 
 
 def configuration_of(content: dict[str, Any], *, where: str) -> Configuration:
@@ -173,6 +206,8 @@ def configuration_of(content: dict[str, Any], *, where: str) -> Configuration:
 
 
 def first_fault(error: ValidationError) -> str:
-    """The first field of a record that is wrong, and why."""
+    """The first thing that is wrong with a recorded value, with the field that it is in."""
     first = error.errors(include_url=False)[0]
-    return f"field {'.'.join(map(str, first['loc']))}: {first['msg']}" if first["loc"] else f"not valid: {first['msg']}"
+    cause = first.get("ctx", {}).get("error")
+    reason = f"{cause}" if isinstance(cause, FieldError) else first["msg"]
+    return f"field {'.'.join(map(str, first['loc']))}: {reason}" if first["loc"] else f"not valid: {reason}"

@@ -11,7 +11,7 @@ from facepack import terms
 from facepack.description import File, dataset_folder, load_published
 from facepack.errors import JobError, UsageError
 from facepack.file_job import NUM_AT_ONCE, FileJob, Progress, Silent
-from facepack.lock import held
+from facepack.lock import FETCH, held
 from facepack.published import FileState, is_packed, selected, state_of
 from facepack.storage import Store
 
@@ -61,7 +61,7 @@ def fetch(
     else:
         terms.accept(published, folder=folder, accepted=accept_terms)
         folder.mkdir(parents=True, exist_ok=True)
-        with held(Store(str(folder)), what="fetch", option="--to"):
+        with held(Store(str(folder)), work=FETCH):
             by_hand = _fetch_files(job, files)
     return Fetched(name, folder, tuple(state_of(file, folder, deep=False) for file in files), tuple(by_hand))
 

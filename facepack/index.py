@@ -3,7 +3,7 @@
 import json
 import re
 import string
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from facepack.description import Description, Label, PathIndex, SplitRule, TableFile, TableIndex
-from facepack.errors import JobError, UsageError
+from facepack.errors import FieldError, JobError
 from facepack.source import Source
 
 IMAGE_SUFFIXES = tuple(
@@ -47,7 +47,6 @@ class Index:
 
 
 Columns = dict[str, pa.ChunkedArray]
-"""Columns by name, each with one value per row."""
 
 
 @dataclass(frozen=True)
@@ -62,52 +61,22 @@ class _Raw:
     lacks: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _LabelFile:
-    """A label file that is there, and the columns that its name holds (the split), the same for all its rows."""
-
-    path: str
-    constants: dict[str, str]
-
-
-@dataclass(frozen=True)
-class _FoundTables:
-    """The folder of the label files, "" or with a slash at its end, and the files of each table of the description."""
-
-    prefix: str
-    files: list[list[_LabelFile]]
-
-
-class _MissingTableError(Exception):
-    """A label file that no path of the source matches; its text is the pattern."""
-
-
-class _Parsed(NamedTuple):
-    """The rows of a label file, and a line for each row that could not be cut into columns."""
-
-    table: pa.Table
-    unparsed: list[str]
-
-
-class _Column(NamedTuple):
-    """A typed column, null where the text does not fit, and by row number why it does not."""
-
-    values: pa.Array
-    reasons: dict[int, str]
+class _NotThereError(Exception):
+    """The source does not have this form of the dataset; the message names what is missing."""
 
 
 def index_dataset(description: Description, source: Source, *, images: str = "") -> Index:
     """Read the sample table of a dataset.
 
     `images` chooses one of the description's image sets (its first by default). Raises `JobError` where label files or
-    columns are missing, `UsageError` for an unknown image set.
+    columns are missing, `FieldError` for an unknown image set.
     """
     if images and images not in description.image_sets:
-        image_sets = ", ".join(description.image_sets) or "none"
-        raise UsageError(f"--images {images}: {description.name} has no such image set; it has: {image_sets}")
+        names = ", ".join(description.image_sets) or "none"
+        raise FieldError("images", images, f"{description.name} has no such image set; it has: {names}")
     raw = _read_raw(description, source, images)
-    table, badly_labelled = _labelled(description, raw)
-    unparsed = (*raw.unparsed, *badly_labelled)
+    table, untyped = _labelled(description, raw)
+    unparsed = (*raw.unparsed, *untyped)
     if len(table) == 0:
         first = f"; the first of {len(unparsed):,} bad rows: {unparsed[0]}" if unparsed else ""
         raise JobError(f"{source.store.location}: {raw.where or 'it'} names no image that can be used{first}")
@@ -117,20 +86,13 @@ def index_dataset(description: Description, source: Source, *, images: str = "")
 def _read_raw(description: Description, source: Source, images: str) -> _Raw:
     """Rows by the first form of the dataset that is there."""
     missing = []
-    paths = source.paths
     for form in description.index:
-        if isinstance(form, PathIndex):
-            raw = _read_paths(form, paths)
-            if len(raw.source):
-                return raw
-            missing.append(form.about)
-        else:
-            try:
-                found = _find_tables(form, paths)
-            except _MissingTableError as error:
-                missing.append(str(error))
-            else:
-                return _read_tables(form, found, source=source, images=images)
+        try:
+            if isinstance(form, PathIndex):
+                return _read_paths(form, source.paths)
+            return _read_tables(form, source=source, images=images)
+        except _NotThereError as error:
+            missing.append(f"{error}")
     raise JobError(f"{source.store.location}: not {description.title} as published: no {', no '.join(missing)}")
 
 
@@ -157,6 +119,8 @@ def _read_paths(form: PathIndex, paths: Iterable[str]) -> _Raw:
             sources.append(path)
         else:
             unparsed.append(f"{path}: expected {form.about}")
+    if not rows:
+        raise _NotThereError(form.about)
     columns = {name: pa.chunked_array([pa.array([row.get(name) for row in rows], pa.string())]) for name in names}
     return _Raw(columns, pa.array(sources, pa.string()), "", unparsed, counts, form.lacks)
 
@@ -170,128 +134,146 @@ def _path_pattern(template: str) -> str:
     return "".join(re.escape(text) + (rf"(?P<{name}>[^/.]+)" if name else "") for text, name, _, _ in parts)
 
 
-def _find_tables(form: TableIndex, paths: list[str]) -> _FoundTables:
-    """The label files of each table; raises `_MissingTableError` for a table that must have one and has none.
+class _LabelFile(NamedTuple):
+    """A label file: its path, and the columns that stand in its name."""
 
-    The files may lie deeper in the source; all must lie below one folder, the shallowest that has the first of them.
-    """
+    path: str
+    constants: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _TablePaths:
+    """Where the label files are: the folder of all of them, with its slash, and the files of each table."""
+
+    prefix: str
+    files: list[list[_LabelFile]]
+
+
+def _find_tables(form: TableIndex, paths: list[str]) -> _TablePaths:
+    """Find the label files, below the shallowest folder that has the first of them; `_NotThereError` without them."""
     first = re.compile(rf"(?:(.*)/)?{_path_pattern(form.tables[0].path)}")
-    matches = [match for path in paths if (match := first.fullmatch(path))]
-    if not matches:
-        raise _MissingTableError(form.tables[0].path)
-    root = min((match[1] or "" for match in matches), key=lambda folder: (folder.count("/") + bool(folder), folder))
+    hits = [match for path in paths if (match := first.fullmatch(path))]
+    if not hits:
+        raise _NotThereError(form.tables[0].path)
+    root = min((match[1] or "" for match in hits), key=lambda folder: (folder.count("/") + bool(folder), folder))
     prefix = f"{root}/" if root else ""
-    files = []
+    files_of_tables = []
     for table in form.tables:
         regex = re.compile(re.escape(prefix) + _path_pattern(table.path))
-        files.append([_LabelFile(path, match.groupdict()) for path in paths if (match := regex.fullmatch(path))])
-        if not files[-1] and not table.optional:
-            raise _MissingTableError(f"{prefix}{table.path}")
-    return _FoundTables(prefix, files)
+        files = [_LabelFile(path, match.groupdict()) for path in paths if (match := regex.fullmatch(path))]
+        if not files and not table.optional:
+            raise _NotThereError(f"{prefix}{table.path}")
+        files_of_tables.append(files)
+    return _TablePaths(prefix, files_of_tables)
 
 
-def _read_tables(form: TableIndex, found: _FoundTables, *, source: Source, images: str) -> _Raw:
-    """Read and join the label files, then find where the images of the chosen set lie."""
-    main_table, *more_tables = form.tables
-    main_files, *more_files = found.files
-    columns, unparsed = _read_files(main_table, main_files, source=source)
+def _read_tables(form: TableIndex, *, source: Source, images: str) -> _Raw:
+    """Read and join the label files, then find where the images of the set called `images` lie."""
+    tables = _find_tables(form, source.paths)
+    columns, unparsed = _read_files(form.tables[0], tables.files[0], source=source)
     lacks = list(form.lacks)
-    for table, files in zip(more_tables, more_files, strict=True):
+    for table, files in zip(form.tables[1:], tables.files[1:], strict=True):
         if not files:
             lacks += table.labels
         else:
-            other, unparsed_there = _read_files(table, files, source=source)
-            columns |= _joined(columns, other, table=table, on=table.on or main_table.key)
-            unparsed += unparsed_there
-    where = main_files[0].path
-    if not len(columns[main_table.key]) and not unparsed:
+            others, unparsed_others = _read_files(table, files, source=source)
+            unparsed += unparsed_others
+            columns |= _joined(columns, others, table=table, on=table.on or form.tables[0].key)
+    where = tables.files[0][0].path
+    if not len(columns[form.tables[0].key]) and not unparsed:
         raise JobError(f"{where}: no rows")
     sets = form.images
     if images and images not in sets:
-        raise UsageError(f"--images {images}: not with {form.about}; there are: {', '.join(sets)}")
+        raise FieldError("images", images, f"not with {form.about}; there are: {', '.join(sets)}")
     templates = sets[images or next(iter(sets))]
-    sources = _image_paths(found.prefix, templates, columns=columns, source=source, where=where)
-    return _Raw(columns, sources, where, unparsed, {}, tuple(lacks))
+    paths = _image_paths(tables.prefix, templates, columns=columns, source=source, where=where)
+    return _Raw(columns, paths, where, unparsed, {}, tuple(lacks))
+
+
+# Readers give the rows of a file as text, and a line for each row that cannot be cut into columns.
 
 
 def _read_files(table: TableFile, files: list[_LabelFile], *, source: Source) -> tuple[Columns, list[str]]:
-    """The columns of all files of one table, those in their names added, and the rows that were not parsed."""
-    readers: dict[str, Callable[[TableFile, str, bytes], _Parsed]] = {
+    """The columns of all files of one table, with those in the names of the files."""
+    readers: dict[str, Callable[[TableFile, str, bytes], tuple[pa.Table, list[str]]]] = {
         "csv": _read_csv,
         "spaces": _read_spaces,
         "json": _read_json,
     }
     parts, unparsed = [], []
-    for file in files:
-        part, unparsed_here = readers[table.format](table, file.path, source.read(file.path))
+    for path, constants in files:
+        part, unparsed_part = readers[table.format](table, path, source.read(path))
+        unparsed += unparsed_part
         if table.key not in part.column_names:
-            raise JobError(f"{file.path}: no column {table.key!r}; it has {', '.join(part.column_names[:6])}")
-        for name, value in file.constants.items():
+            raise JobError(f"{path}: no column {table.key!r}; it has {', '.join(part.column_names[:6])}")
+        for name, value in constants.items():
             part = part.append_column(name, pa.array([value] * len(part), pa.string()))
         parts.append(part)
-        unparsed += unparsed_here
     combined = pa.concat_tables(parts, promote_options="permissive")
     columns = {table.rename.get(name, name): combined[name] for name in combined.column_names}
-    if not table.extract:
-        return columns, unparsed
-    columns, unmatched = _extracted(table, columns)
-    return columns, unparsed + [f"{files[0].path}: {key}: not as expected" for key in unmatched]
+    if table.extract:
+        columns, unmatched = _extracted(table, columns, where=files[0].path)
+        unparsed += unmatched
+    return columns, unparsed
 
 
-def _extracted(table: TableFile, columns: Columns) -> tuple[Columns, list[str | None]]:
-    """Columns taken out of the key by a regular expression added; keys that do not match, whose rows are left out."""
+def _extracted(table: TableFile, columns: Columns, *, where: str) -> tuple[Columns, list[str]]:
+    """Add columns taken out of the key by a regular expression; rows whose key does not match are left out."""
     regex = re.compile(table.extract)
     keys = columns[table.key].to_pylist()
     matches = [regex.fullmatch(key or "") for key in keys]
-    is_match = pa.array([match is not None for match in matches])
-    matching = {name: column.filter(is_match) for name, column in columns.items()}
-    texts = {name: [match[name] for match in matches if match] for name in regex.groupindex}
-    extracted = {name: pa.chunked_array([pa.array(values, pa.string())]) for name, values in texts.items()}
-    return matching | extracted, [key for key, match in zip(keys, matches, strict=True) if not match]
+    unmatched = [f"{where}: {key}: not as expected" for key, match in zip(keys, matches, strict=True) if not match]
+    is_matched = pa.array([match is not None for match in matches])
+    groups = {name: [match[name] for match in matches if match] for name in regex.groupindex}
+    extracted = {name: pa.chunked_array([pa.array(values, pa.string())]) for name, values in groups.items()}
+    return {name: column.filter(is_matched) for name, column in columns.items()} | extracted, unmatched
 
 
-def _text_table(path: str, content: bytes | memoryview, *, names: list[str], key: str, delimiter: str) -> _Parsed:
-    """Separated values as text, dictionary-encoded but for the key; rows of another width are unparsed."""
+def _text_table(
+    path: str, content: bytes | memoryview, *, names: list[str], key: str, delimiter: str
+) -> tuple[pa.Table, list[str]]:
+    """Separated values as text, dictionary-encoded but for the key; rows of another width are left out."""
     types = dict.fromkeys(names, pa.dictionary(pa.int32(), pa.string())) | {key: pa.string()}
-    if repeated := [name for name in names if names.count(name) > 1]:
-        raise JobError(f"{path}: two columns are called {repeated[0]!r}")
-    if re.search(rb"\S", content) is None:
-        return _Parsed(pa.schema([(name, types[name]) for name in names]).empty_table(), [])
+    unparsed: list[str] = []
 
-    def parse(*, use_threads: bool) -> _Parsed:
-        unparsed: list[str] = []
+    def note(row: pa_csv.InvalidRow) -> str:
+        unparsed.append(f"{path}: {row.text[:60]!r}: {row.actual_columns} fields, expected {row.expected_columns}")
+        return "skip"
 
-        def skip(row: pa_csv.InvalidRow) -> str:
-            unparsed.append(f"{path}: {row.text[:60]!r}: {row.actual_columns} fields, expected {row.expected_columns}")
-            return "skip"
-
-        quote = '"' if delimiter == "," else False
-        table = pa_csv.read_csv(
+    def parse(*, use_threads: bool) -> pa.Table:
+        return pa_csv.read_csv(
             pa.BufferReader(content),
             read_options=pa_csv.ReadOptions(column_names=names, block_size=1 << 22, use_threads=use_threads),
-            parse_options=pa_csv.ParseOptions(delimiter=delimiter, quote_char=quote, invalid_row_handler=skip),
+            parse_options=pa_csv.ParseOptions(
+                delimiter=delimiter, quote_char='"' if delimiter == "," else False, invalid_row_handler=note
+            ),
             convert_options=pa_csv.ConvertOptions(
                 column_types=types, strings_can_be_null=False, quoted_strings_can_be_null=False
             ),
         )
-        return _Parsed(table, unparsed)
 
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise JobError(f"{path}: two columns are called {repeated[0]!r}")
+    if re.search(rb"\S", content) is None:
+        return pa.schema([(name, types[name]) for name in names]).empty_table(), []
     try:
-        parsed = parse(use_threads=True)
-        # Threads meet bad rows in any order; the list is to be the same every time.
-        return parse(use_threads=False) if parsed.unparsed else parsed
+        table = parse(use_threads=True)
+        if unparsed:  # threads meet bad rows in any order: the list is to be the same every time
+            unparsed.clear()
+            table = parse(use_threads=False)
     except pa.ArrowInvalid as error:
         raise JobError(f"{path}: {error}") from error
+    return table, unparsed
 
 
-def _read_csv(table: TableFile, path: str, content: bytes) -> _Parsed:
+def _read_csv(table: TableFile, path: str, content: bytes) -> tuple[pa.Table, list[str]]:
     """Comma-separated values below a header line."""
     header, _newline, rows = content.removeprefix(b"\xef\xbb\xbf").partition(b"\n")
     names = [name.strip().strip('"') for name in header.decode("utf-8", "replace").strip().split(",")]
     return _text_table(path, rows, names=names, key=table.key, delimiter=",")
 
 
-def _read_spaces(table: TableFile, path: str, content: bytes) -> _Parsed:
+def _read_spaces(table: TableFile, path: str, content: bytes) -> tuple[pa.Table, list[str]]:
     """Columns separated by one or more spaces, with CelebA's count line and header, which does not name the key."""
     content = content.removeprefix(b"\xef\xbb\xbf").strip(b" \t")
     for old, new in ((b"\t", b" "), (b"  ", b" "), (b" \r\n", b"\n"), (b" \n", b"\n"), (b"\n ", b"\n")):
@@ -304,11 +286,12 @@ def _read_spaces(table: TableFile, path: str, content: bytes) -> _Parsed:
     if not names:
         header, start = _line(content, start)
         names = [table.key, *header.decode("utf-8", "replace").split()]
-    parsed = _text_table(path, memoryview(content)[start:], names=names, key=table.key, delimiter=" ")
-    num_rows = len(parsed.table) + len(parsed.unparsed)
+    rows = memoryview(content)[start:]
+    parsed, unparsed = _text_table(path, rows, names=names, key=table.key, delimiter=" ")
+    num_rows = len(parsed) + len(unparsed)
     if stated is not None and stated != num_rows:
-        raise JobError(f"{path}: line 1 says {stated:,} rows, there are {num_rows:,}; fetch the file again")
-    return parsed
+        raise JobError(f"{path}: line 1 states {stated:,} rows, there are {num_rows:,}; fetch the file again")
+    return parsed, unparsed
 
 
 def _line(content: bytes, start: int) -> tuple[bytes, int]:
@@ -317,7 +300,7 @@ def _line(content: bytes, start: int) -> tuple[bytes, int]:
     return (content[start:], len(content)) if end < 0 else (content[start:end], end + 1)
 
 
-def _read_json(_: TableFile, path: str, content: bytes) -> _Parsed:
+def _read_json(_: TableFile, path: str, content: bytes) -> tuple[pa.Table, list[str]]:
     """A list of objects; every value is taken as text."""
     try:
         rows = json.loads(content)
@@ -327,7 +310,7 @@ def _read_json(_: TableFile, path: str, content: bytes) -> _Parsed:
         raise JobError(f"{path}: expected a list of objects")
     names = list(dict.fromkeys(name for row in rows for name in row))
     texts = {name: [None if row.get(name) is None else str(row[name]) for row in rows] for name in names}
-    return _Parsed(pa.table({name: pa.array(values, pa.string()) for name, values in texts.items()}), [])
+    return pa.table({name: pa.array(values, pa.string()) for name, values in texts.items()}), []
 
 
 def _joined(main: Columns, other: Columns, *, table: TableFile, on: str) -> Columns:
@@ -391,66 +374,67 @@ def _is_text(path: str) -> bool:
 # From published text to typed labels
 
 
+class _Typed(NamedTuple):
+    """A column in its type, and the reason of each row that cannot be read, by its number."""
+
+    values: pa.Array
+    reasons: dict[int, str]
+
+
 def _labelled(description: Description, raw: _Raw) -> tuple[pa.Table, list[str]]:
     """Typed columns of all rows that can be read, and the others by name with the first reason."""
-    columns = {"official_split": _split(description.split, raw)}
+    num_rows = len(raw.source)
+    typed = {"official_split": _split(description.split, raw)}
     for name, label in description.all_labels.items():
-        columns[name] = _label(name, label, raw)
+        published = label.column or name
+        if published in raw.columns:
+            typed[name] = _typed(name, label, raw.columns[published])
+        elif name in raw.lacks:
+            typed[name] = _Typed(pa.nulls(num_rows, TYPES[label.kind]), {})
+        else:
+            raise JobError(f"{raw.where}: no column {published!r}; it has {', '.join(list(raw.columns)[:6])}")
     reasons: dict[int, str] = {}
-    for column in columns.values():
+    for column in typed.values():
         reasons = column.reasons | reasons
-    reasons |= _bad_names(raw.source, others=reasons)
-    table = pa.table({"source": raw.source} | {name: column.values for name, column in columns.items()})
+    reasons = _unnamed(raw.source, bad_rows=reasons.keys()) | reasons
+    table = pa.table({"source": raw.source} | {name: column.values for name, column in typed.items()})
     if reasons:
-        is_good = np.ones(len(table), bool)
-        is_good[list(reasons)] = False
-        table = table.filter(pa.array(is_good))
-    bad_rows = sorted(reasons)
-    names = raw.source.take(pa.array(bad_rows, pa.int64())).to_pylist()
+        is_read = np.ones(num_rows, bool)
+        is_read[list(reasons)] = False
+        table = table.filter(pa.array(is_read))
+    names = raw.source.take(pa.array(sorted(reasons), pa.int64())).to_pylist()
     where = f"{raw.where}: " if raw.where else ""
-    return table, [f"{where}{name}: {reasons[row]}" for row, name in zip(bad_rows, names, strict=True)]
+    return table, [f"{where}{name}: {reasons[row]}" for row, name in zip(sorted(reasons), names, strict=True)]
 
 
-def _bad_names(source: pa.Array, *, others: dict[int, str]) -> dict[int, str]:
-    """Why rows cannot be used by the name of their image; an image named twice keeps its first row not in `others`."""
+def _unnamed(source: pa.Array, *, bad_rows: Collection[int]) -> dict[int, str]:
+    """Reasons of rows without the name of an image, or with one that an earlier good row has."""
     if source.null_count == 0 and pc.count_distinct(source).as_py() == len(source):
         return {}
     reasons: dict[int, str] = {}
     seen: set[str] = set()
     for row, path in enumerate(source.to_pylist()):
-        if row in others:
-            continue
         if path is None:
             reasons[row] = "no file name"
         elif path in seen:
             reasons[row] = "named twice"
-        else:
+        elif row not in bad_rows:
             seen.add(path)
     return reasons
 
 
-def _split(rule: SplitRule | None, raw: _Raw) -> _Column:
+def _split(rule: SplitRule | None, raw: _Raw) -> _Typed:
     if rule is None or rule.column not in raw.columns:
-        return _Column(pa.nulls(len(raw.source), pa.string()), {})
-    splits: dict[str, str] = dict(rule.values) or {"train": "train", "valid": "valid", "test": "test"}
-    return _converted(raw.columns[rule.column], splits.get, kind=pa.string(), name="split")
+        return _Typed(pa.nulls(len(raw.source), pa.string()), {})
+    values: dict[str, str] = dict(rule.values) or {"train": "train", "valid": "valid", "test": "test"}
+    return _mapped(raw.columns[rule.column], lambda text: values.get(text), name="split", kind=pa.string())
 
 
-def _label(name: str, label: Label, raw: _Raw) -> _Column:
-    """A label of every row in its type; null where the form of the index has no such label."""
-    published = label.column or name
-    if published in raw.columns:
-        return _typed(name, label, raw.columns[published])
-    if name in raw.lacks:
-        return _Column(pa.nulls(len(raw.source), TYPES[label.kind]), {})
-    raise JobError(f"{raw.where}: no column {published!r}; it has {', '.join(list(raw.columns)[:6])}")
-
-
-def _typed(name: str, label: Label, column: pa.ChunkedArray) -> _Column:
+def _typed(name: str, label: Label, column: pa.ChunkedArray) -> _Typed:
     """One label column in its type."""
     if label.kind == "identity":
-        return _converted(column, _identities(column).get, kind=pa.int32(), name=name)
-    if label.kind == "category":  # an empty cell means that nobody knows
+        return _identities(name, column)
+    if label.kind == "category":  # an empty cell means no more than that nobody knows
         column = _non_empty(column)
     values = label.values
     converters: dict[str, Callable[[str], object]] = {
@@ -459,7 +443,7 @@ def _typed(name: str, label: Label, column: pa.ChunkedArray) -> _Column:
         "age": lambda text: _number(text, largest=MAX_AGE_YEARS),
         "number": _number,
     }
-    return _converted(column, converters[label.kind], kind=TYPES[label.kind], name=name)
+    return _mapped(column, converters[label.kind], name=name, kind=TYPES[label.kind])
 
 
 def _number(text: str, largest: float = float("inf")) -> float | None:
@@ -470,28 +454,28 @@ def _number(text: str, largest: float = float("inf")) -> float | None:
     return number if 0 <= number <= largest and number != float("inf") else None
 
 
-def _identities(column: pa.ChunkedArray) -> dict[str, int]:
-    """The number of each person by text: numbers as they are, names by their rank among all names."""
+def _identities(name: str, column: pa.ChunkedArray) -> _Typed:
+    """Numbers as they are; names by their rank among all names."""
     texts = sorted(text for text in pc.unique(_text(column)).to_pylist() if text)
     numbers = {text: int(text) for text in texts if text.isascii() and text.isdigit() and int(text) < 2**31}
-    return numbers if len(numbers) == len(texts) else {text: rank for rank, text in enumerate(texts)}
+    ranks = {text: rank for rank, text in enumerate(texts)}
+    return _mapped(column, (numbers if len(numbers) == len(texts) else ranks).get, name=name, kind=pa.int32())
 
 
-def _converted(column: pa.ChunkedArray, convert: Callable[[str], object], *, kind: pa.DataType, name: str) -> _Column:
-    """Convert each distinct text once; a text that converts to None does not fit."""
-    parts = []
-    reasons: dict[int, str] = {}
+def _mapped(column: pa.ChunkedArray, convert: Callable[[str], object], *, name: str, kind: pa.DataType) -> _Typed:
+    """Convert each distinct text once; a text that converts to None is the reason of its rows."""
+    parts, reasons = [], {}
     start = 0
     for chunk in column.chunks:
         encoded = chunk if pa.types.is_dictionary(chunk.type) else chunk.dictionary_encode()
         texts = encoded.dictionary.to_pylist()
         converted = [convert(text) for text in texts]
         if None in converted:
-            bad_codes = pa.array(np.flatnonzero([value is None for value in converted]), pa.int32())
-            is_bad = pc.is_in(encoded.indices, value_set=bad_codes)
-            for row in np.flatnonzero(is_bad.to_numpy(zero_copy_only=False)):
+            unknown = pa.array(np.flatnonzero([value is None for value in converted]), pa.int32())
+            bad = pc.is_in(encoded.indices, value_set=unknown)
+            for row in np.flatnonzero(bad.to_numpy(zero_copy_only=False)):
                 text = texts[encoded.indices[int(row)].as_py()]
                 reasons[start + int(row)] = f"{name} is {text!r}"
         parts.append(pa.array(converted, kind).take(encoded.indices))
         start += len(chunk)
-    return _Column(pa.concat_arrays(parts) if parts else pa.array([], kind), reasons)
+    return _Typed(pa.concat_arrays(parts) if parts else pa.array([], kind), reasons)

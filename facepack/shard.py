@@ -58,13 +58,17 @@ class ShardTask:
         with pa.ipc.new_stream(rows, self.table.schema) as stream:
             stream.write_table(self.table.combine_chunks())
         facts = {"versions": self.versions, "class_names": self.class_names, "name": self.name}
-        head = f"{self.configuration.digest}{json.dumps(facts, sort_keys=True)}".encode()
-        return hashlib.sha256(head + rows.getvalue()).hexdigest()
+        text = f"{self.configuration.digest}{json.dumps(facts, sort_keys=True)}"
+        return hashlib.sha256(text.encode() + rows.getvalue()).hexdigest()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With the digest, for a table that has travelled to a worker may be laid out in other bytes."""
+        return self.__dict__ | {"digest": self.digest}
 
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What became of a shard; kept in the metadata of its table, so that a later run knows it is finished."""
+    """What became of a shard; stored in the metadata of its table, by which a later run knows that it is finished."""
 
     digest: str
     record: ShardRecord
@@ -76,10 +80,11 @@ class ShardResult:
     @classmethod
     def from_metadata(cls, metadata: dict[str, Any]) -> "ShardResult":
         """Read back what `pack` wrote; `KeyError` or `TypeError` for anything else."""
-        shard = metadata["shard"]
-        sums, squares = (tuple(shard["moments"][name]) for name in ("sums", "squares"))
-        moments = Moments(shard["moments"]["num_pixels"], sums, squares)
-        return cls(shard["digest"], ShardRecord(**shard["record"]), moments, shard["statuses"], shard["num_padded"])
+        result = metadata["shard"]
+        sums, squares = (tuple(result["moments"][name]) for name in ("sums", "squares"))
+        moments = Moments(result["moments"]["num_pixels"], sums, squares)
+        record = ShardRecord(**result["record"])
+        return cls(result["digest"], record, moments, result["statuses"], result["num_padded"])
 
 
 class _Empty(Exception):  # noqa: N818
@@ -87,7 +92,7 @@ class _Empty(Exception):  # noqa: N818
 
 
 class _Row(NamedTuple):
-    """What packing adds to a row of the manifest; a reject has a status, and a checksum where it could be read."""
+    """The columns that packing adds to a row of the plan; a reject has the first two."""
 
     status: Status
     source_sha256: str | None
@@ -102,103 +107,106 @@ class _Row(NamedTuple):
     landmarks: tuple[float, ...] | None = None
 
 
-class _ShardWriter:
-    """Writes samples to the tar of a shard, and holds what belongs into its index and its table."""
+class _Rows:
+    """What becomes of each source, and the lines of the index."""
 
-    def __init__(self, file: IO[bytes], task: ShardTask) -> None:
-        self.tar = TarWriter(file)
+    def __init__(self) -> None:
         self.rows: list[_Row] = []
         self.index: list[str] = []
-        self.moments = image.MomentsCounter()
         self.num_padded = 0
-        self._shard = f"{task.name}.tar"
-        self._suffix = "jpg" if task.configuration.encoding == "jpeg" else "npy"
 
-    def reject(self, status: Status, *, source_sha256: str | None) -> None:
-        """Add the row of an image that cannot be packed."""
-        self.rows.append(_Row(status, source_sha256))
+    @property
+    def columns(self) -> dict[str, tuple[Any, ...]]:
+        """The values of each column."""
+        return dict(zip(_Row._fields, zip(*self.rows, strict=True), strict=True))
 
-    def add(self, sample: "Sample", *, key: str, text: bytes, source_sha256: str) -> None:
-        """Add a sample, with the JSON text of its labels, and its row."""
-        name, json_name, size = f"{key}.{self._suffix}", f"{key}.json", len(sample.content)
-        image_at, json_at = self.tar.add_pair((name, sample.content), (json_name, text))
-        height_px, width_px = sample.image_hwc.shape[:2]
-        row = _Row(
-            status=Status.PACKED,
-            source_sha256=source_sha256,
-            shard=self._shard,
-            position=len(self.index),
-            offset=image_at,
-            size=size,
-            width=width_px,
-            height=height_px,
-            sha256=hashlib.sha256(sample.content).hexdigest(),
-            box=sample.box,
-            landmarks=sample.landmarks,
-        )
-        self.rows.append(row)
-        self.index.append(f"{self._suffix} {image_at} {size} {name} json {json_at} {len(text)} {json_name}\n")
-        self.num_padded += sample.is_padded
-        self.moments.add(sample.image_hwc)
+    @property
+    def statuses(self) -> dict[str, int]:
+        """Rows per status."""
+        return dict(sorted(Counter(row.status for row in self.rows).items()))
 
 
 def pack(task: ShardTask, *, aligner: Aligner | None = None, progress: Progress | None = None) -> ShardResult:
-    """Make one shard; its table, written last, marks it as whole.
+    """Make one shard; its table is written last, so where it is there, the shard is whole.
 
     A bad image becomes a row with its status. `OSError` while writing ends the shard and leaves nothing half made.
     """
     cv2.setNumThreads(1)  # one process per core: threads would only get in the way
     store = task.store
     store.delete(f"{task.name}.parquet")
+    rows = _Rows()
     collects = gc.isenabled()
     gc.disable()  # packing makes no cycles; walking its rows again and again takes 3 % of the time
-    num_bytes, sha256 = 0, ""
     try:
         with store.writer(f"{task.name}.tar") as file:
-            shard = _ShardWriter(file, task)
-            _pack_rows(task, shard, aligner=aligner, progress=progress)
-            if not shard.index:
+            writer = TarWriter(file)
+            moments = _pack_rows(task, writer, rows=rows, aligner=aligner, progress=progress)
+            if not rows.index:
                 raise _Empty  # noqa: TRY301 - the one way to leave a writer without its file
-            num_bytes, sha256 = shard.tar.close()
-        store.write(f"{task.name}.idx", "".join([f"v1.2 {len(shard.index)}\n", *shard.index]).encode())
+            num_bytes, sha256 = writer.close()
+        store.write(f"{task.name}.idx", "".join([f"v1.2 {len(rows.index)}\n", *rows.index]).encode())
     except _Empty:
+        moments, num_bytes, sha256 = Moments(), 0, ""
         for suffix in (".tar", ".idx"):
             store.delete(task.name + suffix)
     finally:
         if collects:
             gc.enable()
-    record = ShardRecord(f"{task.name}.tar", len(shard.index), num_bytes, sha256)
-    statuses: dict[str, int] = dict(sorted(Counter(row.status for row in shard.rows).items()))
-    result = ShardResult(task.digest, record, shard.moments.total(), statuses, shard.num_padded)
-    write_table(store, f"{task.name}.parquet", _table(task, shard.rows, result))
+    record = ShardRecord(f"{task.name}.tar", len(rows.index), num_bytes, sha256)
+    result = ShardResult(task.digest, record, moments, rows.statuses, rows.num_padded)
+    write_table(store, f"{task.name}.parquet", _table(task, rows, result))
     return result
 
 
-def _pack_rows(task: ShardTask, shard: _ShardWriter, *, aligner: Aligner | None, progress: Progress | None) -> None:
+def _pack_rows(
+    task: ShardTask, writer: "TarWriter", *, rows: _Rows, aligner: Aligner | None, progress: Progress | None
+) -> Moments:
     """Write the samples that can be packed, and note what became of every source."""
+    suffix = "jpg" if task.configuration.encoding == "jpeg" else "npy"
+    counter = image.MomentsCounter()
+    shard = f"{task.name}.tar"
+    since = rejects = 0
     keys, sources = (task.table[name].to_pylist() for name in ("key", "source"))
     contents = _read_all(task.source, sources, ahead=aligner is not None)
     texts = label_texts(task.table, task.class_names)
     for key, text, (content, status) in zip(keys, texts, contents, strict=True):
-        if content is None:
-            shard.reject(status, source_sha256=None)
-        else:
-            source_sha256 = hashlib.sha256(content).hexdigest()
+        source_sha256 = None if content is None else hashlib.sha256(content).hexdigest()
+        sample = None
+        if content is not None:
             try:
                 sample = transform(content, task.configuration, aligner=aligner)
             except image.BadImageError as error:
-                shard.reject(error.status, source_sha256=source_sha256)
-            else:
-                shard.add(sample, key=key, text=text, source_sha256=source_sha256)
-        if progress is not None and len(shard.rows) % _PROGRESS_EVERY == 0:
-            progress(*_counts(shard.rows[-_PROGRESS_EVERY:]))
+                status = error.status
+        if sample is None:
+            rows.rows.append(_Row(status, source_sha256))
+            rejects += 1
+        else:
+            size, (height_px, width_px) = len(sample.content), sample.image_hwc.shape[:2]
+            image_at, json_at = writer.add_pair((f"{key}.{suffix}", sample.content), (f"{key}.json", text))
+            row = _Row(
+                status=Status.PACKED,
+                source_sha256=source_sha256,
+                shard=shard,
+                position=len(rows.index),
+                offset=image_at,
+                size=size,
+                width=width_px,
+                height=height_px,
+                sha256=hashlib.sha256(sample.content).hexdigest(),
+                box=sample.box,
+                landmarks=sample.landmarks,
+            )
+            rows.rows.append(row)
+            rows.index.append(f"{suffix} {image_at} {size} {key}.{suffix} json {json_at} {len(text)} {key}.json\n")
+            rows.num_padded += sample.is_padded
+            counter.add(sample.image_hwc)
+        since += 1
+        if progress is not None and since == _PROGRESS_EVERY:
+            progress(since, rejects)
+            since = rejects = 0
     if progress is not None:
-        progress(*_counts(shard.rows[len(shard.rows) // _PROGRESS_EVERY * _PROGRESS_EVERY :]))
-
-
-def _counts(rows: list[_Row]) -> tuple[int, int]:
-    """Number of rows, and of rejects among them."""
-    return len(rows), sum(row.status != Status.PACKED for row in rows)
+        progress(since, rejects)
+    return counter.total()
 
 
 def _read_all(source: Source, paths: list[str], *, ahead: bool) -> Iterable[tuple[bytes | None, Status]]:
@@ -262,7 +270,7 @@ def transform(content: bytes, configuration: Configuration, *, aligner: Aligner 
 
 
 def finished(face: Face, configuration: Configuration) -> Sample:
-    """Resize and encode what was cut out of a photo, or a whole photo."""
+    """Resize and encode a face cut out of a photo, or a whole photo."""
     image_hwc, size_wh = face.image_hwc, configuration.size_wh
     if size_wh is not None:
         image_hwc = image.resize(image_hwc, width_px=size_wh[0], height_px=size_wh[1])
@@ -296,20 +304,18 @@ def _json_pairs(name: str, column: pa.Array) -> pa.Array:
         texts = [_as_json(value) for value in encoded.dictionary.to_pylist()]
     prefix = f",{_as_json(name)}:"
     pairs = [prefix + text for text in texts]
-    if column.null_count == 0:
-        return pa.array(pairs, pa.string()).take(encoded.indices)
     return pa.array([*pairs, ""], pa.string()).take(encoded.indices.fill_null(len(pairs)))
 
 
-def _table(task: ShardTask, rows: list[_Row], result: ShardResult) -> pa.Table:
-    """The manifest rows of a shard: the plan's columns, and what packing adds."""
-    own = schema(pa.schema([task.table.schema.field(name) for name in label_columns(task.table)]))
+def _table(task: ShardTask, rows: _Rows, result: ShardResult) -> pa.Table:
+    """The manifest rows of a shard: the plan's columns, and those of packing."""
+    labels = label_columns(task.table)
+    own = schema(pa.schema([task.table.schema.field(name) for name in labels]))
     columns = {name: task.table[name] for name in task.table.column_names}
-    for name, values in zip(_Row._fields, zip(*rows, strict=True), strict=True):
-        columns[name] = pa.array(values, own.field(name).type)
-    in_order = {field.name: columns.get(field.name, pa.nulls(len(rows), field.type)) for field in own}
+    columns |= {name: pa.array(values, own.field(name).type) for name, values in rows.columns.items()}
     metadata = {"shard": asdict(result), "configuration": asdict(task.configuration), "versions": task.versions}
-    return pa.table(in_order, schema=own.with_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True)}))
+    ordered = {field.name: columns[field.name] for field in own}
+    return pa.table(ordered, schema=own.with_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True)}))
 
 
 # Tar

@@ -21,10 +21,9 @@ from facepack.cores import num_cores
 from facepack.description import SPLITS, dataset_names, load_dataset
 from facepack.errors import JobError
 from facepack.image import Moments
-from facepack.lock import lock_file
-from facepack.manifest import Build, ShardRecord, Status, people_in_several_splits
+from facepack.lock import BUILD
+from facepack.manifest import SHARD_FILE, Build, ShardRecord, Status, people_in_several_splits
 from facepack.plan import stored_order
-from facepack.resume import SHARD_FILE
 from facepack.shard import ShardResult, label_texts
 from facepack.storage import Store
 
@@ -240,7 +239,7 @@ def _check_files(build: Build, store: Store) -> Iterator[str]:
     stems = {record.name.removesuffix(".tar") for record in build.shards}
     for name in store.list():
         stem, _, suffix = name.rpartition(".")
-        if name in (manifest.BUILD_FILE, manifest.MANIFEST_FILE, lock_file("build")) or stem in stems:
+        if name in (manifest.BUILD_FILE, manifest.MANIFEST_FILE, BUILD.lock_file) or stem in stems:
             continue
         if not (SHARD_FILE.fullmatch(name) and suffix == "parquet" and _is_all_rejected(store, name)):
             yield f"{name}: not in build.json"

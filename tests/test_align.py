@@ -5,6 +5,7 @@ import io
 import struct
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from PIL import Image
 
 from facepack import align, image, manifest
 from facepack.align import Aligner, Box
+from facepack.builder import Place, build
 from facepack.configuration import Configuration
 from facepack.drawn import synthetic
 from facepack.drawn.drawing import person, photograph, rng_of
 from facepack.errors import JobError, UsageError
+from facepack.hashing import sha256_of
 from facepack.manifest import Status
 from facepack.storage import Store
 from facepack.verification import verify
@@ -93,14 +96,14 @@ def test_box_of_a_large_photo_is_in_its_own_pixels() -> None:
 
 def test_small_face_is_found_in_the_second_look() -> None:
     photo = portraits((100, 75, 24), size_wh=(200, 150))
-    assert not align._look(grey(photo), 1.0)
+    assert not align.find_at(grey(photo), scale=1.0)
     (box,) = align.find(grey(photo))
     assert abs((box.x0 + box.x1) / 2 - 100) < 8
 
 
 def test_lone_small_face_makes_us_look_for_its_neighbour() -> None:
     photo = portraits((150, 150, 40), (150, 150, 26), size_wh=(600, 300))
-    assert len(align._look(grey(photo), 1.0)) == 1
+    assert len(align.find_at(grey(photo), scale=1.0)) == 1
     assert len(align.find(grey(photo))) == 2
 
 
@@ -261,15 +264,15 @@ def test_size_and_margin_are_those_published_unless_given(kind: Any, size: str, 
 @pytest.mark.parametrize(
     ("choices", "reason"),
     [
-        ({"align": "none", "margin": "15"}, "--margin: needs --align"),
-        ({"align": "none", "on_several": "largest"}, "--on-several: needs --align"),
-        ({"align": "crop", "margin": "wide"}, "--margin wide: expected pixels"),
-        ({"align": "crop", "margin": "-3"}, "--margin -3: expected pixels"),
-        ({"align": "crop", "margin": "5%%"}, "--margin 5%%: expected pixels"),
-        ({"align": "crop", "margin": "nan"}, "--margin nan: expected pixels"),
-        ({"align": "chip", "margin": "15"}, "--margin 15: the margin of a chip"),
-        ({"align": "chip", "size": "keep"}, "--size keep: a chip"),
-        ({"align": "crop", "size": "64x48"}, "--size 64x48: faces are cut out as squares"),
+        ({"align": "none", "margin": "15"}, "margin 15: needs align"),
+        ({"align": "none", "on_several": "largest"}, "on_several largest: needs align"),
+        ({"align": "crop", "margin": "wide"}, "margin wide: expected pixels"),
+        ({"align": "crop", "margin": "-3"}, "margin -3: expected pixels"),
+        ({"align": "crop", "margin": "5%%"}, "margin 5%%: expected pixels"),
+        ({"align": "crop", "margin": "nan"}, "margin nan: expected pixels"),
+        ({"align": "chip", "margin": "15"}, "margin 15: the margin of a chip"),
+        ({"align": "chip", "size": "keep"}, "size keep: a chip"),
+        ({"align": "crop", "size": "64x48"}, "size 64x48: faces are cut out as squares"),
     ],
 )
 def test_what_does_not_go_together_is_refused(choices: dict[str, Any], reason: str) -> None:
@@ -331,9 +334,10 @@ def test_crops_over_the_border_are_counted(tmp_path: Path) -> None:
 def test_another_landmark_model_is_another_build(cacd: Path, tmp_path: Path) -> None:
     choices: dict[str, Any] = {"dataset": "cacd", "classes": "", "size": "32", "align": "chip", "limit": 4}
     made = make(cacd, tmp_path / "build", **choices)
-    assert made.build.configuration.landmarks == align.digest_of(align.landmarks_file())
+    assert made.build.configuration.landmarks == sha256_of(align.landmarks_file())
+    other = replace(made.build.configuration, landmarks="0" * 64)
     with pytest.raises(UsageError, match="another landmark model"):
-        make(cacd, tmp_path / "build", landmarks="0" * 64, **choices)
+        build(other, place=Place(str(cacd), str(tmp_path / "build"), workers=0))
     with pytest.raises(JobError, match="align: chip there, crop here"):
         make(cacd, tmp_path / "build", **{**choices, "align": "crop"})
 

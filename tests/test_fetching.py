@@ -22,7 +22,7 @@ from facepack import download
 from facepack.cli import app
 from facepack.description import load_dataset, load_model
 from facepack.errors import UsageError
-from facepack.lock import held
+from facepack.lock import FETCH, held
 from facepack.storage import Store
 
 TOY = """
@@ -418,7 +418,7 @@ def test_second_fetch_at_once_is_refused(toys: Path, tmp_path: Path) -> None:
     with Web({"labels.txt": LABELS}) as web:
         describe(toys, labels(web))
         (tmp_path / "data" / "toy").mkdir(parents=True)
-        with held(Store(str(tmp_path / "data" / "toy")), what="fetch"):
+        with held(Store(str(tmp_path / "data" / "toy")), work=FETCH):
             code, output = run()
         assert code == 1
         assert "another fetch" in output

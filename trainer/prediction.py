@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from facepack import align, image, shard
 from facepack.align import Aligner, Box
 from facepack.errors import FieldError, UsageError
+from facepack.hashing import sha256_of
 from facepack.image import BadImageError
 from facepack.index import IMAGE_SUFFIXES
 from facepack.manifest import Status
@@ -123,7 +124,7 @@ class _RunNetwork:
         self._trained = evaluation.load_network(folder, self.run, device=device)
         configuration = self.run.data.configuration
         file = align.landmarks_file(landmarks) if configuration.align == "chip" else None
-        if file is not None and align.digest_of(file) != configuration.landmarks:
+        if file is not None and sha256_of(file) != configuration.landmarks:
             raise UsageError(f"{file}: another landmark model than {folder} was trained with")
         self._aligner = Aligner.of(configuration, landmarks=file)
         self._graph = _graph(self.run)

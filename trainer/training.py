@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from facepack.errors import JobError
-from facepack.lock import held
+from facepack.lock import RUN, held
 from facepack.storage import Store
 from trainer import devices, evaluation, fit_at_once, layers, memory, optim, ranks, runs
 from trainer.interrupts import Interrupts
@@ -64,7 +64,7 @@ def train(
     store = Store(str(session.folder))
     if fabric.is_global_zero:
         store.make()
-    with held(store, what="run") if fabric.is_global_zero else nullcontext(), memory.keep_freed_memory(fabric.device):
+    with held(store, work=RUN) if fabric.is_global_zero else nullcontext(), memory.keep_freed_memory(fabric.device):
         try:
             session.set_up()
             _train(session, settings=settings, watchers=watchers)

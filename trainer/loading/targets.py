@@ -85,7 +85,7 @@ def _numbers(name: str, column: pa.ChunkedArray) -> npt.NDArray[Any]:
 
 def _binned(name: str, values: npt.NDArray[Any], text: str) -> Target:
     """The number of the bin of each value."""
-    bins = Bins.of(text, field="targets", shown=name)
+    bins = Bins.of(text, field="targets", value=name)
     codes = bins.codes(values)
     if (codes < 0).any():
         missing = int((codes < 0).sum())
