@@ -83,9 +83,9 @@ def webdataset_batches(job: dict[str, Any], steps: Any) -> Iterable[Any]:
     import webdataset
     from PIL import Image
 
-    def image_of(sample: dict[str, Any]) -> Any:
+    def image_of(sample: dict[str, Any]) -> tuple[Any]:
         pixels = sample.get("jpg", sample.get("npy"))
-        return steps(Image.fromarray(pixels) if isinstance(pixels, np.ndarray) else pixels)
+        return (steps(Image.fromarray(pixels) if isinstance(pixels, np.ndarray) else pixels),)
 
     workers = min(job["workers"], len(job["tars"]))
     samples = webdataset.WebDataset(job["tars"], shardshuffle=100).shuffle(1000).decode("pil").map(image_of)
