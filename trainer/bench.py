@@ -121,7 +121,9 @@ class BenchReport:
 
     def rate(self, name: str) -> float | None:
         """Images per second by name, None where it was not measured."""
-        return next((rate.images_per_s for rate in (*self.rates, *self.rivals, *self.limits) if rate.name == name), None)
+        return next(
+            (rate.images_per_s for rate in (*self.rates, *self.rivals, *self.limits) if rate.name == name), None
+        )
 
 
 @dataclass
@@ -158,7 +160,9 @@ class _Bench:
         return _SHARE[name] * self.settings.seconds
 
 
-def measure_loading(build: str | Path, *, settings: BenchSettings | None = None, note: Note | None = None) -> BenchReport:
+def measure_loading(
+    build: str | Path, *, settings: BenchSettings | None = None, note: Note | None = None
+) -> BenchReport:
     """Measure how fast a split of a build loads here, in about `settings.seconds`.
 
     `build` is a folder or URL. `note` is called with a line on what is being measured. Each epoch is measured on the
@@ -225,7 +229,9 @@ def _opened(build: str, settings: BenchSettings, *, folder: str, note: Note) -> 
     bench.rows = rows[:num]
     bench.table = table.take(pa.array(bench.rows))
     if len(bench.rows) < len(rows):
-        bench.notes.append(f"Measured on the first {len(bench.rows):,} of {len(rows):,} images, so that it ends in time.")
+        bench.notes.append(
+            f"Measured on the first {len(bench.rows):,} of {len(rows):,} images, so that it ends in time."
+        )
     return bench
 
 
@@ -318,7 +324,7 @@ def _synchronize(loader: Loader) -> None:
     """Wait for what a GPU still has to do."""
     import torch
 
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if loader.cache == "device" or torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
@@ -335,7 +341,9 @@ def _storage(bench: _Bench) -> float:
     with ThreadPoolExecutor(_FETCHED_AT_ONCE) as pool:
         num_bytes = sum(pool.map(read, names))
     seconds = time.perf_counter() - begun
-    of_image = sum(shard.num_bytes for shard in bench.info.shards) / sum(shard.num_samples for shard in bench.info.shards)
+    of_image = sum(shard.num_bytes for shard in bench.info.shards) / sum(
+        shard.num_samples for shard in bench.info.shards
+    )
     return num_bytes / of_image / seconds
 
 

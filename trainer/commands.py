@@ -3,9 +3,8 @@
 import importlib.util
 import inspect
 import json
-from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -261,16 +260,6 @@ def recipes(
         for recipe_name, make in sorted(recipes.known().items()):
             about = (inspect.getdoc(make) or "").split("\n")[0]
             terminal.out.print(f"{recipe_name:<38} {about}", soft_wrap=True)
-
-
-def _settings_of(recipe: "Recipe") -> dict[str, Any]:
-    """The fields that a recipe sets, as JSON has them."""
-    defaults = {
-        field.name: field.default if field.default_factory is MISSING else field.default_factory()
-        for field in fields(recipe)
-    }
-    shown = recipe.to_dict()
-    return {name: shown[name] for name in shown if getattr(recipe, name) != defaults[name]}
 
 
 def report(

@@ -22,7 +22,7 @@ IMAGENET = Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 FREEZE = ("none", "head", "last_block")
 
 Augmentations = tuple[Augmentation, ...]
-_AUGMENTATIONS: dict[str, Any] = {
+AUGMENTATIONS: dict[str, Any] = {
     name: value
     for name, value in vars(augmentations).items()
     if isinstance(value, type) and hasattr(value, "graph") and value is not Augmentation
@@ -226,7 +226,7 @@ def _read(values: dict[str, Any], *, what: str) -> dict[str, Any]:
     for name, value in values.items():
         if name in ("augment", "eval_augment"):
             text = value if isinstance(value, str) else f"[{','.join(value)}]"
-            read[name] = calls.made_list(text, _AUGMENTATIONS, what=name)
+            read[name] = calls.made_list(text, AUGMENTATIONS, what=name)
         else:
             read[name] = changes.typed(value, hints[name], what=f"{what}: {name}={value}")
     return read

@@ -89,9 +89,10 @@ def webdataset_batches(job: dict[str, Any], steps: Any) -> Iterable[Any]:
 
     workers = min(job["workers"], len(job["tars"]))
     samples = webdataset.WebDataset(job["tars"], shardshuffle=100).shuffle(1000).decode("pil").map(image_of)
-    return webdataset.WebLoader(
+    batches: Iterable[Any] = webdataset.WebLoader(
         samples.batched(job["batch_size"]), batch_size=None, num_workers=workers, persistent_workers=workers > 0
     )
+    return batches
 
 
 BATCHES = {"torchvision": torchvision_batches, "webdataset": webdataset_batches}
@@ -101,7 +102,7 @@ def measured(name: str, job: dict[str, Any]) -> dict[str, Any]:
     """Images per second once the workers are at work, over `job["seconds"]` in all: two fifths of it to get going."""
     from trainer import calls, recipe
 
-    known = recipe._CALLS
+    known = recipe.AUGMENTATIONS
     augmentations = [calls.made(text, known, what="augment") for text in job["augment"]]
     steps, notes = transform(augmentations, mean=job["mean"], std=job["std"])
     started = time.perf_counter()
