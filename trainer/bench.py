@@ -166,8 +166,8 @@ def measure_loading(
     """Measure how fast a split of a build loads here, in about `settings.seconds`.
 
     `build` is a folder or URL. `note` is called with a line on what is being measured. Each epoch is measured on the
-    same rows: as many, from the start of the split, as the time allows. Raises `JobError` or `UsageError` where there is
-    no build or the settings do not fit it.
+    same rows: as many, from the start of the split, as the time allows. Raises `JobError` without a build, `FieldError`
+    for settings that do not fit it.
     """
     begun = time.monotonic()
     settings, note = settings or BenchSettings(), note or log.debug
@@ -374,7 +374,9 @@ def _rivals(bench: _Bench, folder: Path) -> list[Rate]:
             "std": bench.info.std or [0.5] * 3,
         }
         command = [sys.executable, "-W", "ignore", "-m", "trainer.rivals", name]
-        ended = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, check=False)
+        ended = subprocess.run(  # noqa: S603 - our own module
+            command, input=json.dumps(job), capture_output=True, text=True, check=False
+        )
         if ended.returncode:
             reason = (ended.stderr.strip().splitlines() or ["it ended without a word"])[-1]
             bench.notes.append(f"{name} could not be measured: {reason}")
