@@ -54,7 +54,7 @@ def datasets(
             if as_json:
                 terminal.out.print_json(TypeAdapter(type(published)).dump_json(published).decode())
             else:
-                terminal.out.print("\n".join(catalogue.page(published, dataset_folder(name))), soft_wrap=True)
+                _print_lines(catalogue.page(published, dataset_folder(name)))
             return
         entries = catalogue.datasets()
         if as_json:
@@ -82,8 +82,7 @@ def fetch(
     with terminal.errors_as_lines(debug=debug):
         with terminal.ByteProgress() as progress:
             fetched = fetching.fetch(name, to=to, only=only or (), accept_terms=accept, progress=progress)
-        for line in fetched.by_hand:
-            terminal.out.print(line, soft_wrap=True)
+        _print_lines(list(fetched.by_hand))
         if fetched.by_hand:
             raise JobError(f"{name}: {len(fetched.by_hand)} files have to be got by hand, as listed above")
         what = f"{name} ({', '.join(only)})" if only else name
@@ -195,7 +194,7 @@ def build(
 def _show_plan(configuration: Configuration, place: Place) -> None:
     """Print what a build would hold."""
     prepared = builder.planned(configuration, place=place)
-    summary.show_plan(prepared.plan)
+    _print_lines(summary.plan_lines(prepared.plan))
     if not prepared.plan.shards:
         terminal.warn(f"none of the images is in {place.src}: there is nothing to build from yet")
 
@@ -204,7 +203,13 @@ def _build(configuration: Configuration, place: Place) -> None:
     """Build, and print what came of it."""
     with terminal.silenced_libraries(), terminal.ImageProgress() as progress:
         outcome = builder.build(configuration, place=place, progress=progress)
-    summary.show_outcome(outcome)
+    _print_lines(summary.outcome_lines(outcome))
+
+
+def _print_lines(lines: list[str]) -> None:
+    """Print lines as they are, however long."""
+    for line in lines:
+        terminal.out.print(line, soft_wrap=True)
 
 
 def verify(

@@ -1,9 +1,10 @@
 """The configuration of a build: all choices that decide its bytes."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -14,6 +15,26 @@ from facepack.hashing import json_digest
 DEFAULT_QUALITY = 95
 _DEFAULT_SIZE = {"none": "keep", "crop": "120", "chip": "112"}
 _DEFAULT_MARGIN = {"none": "", "crop": "15", "chip": "25%"}
+
+
+class Options(TypedDict, total=False):
+    """What `Configuration.of` takes: the options of `facepack build` that decide bytes."""
+
+    images: str
+    classes: str | Sequence[str]
+    multiple: Literal["first", "drop"]
+    age_bins: str
+    limit_per_class: int | None
+    limit: int | None
+    split: str
+    seed: int
+    size: str | int | tuple[int, int]
+    align: Literal["none", "crop", "chip"]
+    margin: str | int
+    on_several: Literal["reject", "largest"]
+    encoding: Literal["jpeg", "raw"]
+    quality: int
+    samples_per_shard: int
 
 
 @dataclass(frozen=True)
