@@ -1,36 +1,15 @@
 """The library's way to build: options by keyword in, an opened build out."""
 
 import os
-from collections.abc import Sequence
-from typing import Literal, TypedDict, Unpack
+from typing import Unpack
 
 from facepack import builder
 from facepack.builder import Place
-from facepack.configuration import Configuration
+from facepack.configuration import Configuration, Options
 from facepack.prepare import default_source
 from facepack.reader import OpenBuild, open_build
 
 Text = str | os.PathLike[str]
-
-
-class BuildOptions(TypedDict, total=False):
-    """The options of `facepack build` that decide bytes, with underscores for dashes; all have its defaults."""
-
-    images: str
-    classes: str | Sequence[str]
-    multiple: Literal["first", "drop"]
-    age_bins: str
-    limit_per_class: int | None
-    limit: int | None
-    split: str
-    seed: int
-    size: str | int | tuple[int, int]
-    align: Literal["none", "crop", "chip"]
-    margin: str | int
-    on_several: Literal["reject", "largest"]
-    encoding: Literal["jpeg", "raw"]
-    quality: int
-    samples_per_shard: int
 
 
 def build(
@@ -42,7 +21,7 @@ def build(
     ray_address: str = "",
     force: bool = False,
     landmarks: Text = "",
-    **options: Unpack[BuildOptions],
+    **options: Unpack[Options],
 ) -> OpenBuild:
     """Make a build, or finish one that was interrupted, and open it.
 

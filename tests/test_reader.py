@@ -14,8 +14,7 @@ from conftest import make, use_s3
 
 import facepack
 from facepack import manifest
-from facepack.api import BuildOptions
-from facepack.configuration import Configuration
+from facepack.configuration import Configuration, Options
 from facepack.errors import JobError, UsageError
 from facepack.reader import OpenBuild, open_build
 from facepack.storage import Store
@@ -138,7 +137,7 @@ def test_build_on_an_object_store_is_read_alike(
 
 def test_options_of_the_library_are_those_of_a_configuration() -> None:
     fields = set(get_type_hints(Configuration)) - {"dataset", "landmarks"}
-    assert set(BuildOptions.__annotations__) == fields
+    assert set(Options.__annotations__) == fields
 
 
 def test_build_takes_options_or_a_configuration(celeba: Path, tmp_path: Path) -> None:
