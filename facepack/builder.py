@@ -16,7 +16,7 @@ from facepack.errors import FieldError, JobError, UsageError
 from facepack.hashing import sha256_of
 from facepack.image import Moments
 from facepack.manifest import Build, Status
-from facepack.prepare import Prepared, fetch_offered, prepare
+from facepack.prepare import Prepared, fetch_offered, prepare_build
 from facepack.shard import ShardResult, ShardTask
 from facepack.storage import Store
 from facepack.workers import Progress, SilentProgress, packed
@@ -142,7 +142,7 @@ def _with_aligner(configuration: Configuration, place: Place) -> tuple[Configura
 
 def _prepared(configuration: Configuration, place: Place) -> Prepared:
     """Index, label and plan; log rows that cannot be read, images left out, people in several splits."""
-    prepared = prepare(configuration, src=place.src)
+    prepared = prepare_build(configuration, src=place.src)
     for text in prepared.plan.notes:
         log.info(text)
     for why, number in prepared.index.left_out.items():

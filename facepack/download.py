@@ -87,7 +87,7 @@ def download_file(
                 return path
             tag = Path(f"{partial}.tag")
             try:
-                _Transfer(url, file, tag, advance or _ignore).run(expected)
+                _Transfer(url, file, tag, advance=advance or _ignore).run(expected)
             except JobError:
                 if not partial.stat().st_size:
                     partial.unlink()
@@ -133,7 +133,7 @@ def _held(partial: Path, path: Path) -> Iterator[IO[bytes] | None]:
 class _Transfer:
     """A file on its way, over as many requests as it takes."""
 
-    def __init__(self, url: str, file: IO[bytes], tag_file: Path, advance: Callable[[int], None]) -> None:
+    def __init__(self, url: str, file: IO[bytes], tag_file: Path, *, advance: Callable[[int], None]) -> None:
         self._url, self._file, self._tag_file, self._advance = url, file, tag_file, advance
         self._here = file.tell()
         advance(self._here)

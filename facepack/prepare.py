@@ -37,7 +37,7 @@ class Prepared:
         return hashlib.sha256(rows.getvalue().to_pybytes() + others.encode("utf-8", "replace")).hexdigest()
 
 
-def prepare(configuration: Configuration, *, src: str) -> Prepared:
+def prepare_build(configuration: Configuration, *, src: str) -> Prepared:
     """Index, label and plan; raises `UsageError` or `JobError` before anything is written."""
     description = load_dataset(configuration.dataset)
     with fetch_offered(description, src):

@@ -14,7 +14,7 @@ from facepack.index import Index
 from facepack.manifest import Build, Status
 from facepack.page import rendered
 from facepack.pictures import Samples
-from facepack.prepare import Prepared, default_source, prepare
+from facepack.prepare import Prepared, default_source, prepare_build
 from facepack.preview_model import MAX_CLASSES, THERE, Page, PreviewInput
 from facepack.reader import open_build
 from facepack.source import Source, open_source
@@ -78,7 +78,7 @@ def of_dataset(name: str, *, src: str = "", images: str = "", classes: str = "")
     """Look into a dataset before it is built: its labels as they are, its photos as they are."""
     configuration = Configuration.of(name, images=images, classes=classes)
     location = src or default_source(name)
-    prepared = prepare(configuration, src=location)
+    prepared = prepare_build(configuration, src=location)
     table = prepared.plan.table
     status = pc.if_else(pc.is_null(table["status"]), THERE, table["status"])
     table = table.set_column(table.column_names.index("status"), "status", status)

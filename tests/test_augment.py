@@ -191,11 +191,11 @@ def test_share_of_the_middle_is_more_than_nothing_and_at_most_all() -> None:
 
 def test_lists_that_make_no_sense_are_refused() -> None:
     with pytest.raises(FieldError, match="Normalize must come last"):
-        augment.check([Normalize(), RandomHorizontalFlip()])
+        augment.check_augmentations([Normalize(), RandomHorizontalFlip()])
     with pytest.raises(FieldError, match=r"augment RandomHorizontalFlip\(p=nan\): expected finite numbers"):
-        augment.check([RandomHorizontalFlip(float("nan"))])
+        augment.check_augmentations([RandomHorizontalFlip(float("nan"))])
     with pytest.raises(FieldError, match=r"augment .*: expected augmentations of trainer\.augment"):
-        augment.check([v2.RandomHorizontalFlip()])
+        augment.check_augmentations([v2.RandomHorizontalFlip()])
 
 
 def test_what_is_the_same_every_time_can_be_kept() -> None:

@@ -69,8 +69,8 @@ def test_axes_say_predicted_and_true() -> None:
     matrix = np.eye(2)
     ages = np.array([10.0, 20.0, 31.0])
     for plot in (
-        plots.confusion("a", "a", matrix, ["x", "y"]),
-        plots.predicted_against_true("b", "b", ages, ages + 1),
+        plots.confusion("a", "a", matrix=matrix, names=["x", "y"]),
+        plots.predicted_against_true("b", "b", true=ages, predicted=ages + 1),
     ):
         assert "<!-- predicted -->" in plot.svg
         assert "<!-- true -->" in plot.svg

@@ -17,7 +17,7 @@ BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 
 LONG_LINES, LONGEST_LINES, NUM_LONG = 40, 70, 5
 """Lines of a function's body; how many bodies may be longer than the first, while none is longer than the second."""
-PUBLIC_POSITIONAL, PRIVATE_POSITIONAL, PUBLIC_PARAMETERS = 2, 3, 6
+PUBLIC_POSITIONAL, PRIVATE_POSITIONAL, PUBLIC_PARAMETERS = 3, 3, 6
 """Most parameters of a function that may be given by position, and in all."""
 COMMANDS = ("facepack.cli", "facepack.commands", "trainer.commands")
 """Their functions have a parameter per option."""

@@ -7,7 +7,16 @@ from torch import nn
 
 from facepack.errors import UsageError, nearest
 
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
 FROM = "from:"
+
+
+def with_last_block(network: nn.Module, name: str) -> nn.Module:
+    """The network with the name of its last block before the head, which `freeze=last_block` lets learn."""
+    network.last_block = name  # type: ignore[assignment] # torch types every attribute as a module
+    return network
 
 
 def head(network: nn.Module) -> str:

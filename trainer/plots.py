@@ -72,7 +72,7 @@ def curves(name: str, title: str, lines: Sequence[Line], *, what: str) -> Plot:
     return _finished(name, title, shape)
 
 
-def confusion(name: str, title: str, matrix: npt.NDArray[Any], names: Sequence[str]) -> Plot:
+def confusion(name: str, title: str, *, matrix: npt.NDArray[Any], names: Sequence[str]) -> Plot:
     """Predicted classes by true class: every row adds up to one."""
     rows = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     side = min(12.0, max(4.2, 0.42 * len(names) + 2.2))
@@ -92,7 +92,7 @@ def confusion(name: str, title: str, matrix: npt.NDArray[Any], names: Sequence[s
     return _finished(name, title, shape)
 
 
-def predicted_against_true(name: str, title: str, true: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> Plot:
+def predicted_against_true(name: str, title: str, *, true: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> Plot:
     """A dot per sample, the diagonal, and the mean prediction per five years."""
     shape, axis = _axes(5.6, 4.6)
     axis.scatter(true, predicted, s=7, alpha=0.35, color=_COLOURS[0], linewidths=0, rasterized=True)
@@ -106,7 +106,7 @@ def predicted_against_true(name: str, title: str, true: npt.NDArray[Any], predic
     return _finished(name, title, shape)
 
 
-def error_by_value(name: str, title: str, true: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> Plot:
+def error_by_value(name: str, title: str, *, true: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> Plot:
     """Mean absolute error per five years as bars, the mean error as a line, and how many samples each is of."""
     shape, axis = _axes(5.6, 4.6)
     bins = (true // 5).astype(int)
@@ -126,7 +126,7 @@ def error_by_value(name: str, title: str, true: npt.NDArray[Any], predicted: npt
     return _finished(name, title, shape)
 
 
-def cumulative_score(name: str, title: str, true: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> Plot:
+def cumulative_score(name: str, title: str, *, true: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> Plot:
     """The share of samples by the error that it allows, beside that of always predicting the median."""
     shape, axis = _axes(5.6, 4.6)
     allowed = np.arange(0, 21)

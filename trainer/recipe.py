@@ -7,7 +7,7 @@ from typing import Any, Literal, get_type_hints
 from facepack.errors import UsageError
 from trainer import calls, changes, checks, layers, optim
 from trainer.changes import Part
-from trainer.loading import augment as augmentations
+from trainer.loading import augment
 from trainer.loading.augment import Augmentation, Normalize, RandomHorizontalFlip
 from trainer.optim import SGD, Adagrad, Adam, AdamW, Constant, Drop, InverseTime, OneCycle
 from trainer.stopping import LossAboveMean, Patience, Stopping, ToTheEnd
@@ -24,7 +24,7 @@ FREEZE = ("none", "head", "last_block")
 Augmentations = tuple[Augmentation, ...]
 AUGMENTATIONS: dict[str, Any] = {
     name: value
-    for name, value in vars(augmentations).items()
+    for name, value in vars(augment).items()
     if isinstance(value, type) and hasattr(value, "graph") and value is not Augmentation
 }
 
@@ -120,7 +120,7 @@ class Recipe:
         checks.check_share(self, ["average"])
         for name in ("augment", "eval_augment"):
             steps = getattr(self, name)
-            augmentations.check(steps)
+            augment.check_augmentations(steps)
             if not steps or not isinstance(steps[-1], Normalize):
                 raise UsageError(f"{name}: must end with Normalize(), as networks take numbers and no bytes")
 

@@ -417,7 +417,7 @@ def _turned(images: Any, hue: Any) -> Any:
     return fn.stack(*channels, axis=2)
 
 
-def default(split: str) -> tuple[Augmentation, ...]:
+def default_augmentations(split: str) -> tuple[Augmentation, ...]:
     """The augmentations of a split where none are named: normalised by the build; in train first flipped at random."""
     return (RandomHorizontalFlip(), Normalize()) if split == "train" else (Normalize(),)
 
@@ -430,7 +430,7 @@ def num_fixed(augmentations: Sequence[Augmentation]) -> int:
     return len(augmentations)
 
 
-def check(augmentations: Sequence[Augmentation]) -> None:
+def check_augmentations(augmentations: Sequence[Augmentation]) -> None:
     """Check a list of augmentations: `FieldError` where it normalises before its end, or a number is not finite."""
     for step in augmentations:
         if not hasattr(step, "graph"):

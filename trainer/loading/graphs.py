@@ -7,8 +7,15 @@ import numpy as np
 import numpy.typing as npt
 
 from facepack.errors import FieldError
-from trainer.loading import augment as augmenting
-from trainer.loading.augment import Augmentation, Normalize, Parameters, RandomNumbers, Sizes
+from trainer.loading.augment import (
+    Augmentation,
+    Normalize,
+    Parameters,
+    RandomNumbers,
+    Sizes,
+    check_augmentations,
+    num_fixed,
+)
 from trainer.loading.samples import Samples
 
 _ANY_SIZE_PX = 1 << 20
@@ -86,8 +93,8 @@ class AugmentationGraphs:
 
         Raises `FieldError` for a list that makes no sense, and where images would differ in size within a batch.
         """
-        augmenting.check(augmentations)
-        steps, first_random = tuple(augmentations), augmenting.num_fixed(augmentations)
+        check_augmentations(augmentations)
+        steps, first_random = tuple(augmentations), num_fixed(augmentations)
         statistics = _channel_statistics(steps, samples)
         fixed = Graph(steps[:first_random], 0, not samples.is_raw)
         random = Graph(steps[first_random:], first_random, False, *statistics)

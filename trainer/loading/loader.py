@@ -20,8 +20,7 @@ from facepack import manifest
 from facepack.errors import FieldError, UsageError
 from facepack.manifest import Build
 from facepack.storage import Store
-from trainer.loading import augment as augmenting
-from trainer.loading.augment import Augmentation
+from trainer.loading.augment import Augmentation, default_augmentations
 from trainer.loading.decoded import CacheKind, DecodedCache
 from trainer.loading.feed import FeedSettings, RankBatch
 from trainer.loading.graphs import AugmentationGraphs
@@ -116,7 +115,7 @@ class Loader:
         self._order = EpochOrder(
             samples, settings=settings, seed=seed, batch_size=batch_size, placement=self._placement
         )
-        self._graphs = AugmentationGraphs.of(augmenting.default(split) if augment is None else augment, samples)
+        self._graphs = AugmentationGraphs.of(default_augmentations(split) if augment is None else augment, samples)
         self._cache = DecodedCache(cache, len(samples), self._graphs.kept_size_hw, placement=self._placement)
 
     def __len__(self) -> int:

@@ -10,9 +10,8 @@ from torch import nn
 
 from facepack.errors import UsageError
 from trainer import calls, discovery
-
-Size = tuple[int, int]
-"""Height and width of the images in pixels."""
+from trainer.layers import Size
+from trainer.models import pretrained
 
 
 @runtime_checkable
@@ -29,16 +28,8 @@ class FitAtOnce(Protocol):
         """Logits, float32 (batch, num_outputs)."""
 
 
-def with_last_block(network: nn.Module, name: str) -> nn.Module:
-    """The network with the name of its last block before the head, which `freeze=last_block` lets learn."""
-    network.last_block = name  # type: ignore[assignment] # torch types every attribute as a module
-    return network
-
-
 def known() -> dict[str, Callable[..., nn.Module]]:
     """All networks by name: functions of (num_outputs, size_hw) and settings of their own."""
-    from trainer.models import pretrained  # which imports this package
-
     return discovery.functions_in(__name__, __path__) | pretrained.MAKERS
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from facepack.errors import UsageError
-from trainer.models import Size
+from trainer.layers import Size
 
 Features = npt.NDArray[np.float32]
 """(num_images, num_features)."""

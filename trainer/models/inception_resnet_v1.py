@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from facepack.errors import UsageError
-from trainer.models import Size, with_last_block
+from trainer.layers import Size, with_last_block
 
 _LEAST_PX = 75
 _EMBEDDING = 512

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from facepack.errors import UsageError
-from trainer.models import Size, with_last_block
+from trainer.layers import Size, with_last_block
 
 
 @dataclass(frozen=True)

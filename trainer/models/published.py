@@ -5,7 +5,7 @@ from itertools import pairwise
 from torch import nn
 
 from facepack.errors import UsageError
-from trainer.models import Size
+from trainer.layers import Size
 
 
 def rarest4_cnn(*, num_outputs: int, size_hw: Size, dropout: float = 0.5) -> nn.Module:

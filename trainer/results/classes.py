@@ -141,13 +141,13 @@ class ClassResults:
     def plots(self, split: str, *, names: tuple[str, ...], predictions: pa.Table | None) -> list[Plot]:  # noqa: ARG002
         """The confusion matrix."""
         title = f"Confusion on {split}, each row adding up to one"
-        return [plots.confusion(f"confusion-{split}", title, np.array(self.confusion), names)]
+        return [plots.confusion(f"confusion-{split}", title, matrix=np.array(self.confusion), names=names)]
 
     def small_plot(self, name: str, title: str, *, names: tuple[str, ...]) -> Plot | None:
         """The confusion matrix, where its names can be read."""
         if len(names) > _MAX_CONFUSED:
             return None
-        return plots.confusion(f"confusion-{name}", title, np.array(self.confusion), names)
+        return plots.confusion(f"confusion-{name}", title, matrix=np.array(self.confusion), names=names)
 
     @staticmethod
     def prediction_columns(split: SplitPredictions) -> dict[str, Any]:

@@ -115,9 +115,11 @@ class NumberResults:
         true, predicted = (predictions[name].to_numpy() for name in ("target", "prediction"))
         share = f"Share of {split} with an error of at most so many years"
         return [
-            plots.predicted_against_true(f"predicted-{split}", f"Predicted against true on {split}", true, predicted),
-            plots.error_by_value("error-by-age", f"Error against age on {split}", true, predicted),
-            plots.cumulative_score("cumulative-score", share, true, predicted),
+            plots.predicted_against_true(
+                f"predicted-{split}", f"Predicted against true on {split}", true=true, predicted=predicted
+            ),
+            plots.error_by_value("error-by-age", f"Error against age on {split}", true=true, predicted=predicted),
+            plots.cumulative_score("cumulative-score", share, true=true, predicted=predicted),
         ]
 
     def small_plot(self, name: str, title: str, *, names: tuple[str, ...]) -> Plot | None:  # noqa: ARG002
