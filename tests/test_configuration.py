@@ -38,7 +38,7 @@ from facepack.manifest import read_build
     ],
 )
 def test_value_is_recorded_in_one_way_however_it_is_written(field: str, ways: list[Any], text: str) -> None:
-    configurations = [Configuration.of("celeba", **{field: way}) for way in ways]  # type: ignore[arg-type]
+    configurations = [Configuration.of("celeba", **{field: way}) for way in ways]
     assert [getattr(configuration, field) for configuration in configurations] == [text] * len(ways)
     assert len({configuration.digest for configuration in configurations}) == 1
 

@@ -105,7 +105,9 @@ def test_tabs_byte_order_mark_and_blank_lines_do_not_matter(tmp_path: Path) -> N
     assert odd_read.table.equals(plain.table)
 
 
-@pytest.mark.parametrize(("stated", "message"), [("4", "states 4 rows, there are 3"), ("202599", "states 202,599 rows")])
+@pytest.mark.parametrize(
+    ("stated", "message"), [("4", "states 4 rows, there are 3"), ("202599", "states 202,599 rows")]
+)
 def test_count_line_that_disagrees_is_refused_with_both_numbers(stated: str, message: str, tmp_path: Path) -> None:
     write(tmp_path, celeba_files(3, count_line=stated))
     with pytest.raises(JobError, match=rf"^list_attr_celeba\.txt: line 1 {message}"):

@@ -238,7 +238,7 @@ def write_results(
     out.mkdir(parents=True, exist_ok=True)
     store = Store(str(out))
     if tables:
-        manifest.write_table(store, runs.PREDICTIONS_FILE, pa.concat_tables(tables))
+        manifest.write_table(store, runs.PREDICTIONS_FILE, table=pa.concat_tables(tables))
     store.write(runs.SCORES_FILE, (json.dumps(scores, indent=1, ensure_ascii=False) + "\n").encode())
     return scores
 
