@@ -211,7 +211,7 @@ def _finish(prepared: Prepared, store: Store, results: list[ShardResult]) -> Bui
         "class_names": planned.class_names,
     }
     labels = pa.schema([table.schema.field(name) for name in manifest.label_columns(table)])
-    manifest.write_table(store, manifest.MANIFEST_FILE, table.cast(manifest.schema(labels, metadata)))
+    manifest.write_table(store, manifest.MANIFEST_FILE, table=table.cast(manifest.schema(labels, metadata)))
     train = [result.moments for result in results if result.record.name.startswith("train")]
     mean_std = sum(train, Moments()).mean_std()
     made = Build(

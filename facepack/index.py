@@ -20,7 +20,7 @@ IMAGE_SUFFIXES = tuple(
     f".{kind}"
     for kind in "jpg jpeg jfif png webp bmp gif tif tiff avif heic heif jp2 jxl".split(" ")  # noqa: SIM905
 )
-"""Files that are meant as images; those that cannot be decoded get a status that says so."""
+"""Files that are meant as images; those that cannot be decoded are rejected with a status."""
 MAX_AGE_YEARS = 130.0
 TYPES = {
     "attribute": pa.int8(),

@@ -116,7 +116,7 @@ def metadata_of(table: pa.Table | pa.Schema) -> dict[str, Any]:
     return metadata
 
 
-def write_table(store: Store, name: str, table: pa.Table) -> None:
+def write_table(store: Store, name: str, *, table: pa.Table) -> None:
     """Write a Parquet file: whole under its name, the same bytes for the same table."""
     with store.writer(name) as file:
         repeating = [name for name in _REPEATING if name in table.column_names]

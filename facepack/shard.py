@@ -108,22 +108,50 @@ class _Row(NamedTuple):
 
 
 class _Rows:
-    """What becomes of each source, and the lines of the index."""
+    """What becomes of each source of a shard, and the lines of the index."""
 
-    def __init__(self) -> None:
-        self.rows: list[_Row] = []
+    def __init__(self, task: ShardTask) -> None:
+        self._shard = f"{task.name}.tar"
+        self._suffix = "jpg" if task.configuration.encoding == "jpeg" else "npy"
+        self._rows: list[_Row] = []
         self.index: list[str] = []
         self.num_padded = 0
+
+    def reject(self, status: Status, source_sha256: str | None) -> None:
+        """Note a source that is not packed."""
+        self._rows.append(_Row(status, source_sha256))
+
+    def add(self, sample: "Sample", *, key: str, text: bytes, source_sha256: str, writer: "TarWriter") -> None:
+        """Write a sample and the JSON text of its labels to the tar, and note where they are."""
+        image_name, size = f"{key}.{self._suffix}", len(sample.content)
+        image_at, json_at = writer.add_pair((image_name, sample.content), (f"{key}.json", text))
+        height_px, width_px = sample.image_hwc.shape[:2]
+        row = _Row(
+            status=Status.PACKED,
+            source_sha256=source_sha256,
+            shard=self._shard,
+            position=len(self.index),
+            offset=image_at,
+            size=size,
+            width=width_px,
+            height=height_px,
+            sha256=hashlib.sha256(sample.content).hexdigest(),
+            box=sample.box,
+            landmarks=sample.landmarks,
+        )
+        self._rows.append(row)
+        self.index.append(f"{self._suffix} {image_at} {size} {image_name} json {json_at} {len(text)} {key}.json\n")
+        self.num_padded += sample.is_padded
 
     @property
     def columns(self) -> dict[str, tuple[Any, ...]]:
         """The values of each column."""
-        return dict(zip(_Row._fields, zip(*self.rows, strict=True), strict=True))
+        return dict(zip(_Row._fields, zip(*self._rows, strict=True), strict=True))
 
     @property
     def statuses(self) -> dict[str, int]:
         """Rows per status."""
-        return dict(sorted(Counter(row.status for row in self.rows).items()))
+        return dict(sorted(Counter(row.status for row in self._rows).items()))
 
 
 def pack(task: ShardTask, *, aligner: Aligner | None = None, progress: Progress | None = None) -> ShardResult:
@@ -134,7 +162,7 @@ def pack(task: ShardTask, *, aligner: Aligner | None = None, progress: Progress 
     cv2.setNumThreads(1)  # one process per core: threads would only get in the way
     store = task.store
     store.delete(f"{task.name}.parquet")
-    rows = _Rows()
+    rows = _Rows(task)
     collects = gc.isenabled()
     gc.disable()  # packing makes no cycles; walking its rows again and again takes 3 % of the time
     try:
@@ -154,17 +182,15 @@ def pack(task: ShardTask, *, aligner: Aligner | None = None, progress: Progress 
             gc.enable()
     record = ShardRecord(f"{task.name}.tar", len(rows.index), num_bytes, sha256)
     result = ShardResult(task.digest, record, moments, rows.statuses, rows.num_padded)
-    write_table(store, f"{task.name}.parquet", _table(task, rows, result))
+    write_table(store, f"{task.name}.parquet", table=_table(task, rows, result))
     return result
 
 
 def _pack_rows(
     task: ShardTask, writer: "TarWriter", *, rows: _Rows, aligner: Aligner | None, progress: Progress | None
 ) -> Moments:
-    """Write the samples that can be packed, and note what became of every source."""
-    suffix = "jpg" if task.configuration.encoding == "jpeg" else "npy"
+    """Write the samples that can be packed, and note what becomes of every source."""
     counter = image.MomentsCounter()
-    shard = f"{task.name}.tar"
     since = rejects = 0
     keys, sources = (task.table[name].to_pylist() for name in ("key", "source"))
     contents = _read_all(task.source, sources, ahead=aligner is not None)
@@ -177,28 +203,11 @@ def _pack_rows(
                 sample = transform(content, task.configuration, aligner=aligner)
             except image.BadImageError as error:
                 status = error.status
-        if sample is None:
-            rows.rows.append(_Row(status, source_sha256))
+        if sample is None or source_sha256 is None:
+            rows.reject(status, source_sha256)
             rejects += 1
         else:
-            size, (height_px, width_px) = len(sample.content), sample.image_hwc.shape[:2]
-            image_at, json_at = writer.add_pair((f"{key}.{suffix}", sample.content), (f"{key}.json", text))
-            row = _Row(
-                status=Status.PACKED,
-                source_sha256=source_sha256,
-                shard=shard,
-                position=len(rows.index),
-                offset=image_at,
-                size=size,
-                width=width_px,
-                height=height_px,
-                sha256=hashlib.sha256(sample.content).hexdigest(),
-                box=sample.box,
-                landmarks=sample.landmarks,
-            )
-            rows.rows.append(row)
-            rows.index.append(f"{suffix} {image_at} {size} {key}.{suffix} json {json_at} {len(text)} {key}.json\n")
-            rows.num_padded += sample.is_padded
+            rows.add(sample, key=key, text=text, source_sha256=source_sha256, writer=writer)
             counter.add(sample.image_hwc)
         since += 1
         if progress is not None and since == _PROGRESS_EVERY:

@@ -353,7 +353,7 @@ def test_verify_names_what_is_wrong_with_boxes_and_landmarks(cacd: Path, tmp_pat
         ("landmarks", [1.0, 2.0], "manifest: landmarks that are not 5 points"),
     ):
         changed = pa.Table.from_pylist([*rows[:at], rows[at] | {column: value}, *rows[at + 1 :]], schema=table.schema)
-        manifest.write_table(store, manifest.MANIFEST_FILE, changed)
+        manifest.write_table(store, manifest.MANIFEST_FILE, table=changed)
         assert problem in verify(str(tmp_path / "build")).problems
 
 

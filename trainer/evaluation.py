@@ -268,7 +268,7 @@ def write_results(
     if tables:
         metadata = {manifest.METADATA_KEY: json.dumps({"names": list(run.names), "recipe": run.recipe_name})}
         table = pa.concat_tables([table.replace_schema_metadata(metadata) for table in tables])
-        manifest.write_table(Store(str(out)), runs.PREDICTIONS_FILE, table)
+        manifest.write_table(Store(str(out)), runs.PREDICTIONS_FILE, table=table)
     written = Scores(task.score, trained.epoch, trained.temperature, splits)
     written.write(out)
     return written
