@@ -1,6 +1,5 @@
 """What a command shows: log lines, one line per error, and progress on a terminal and elsewhere."""
 
-import io
 import logging
 
 import pytest
@@ -54,16 +53,15 @@ def test_meter_prints_a_line_now_and_then_where_there_is_no_terminal(capsys: pyt
     assert capsys.readouterr() == ("", "1 of 2\n")
 
 
-def test_meter_draws_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_meter_draws_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    screen = io.StringIO()
-    monkeypatch.setattr(terminal.err, "file", screen)
     with Meter(TextColumn("{task.description} {task.completed}"), line_every_s=0.0, stays=True) as meter:
         task = meter.add("packing", total=3)
         meter.update(task, line=lambda: "no line here", advance=1)
         meter.update(task, line=lambda: "no line here", completed=3)
-    assert "packing 3" in screen.getvalue()
-    assert "no line here" not in screen.getvalue()
+    screen = capsys.readouterr().err
+    assert "packing 3" in screen
+    assert "no line here" not in screen
 
 
 def test_images_are_counted_from_when_the_first_worker_began() -> None:
