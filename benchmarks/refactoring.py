@@ -45,7 +45,7 @@ def made(checkout: Path, *, src: Path, out: Path) -> dict[str, str]:
         facepack(checkout, f"train {arguments} --out {{out}}/run-{name} --device cpu", src=src, out=out)
         with (out / f"run-{name}" / "metrics.csv").open() as file:
             for row in csv.DictReader(file):
-                losses = f"train {row['train_loss']} valid {row['valid_loss']}"
+                losses = f"train {row['train_loss']} valid {row.get('valid_loss', 'none')}"
                 results[f"{name}, epoch {int(row['epoch']) + 1}"] = losses
     return results
 

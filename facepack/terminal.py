@@ -158,17 +158,17 @@ class Meter:
         """One more bar, for `update`."""
         return TaskID(0) if self._bars is None else self._bars.add_task(name, total=total, **fields)
 
-    def update(self, task: TaskID, *, line: Callable[[], str], **changes: Any) -> None:
+    def update(self, task: TaskID, *, line: Callable[[], str] | None = None, **changes: Any) -> None:
         """Move a bar by `advance` or to `completed`, or print `line` where there are no bars and it is time for one."""
         if self._bars is not None:
             self._bars.update(task, **changes)
             return
         with self._lock:
             now = time.monotonic()
-            is_due = self._shown and now - self._last_line > self._line_every_s
+            is_due = self._shown and line is not None and now - self._last_line > self._line_every_s
             if is_due:
                 self._last_line = now
-        if is_due:
+        if is_due and line is not None:
             note(line())
 
 
@@ -201,7 +201,7 @@ class ImageProgress:
     def expect(self, num_images: int) -> None:
         """Set the number of images to pack, once it is known."""
         self._total = num_images
-        self._meter.update(self._task, line=self._line, total=num_images)
+        self._meter.update(self._task, total=num_images)
 
     def begin(self, at: float) -> None:
         """Count time only from when the first worker began, not while workers were being started (Unix seconds)."""
@@ -227,7 +227,7 @@ class ImageProgress:
 
     def _line(self) -> str:
         left = ""
-        if self._total is not None:
+        if self._total is not None and self._done:
             left = f", {(self._total - self._done) / max(self.rate, 1e-9):,.0f} s left"
         of = "" if self._total is None else f" of {self._total:,}"
         return f"{self._done:,}{of} images, {self.rate:,.0f} images/s, {self._rejects:,} rejects{left}"
@@ -252,7 +252,7 @@ class SampleProgress:
     def expect(self, num_samples: int) -> None:
         """Set the number of samples."""
         self._total = num_samples
-        self._meter.update(self._task, line=self._line, total=num_samples)
+        self._meter.update(self._task, total=num_samples)
 
     def advance(self, num_samples: int) -> None:
         """Count samples that are checked."""
