@@ -1,4 +1,4 @@
-"""Colour: pixels of photos with a profile of their own (Display P3, Adobe RGB, CMYK) become sRGB, as screens show them."""
+"""Colour: pixels of photos with a colour profile of their own (Display P3, Adobe RGB) become sRGB."""
 
 import io
 from functools import lru_cache
@@ -49,7 +49,7 @@ def _jpeg_profile(content: bytes) -> bytes:
 
 
 def is_srgb(profile: bytes) -> bool:
-    """True for no profile, for sRGB by whatever name, and for a profile that cannot be read: nothing needs to change."""
+    """True where nothing needs to change: no profile, sRGB by whatever name, or one that cannot be read."""
     return not profile or _transform(profile) is None
 
 
