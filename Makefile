@@ -1,16 +1,16 @@
 # The one entry: every target sets up what it needs in .venv.
 
-.PHONY: help demo test check bench bench-gpu clean
+.PHONY: help demo test check tree bench bench-gpu clean
 
-# The first Python 3.11 to 3.13 on the path that can make virtual environments.
-PYTHON ?= $(shell for python in python3 python3.12 python3.13 python3.11 python; do \
-	if $$python -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; \
+# The first Python 3.11 to 3.14 on the path that can make virtual environments.
+PYTHON ?= $(shell for python in python3 python3.12 python3.13 python3.11 python3.14 python; do \
+	if $$python -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; \
 	then echo $$python; break; fi; done)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 demo: .venv/.runs  ## draw a small CelebA, build it, verify it, train on it, open the report
 	@$(BIN)/facepack demo
@@ -22,6 +22,9 @@ check: .venv/.tests  ## lint and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+tree: .venv/.made  ## make the tree in docs/design.md from the files' docstrings
+	@$(BIN)/python docs/source_tree.py
 
 bench: .venv/.tests  ## measure: make bench SRC=celeba DETECT=photos-with-counted-faces PHOTOS=jpegs SIMPSONS=simpsons
 	@test -n "$(SRC)" || (echo "make bench: say where CelebA lies: make bench SRC=data/celeba" >&2; exit 2)
@@ -37,7 +40,7 @@ clean:  ## remove what the other targets made, but no data and no build
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist demo
 
 .venv/.made:
-	@test -n "$(PYTHON)" || (echo "facepack needs Python 3.11, 3.12 or 3.13 with venv on the path" >&2; exit 1)
+	@test -n "$(PYTHON)" || (echo "facepack needs Python 3.11, 3.12, 3.13 or 3.14 with venv on the path" >&2; exit 1)
 	@echo "setting up .venv with $(PYTHON); the first time this takes a few minutes"
 	@$(PYTHON) -m venv .venv
 	@touch $@

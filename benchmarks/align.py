@@ -105,7 +105,7 @@ def child_detection(job: Raw) -> Raw:
 
 def child_build(job: Raw) -> Raw:
     """One build, as the command does it."""
-    configuration = Configuration("celeba", images="wild", align=job["align"], samples_per_shard=SHARD_IMAGES)
+    configuration = Configuration.of("celeba", images="wild", align=job["align"], samples_per_shard=SHARD_IMAGES)
     outcome = build(configuration, place=Place(job["src"], job["out"], job["workers"]))
     statuses: Counter[str] = Counter()
     for classes in outcome.build.counts.values():

@@ -79,9 +79,9 @@ class Measure:
 def child_images(job: Raw) -> Raw:
     """Paths of all rows in the label files, and of those whose image is there, in stored order."""
     from facepack.configuration import Configuration
-    from facepack.prepare import prepare
+    from facepack.prepare import prepare_build
 
-    plan = prepare(Configuration(dataset="celeba", size=str(job["size"])), src=job["src"]).plan
+    plan = prepare_build(Configuration.of("celeba", size=str(job["size"])), src=job["src"]).plan
     paths = plan.table["source"].to_pylist()
     return {"all": sorted(paths), "present": paths[: plan.shards[-1].stop]}
 
@@ -89,11 +89,11 @@ def child_images(job: Raw) -> Raw:
 def child_prepare(job: Raw) -> Raw:
     """Seconds to index, label and plan, and the most memory this process ever held."""
     from facepack.configuration import Configuration
-    from facepack.prepare import prepare
+    from facepack.prepare import prepare_build
 
     before_bytes = _peak_bytes()
     begun = time.perf_counter()
-    prepared = prepare(Configuration(dataset="celeba", size=str(job["size"])), src=job["src"])
+    prepared = prepare_build(Configuration.of("celeba", size=str(job["size"])), src=job["src"])
     seconds = time.perf_counter() - begun
     return {
         "num_rows": len(prepared.plan.table),
@@ -108,7 +108,7 @@ def child_build(job: Raw) -> Raw:
     from facepack.builder import Place, build
     from facepack.configuration import Configuration
 
-    configuration = Configuration(
+    configuration = Configuration.of(
         dataset="celeba", size=str(job["size"]), quality=QUALITY, samples_per_shard=SHARD_IMAGES
     )
     outcome = build(configuration, place=Place(job["src"], job["out"], job["workers"]))

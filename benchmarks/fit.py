@@ -28,11 +28,12 @@ from torch import nn
 
 from facepack.builder import Place, build
 from facepack.configuration import Configuration
-from trainer import memory, models, optim, recipes, training
+from trainer import devices, memory, models, optim, recipes
 from trainer.data import Data, Placement
 from trainer.loader import Batch
 from trainer.loading.augment import Normalize
 from trainer.recipe import Recipe
+from trainer.results.classes import ClassResults
 
 NUM_CORES = len(os.sched_getaffinity(0))
 LIBRARIES = ("facepack", "torch", "torchvision", "nvidia-dali-cuda120", "numpy")
@@ -59,13 +60,13 @@ class Steps:
         self._recipe = recipe
         network = models.network(recipe.network, num_outputs=recipe.task.num_outputs(names), size_hw=size_hw)
         self._network: nn.Module = network.to(memory_format=torch.channels_last).train()
-        self._optimizer = optim.optimizer(recipe, self._network)
+        self._optimizer = optim.optimizer(recipe.optimizer, self._network)
 
     def epoch(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
         """Seconds of an epoch."""
         begun = time.perf_counter()
         for images, targets in batches:
-            with torch.autocast("cpu", torch.bfloat16, enabled=training.precision_of(self._recipe, "cpu") != "32-true"):
+            with torch.autocast("cpu", torch.bfloat16, enabled=devices.precision_of(self._recipe, "cpu") != "32-true"):
                 outputs = self._network(images.contiguous(memory_format=torch.channels_last))
             loss = self._recipe.task.losses(outputs.float(), targets).mean()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -78,7 +79,7 @@ class Steps:
 def measure_case(name: str, *, source: Path, folder: Path, repeats: int) -> Raw:
     """Seconds per epoch of all ways, and the first epoch of the loader, which decodes."""
     dataset, choices = CASES[name]
-    configuration = Configuration(dataset, **choices)  # type: ignore[arg-type]
+    configuration = Configuration.of(dataset, **choices)  # type: ignore[arg-type]
     build(configuration, place=Place(str(source), str(folder / "build"), workers=0))
     recipe = recipes.load(name)
     data = Data(recipe, str(folder / "build"), placement=Placement(torch.device("cpu")))
@@ -141,7 +142,7 @@ def image_folder(data: Data, recipe: Recipe, folder: Path) -> Callable[[], Itera
 
     def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for pixels, codes in loader:
-            is_class = recipe.task.kind == "classes"
+            is_class = recipe.task.results is ClassResults
             yield pixels, codes if is_class else torch.zeros(len(codes), num_attributes)
 
     return batches

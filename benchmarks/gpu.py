@@ -42,7 +42,7 @@ ROOT = Path(__file__).parents[1]
 NUM_CORES = len(os.sched_getaffinity(0))
 LIBRARIES = ("facepack", "torch", "torchvision", "nvidia-dali-cuda130", "nvidia-dali-cuda120", "webdataset", "spdl")
 CLASSES = {"Bald": 4547, "Mustache": 7751, "Gray_Hair": 6871, "Pale_Skin": 8303}
-"""S0's classes and how many images each has."""
+"""The classes of celeba_rarest4 and how many images each has."""
 MEAN, STD = (0.5, 0.45, 0.42), (0.3, 0.29, 0.29)
 END = (RandomHorizontalFlip(), Normalize(MEAN, STD))
 PUBLISHED_S0_S = 30 * 60.0
@@ -100,7 +100,7 @@ def drawn(folder: Path, scale: Scale) -> Path:
 
 
 def builds(source: Path, folder: Path, scale: Scale) -> dict[str, str]:
-    """The photos as they are, and packed at 64x64 as JPEG and raw; and S0's own build."""
+    """The photos as they are, and packed at 64x64 as JPEG and raw; and the build of celeba_rarest4."""
     wanted: dict[str, Raw] = {
         "keep": {"size": "keep", "split": "100/0/0"},
         "jpeg": {"size": "64", "split": "100/0/0"},
@@ -109,7 +109,7 @@ def builds(source: Path, folder: Path, scale: Scale) -> dict[str, str]:
     }
     for name, choices in wanted.items():
         sizes = {"samples_per_shard": scale.samples_per_shard}
-        configuration = Configuration("celeba", classes=",".join(CLASSES), **choices, **sizes)  # type: ignore[arg-type]
+        configuration = Configuration.of("celeba", classes=",".join(CLASSES), **choices, **sizes)  # type: ignore[arg-type]
         build(configuration, place=Place(str(source), str(folder / name), workers=0))
     return {name: str(folder / name) for name in wanted}
 
@@ -384,7 +384,7 @@ def classes_as_folders(source: Path) -> None:
 
 
 def cases(made: dict[str, str], scale: Scale) -> dict[str, tuple[Recipe, str]]:
-    """Recipes and their builds: S0, S3's network, and a ResNet-34 on larger crops of the photos."""
+    """Recipes and builds: celeba_rarest4, simpsons_cnn's network, and a ResNet-34 on larger crops of the photos."""
     normalised = (RandomHorizontalFlip(), Normalize())
     s0 = recipes.load("celeba_rarest4")
     s3 = replace(recipes.load("simpsons_cnn"), augment=normalised)
@@ -396,7 +396,11 @@ def cases(made: dict[str, str], scale: Scale) -> dict[str, tuple[Recipe, str]]:
         precision="bf16-mixed",
         batch_size=scale.batch_size,
     )
-    return {"S0": (s0, made["s0"]), "S3's network": (s3, made["s0"]), "resnet34": (resnet, made["keep"])}
+    return {
+        "celeba_rarest4": (s0, made["s0"]),
+        "simpsons_cnn's network": (s3, made["s0"]),
+        "resnet34": (resnet, made["keep"]),
+    }
 
 
 def train_rates(recipe: Recipe, location: str, *, scale: Scale) -> Raw:
@@ -414,7 +418,7 @@ def train_rates(recipe: Recipe, location: str, *, scale: Scale) -> Raw:
     names = loader.targets["class"].names
     network: Any = models.network(recipe.network, num_outputs=len(names), size_hw=loader.size_hw)
     network = network.to(scale.device, memory_format=torch.channels_last).train()
-    optimizer = optim.optimizer(recipe, network)
+    optimizer = optim.optimizer(recipe.optimizer, network)
     # Compiling for the CPU needs a C++ compiler, and says nothing of a GPU.
     forward = torch.compile(network) if scale.device == "cuda" else network
 
@@ -458,7 +462,7 @@ def train_rates(recipe: Recipe, location: str, *, scale: Scale) -> Raw:
 
 
 def s0_complete(location: str, folder: Path, *, scale: Scale) -> Raw:
-    """S0 as published, all epochs, from the call to the scores."""
+    """celeba_rarest4 as published, all epochs, from the call to the scores."""
     recipe = replace(recipes.load("celeba_rarest4"), epochs=scale.s0_epochs)
     begun = time.perf_counter()
     settings = training.Settings(device=scale.device)
@@ -594,7 +598,7 @@ def _s0_figures(results: Raw) -> list[Figure]:
     if "complete" not in results["s0"]:
         return []
     one = results["s0"]["complete"]
-    group = f"S0 complete, {one['epochs']} epochs"
+    group = f"celeba_rarest4 complete, {one['epochs']} epochs"
     seconds = one["seconds"]
     return [
         Figure(

@@ -47,9 +47,8 @@ OUR_LIBRARIES = ("facepack", "nvidia-dali-cuda120", "spdl", "spdl-io")
 
 def facepack(job: Raw) -> Callable[[], Iterable[Any]]:
     """Our loader."""
-    from trainer.loader import Loader
-    from trainer.loading.augment import Normalize, RandomHorizontalFlip
-    from trainer.loading.staging import StagingSettings
+    from trainer.augment import Normalize, RandomHorizontalFlip
+    from trainer.loader import Loader, StagingSettings
 
     loader = Loader(
         job["build"],
@@ -347,7 +346,7 @@ def prepared(photos: Path, folder: Path, *, num_images: int) -> Raw:
         (source / "img_align_celeba" / f"{number + 1:06d}.jpg").hardlink_to(_near(files[number % len(files)], folder))
     found: Raw = {"celeba": str(source)}
     for name, encoding in (("jpeg", "jpeg"), ("raw", "raw")):
-        configuration = Configuration("celeba", size=str(SIZE_PX), encoding=encoding, split="100/0/0")  # type: ignore[arg-type]
+        configuration = Configuration.of("celeba", size=str(SIZE_PX), encoding=encoding, split="100/0/0")  # type: ignore[arg-type]
         build(configuration, place=Place(str(source), str(folder / name), 0))
         found[name] = str(folder / name)
     store = Store(found["jpeg"])
@@ -485,7 +484,7 @@ def many(given: Path, folder: Path) -> Path:
     _write_labels(source, MANY_IMAGES)
     for number in range(MANY_IMAGES):
         (source / "img_align_celeba" / f"{number + 1:06d}.jpg").hardlink_to(photos[number % len(photos)])
-    configuration = Configuration("celeba", size=str(SIZE_PX), split="100/0/0")
+    configuration = Configuration.of("celeba", size=str(SIZE_PX), split="100/0/0")
     build(configuration, place=Place(str(source), str(folder / "build"), 0))
     return folder / "build"
 

@@ -1,6 +1,5 @@
 """Align: finds the face of a photo and cuts it out, as a square crop or as a chip with the eyes in place."""
 
-import hashlib
 import importlib.util
 from dataclasses import dataclass
 from functools import cache
@@ -12,9 +11,10 @@ import dlib
 import numpy as np
 import numpy.typing as npt
 
+from facepack.choices import Margin
 from facepack.configuration import Configuration
 from facepack.description import models_folder
-from facepack.errors import UsageError
+from facepack.errors import FieldError, UsageError
 from facepack.image import BadImageError, Pixels
 from facepack.manifest import MAX_PIXELS, Status
 
@@ -80,17 +80,17 @@ def find(grey_hw: npt.NDArray[np.uint8]) -> list[Box]:
     bounded size first, and at a larger one only where it found nothing, or one face that is hardly larger than 80 px.
     """
     scale = min(1.0, FIRST_LOOK_PX / max(grey_hw.shape))
-    boxes = _look(grey_hw, scale)
+    boxes = find_at(grey_hw, scale=scale)
     if not boxes:
-        return _look(grey_hw, scale * NOTHING_FOUND)
+        return find_at(grey_hw, scale=scale * NOTHING_FOUND)
     if len(boxes) == 1 and boxes[0].width * scale < LONE_FACE_PX:
-        closer = _look(grey_hw, scale * LONE_FACE)
+        closer = find_at(grey_hw, scale=scale * LONE_FACE)
         return closer if len(closer) > 1 else boxes
     return boxes
 
 
-def _look(grey_hw: npt.NDArray[np.uint8], scale: float) -> list[Box]:
-    """The boxes found at this scale, in pixels of the photo itself."""
+def find_at(grey_hw: npt.NDArray[np.uint8], *, scale: float) -> list[Box]:
+    """Look once, at a photo scaled by a factor; the boxes are in pixels of the photo itself."""
     height, width = grey_hw.shape
     scaled_height, scaled_width = max(1, round(height * scale)), max(1, round(width * scale))
     if (scaled_width, scaled_height) != (width, height):
@@ -98,8 +98,8 @@ def _look(grey_hw: npt.NDArray[np.uint8], scale: float) -> list[Box]:
         grey_hw = cv2.resize(grey_hw, (scaled_width, scaled_height), interpolation=method)  # type: ignore[assignment]
     across, down = width / scaled_width, height / scaled_height
     return [
-        Box(found.left() * across, found.top() * down, (found.right() + 1) * across, (found.bottom() + 1) * down)
-        for found in _detector()(grey_hw, 0)
+        Box(box.left() * across, box.top() * down, (box.right() + 1) * across, (box.bottom() + 1) * down)
+        for box in _detector()(grey_hw, 0)
     ]
 
 
@@ -108,13 +108,12 @@ def _look(grey_hw: npt.NDArray[np.uint8], scale: float) -> list[Box]:
 
 @dataclass(frozen=True)
 class Aligner:
-    """Cuts the face out of a photo as a configuration says; one is sent to every worker."""
+    """Cuts the face out of a photo by a configuration; each worker has a copy."""
 
     kind: Literal["crop", "chip"]
-    side_px: int | None
-    """Side of the square; None keeps a crop at the size it has in the photo."""
-    margin: float
-    margin_unit: Literal["px", "share"]
+    chip_px: int
+    """Side of a chip, which dlib scales as it cuts; a crop has the pixels of the photo, to be resized when packed."""
+    margin: Margin
     takes_largest: bool = False
     predictor: Any = None
     """dlib's five-point shape predictor (Kazemi and Sullivan 2014); for chips only."""
@@ -124,14 +123,13 @@ class Aligner:
         """The aligner of a configuration, None where photos stay whole; chips need the file of the landmark model."""
         if configuration.align == "none":
             return None
-        value, unit = configuration.margin_value
-        side_px = None if configuration.size_wh is None else configuration.size_wh[0]
+        chip_px = 0 if configuration.size_wh is None else configuration.size_wh.width_px
         predictor = None if landmarks is None else _predictor(landmarks)
         largest = configuration.on_several == "largest"
-        return cls(configuration.align, side_px, value, unit, largest, predictor)
+        return cls(configuration.align, chip_px, configuration.face_margin, largest, predictor)
 
     def __call__(self, image_hwc: Pixels) -> Face:
-        """Cut out the one face of a photo (uint8 BGR HWC); `BadImageError` says that there is none, or several."""
+        """Cut out the one face of a photo (uint8 BGR HWC); `BadImageError` where there is none, or several."""
         grey_hw: Any = cv2.cvtColor(image_hwc, cv2.COLOR_BGR2GRAY)
         boxes = find(grey_hw)
         if not boxes:
@@ -144,16 +142,16 @@ class Aligner:
         """Cut out the face in a box that `find` gave."""
         if self.kind == "chip":
             return self._chip(image_hwc, box)
-        margin_px = self.margin if self.margin_unit == "px" else self.margin * max(box.width, box.height)
+        is_share = self.margin.unit == "share"
+        margin_px = self.margin.value * max(box.width, box.height) if is_share else self.margin.value
         cropped_hwc, is_padded = crop(image_hwc, box=box, margin_px=margin_px)
         return Face(cropped_hwc, box, None, is_padded)
 
     def _chip(self, image_hwc: Pixels, box: Box) -> Face:
-        assert self.side_px is not None
         grey_hw = cv2.cvtColor(image_hwc, cv2.COLOR_BGR2GRAY)
         x0, y0, x1, y1 = (round(side) for side in box)
         shape = self.predictor(grey_hw, dlib.rectangle(x0, y0, x1 - 1, y1 - 1))
-        chip_hwc = dlib.get_face_chip(image_hwc, shape, size=self.side_px, padding=self.margin)
+        chip_hwc = dlib.get_face_chip(image_hwc, shape, size=self.chip_px, padding=self.margin.value)
         points = tuple(float(side) for point in shape.parts() for side in (point.x, point.y))
         return Face(chip_hwc, box, points, False)
 
@@ -186,15 +184,15 @@ def crop(image_hwc: Pixels, *, box: Box, margin_px: float) -> tuple[Pixels, bool
 # The landmark model
 
 
-def landmarks_file(given: str = "") -> Path:
-    """Find the file of the landmark model: the given one, one among the data, or that of face_recognition_models.
+def landmarks_file(path: str = "") -> Path:
+    """Find the file of the landmark model: at a path, among the data, or in the package face_recognition_models.
 
-    Raises `UsageError` that says where to get it.
+    Raises `FieldError` with where to get it.
     """
-    if given:
-        if not Path(given).is_file():
-            raise UsageError(f"--landmarks {given}: no such file; {_how_to_get()}")
-        return Path(given)
+    if path:
+        if not Path(path).is_file():
+            raise FieldError("landmarks", path, f"no such file; {_how_to_get()}")
+        return Path(path)
     among_data = models_folder() / LANDMARKS_FILE
     if among_data.is_file():
         return among_data
@@ -204,13 +202,7 @@ def landmarks_file(given: str = "") -> Path:
         packaged = Path(package.origin).parent / "models" / LANDMARKS_FILE
         if packaged.is_file():
             return packaged
-    raise UsageError(f"--align chip needs dlib's landmark model: {_how_to_get()}")
-
-
-def digest_of(landmarks: Path) -> str:
-    """sha256 of the landmark model, which decides the bytes of every chip."""
-    with landmarks.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    raise FieldError("align", "chip", f"needs dlib's landmark model; {_how_to_get()}")
 
 
 def _how_to_get() -> str:

@@ -1,27 +1,27 @@
 """Building: indexes, labels and plans a dataset, has its shards packed, and writes what came of it."""
 
 import hashlib
+import logging
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import typer
 
-from facepack import align, manifest, resume, terminal
+from facepack import align, lock, manifest, resume
 from facepack.align import Aligner
-from facepack.configuration import DEFAULT_QUALITY, Configuration
-from facepack.description import load_dataset
-from facepack.errors import JobError, UsageError
+from facepack.configuration import Configuration
+from facepack.errors import FieldError, JobError, UsageError
+from facepack.hashing import sha256_of
 from facepack.image import Moments
-from facepack.lock import held
 from facepack.manifest import Build, Status
-from facepack.prepare import Prepared, default_source, fetch_offered, prepare
+from facepack.prepare import Prepared, fetch_offered, prepare_build
 from facepack.shard import ShardResult, ShardTask
 from facepack.storage import Store
-from facepack.summary import show_counts, show_plan
-from facepack.workers import packed
+from facepack.workers import Progress, SilentProgress, packed
+
+log = logging.getLogger("facepack")
 
 _LONGEST_NAME = 80
 
@@ -36,13 +36,13 @@ class Place:
     ray_address: str = ""
     force: bool = False
     landmarks: str = ""
-    """File of the landmark model for chips; looked for where it is not given. Its checksum decides bytes."""
+    """File of the landmark model for chips; empty to look for it. Its checksum decides bytes."""
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 0:
-            raise UsageError(f"--workers {self.workers}: expected 0 (this process) or more")
+            raise FieldError("workers", self.workers, "expected 0 (this process) or more")
         if self.workers == 0 and self.ray_address:
-            raise UsageError(f"--ray-address {self.ray_address}: no Ray is asked with --workers 0")
+            raise FieldError("ray_address", self.ray_address, "workers 0 packs in this process, without Ray")
 
 
 @dataclass(frozen=True)
@@ -58,23 +58,29 @@ class Outcome:
     num_kept_shards: int = 0
 
 
-def build(configuration: Configuration, *, place: Place) -> Outcome:
-    """Make a build, or finish one that was interrupted.
+def planned(configuration: Configuration, *, place: Place) -> Prepared:
+    """Index, label and plan a build without making it; logs what is not as a user may think."""
+    configuration, _ = _with_aligner(configuration, place)
+    return _prepared(configuration, place)
+
+
+def build(configuration: Configuration, *, place: Place, progress: Progress | None = None) -> Outcome:
+    """Make a build, or finish one that was interrupted; `progress` follows it.
 
     Shards that are finished stay. Raises `JobError` where the place holds another build, another build is at work, a
     class has no image that can be packed, or something cannot be written.
     """
     begun = time.time()
+    progress = progress or SilentProgress()
     configuration, aligner = _with_aligner(configuration, place)
-    prepared = prepare(configuration, src=place.src)
+    prepared = _prepared(configuration, place)
     planning_s = time.time() - begun
-    _warn(prepared)
     with fetch_offered(prepared.description, place.src):
         _check_classes(prepared)
     store = Store(place.out)
     resume.check_place(store, configuration)
     store.make()
-    with held(store) as lock:
+    with lock.held(store, work=lock.BUILD) as holder:
         resume.check_place(store, configuration)
         store.delete_temporary()
         tasks = _tasks(prepared, store)
@@ -84,23 +90,31 @@ def build(configuration: Configuration, *, place: Place) -> Outcome:
             return Outcome(manifest.read_build(place.out), place.out, num_kept_shards=len(results))
         resume.check_images(store, prepared.plan.table["key"])
         store.delete(manifest.BUILD_FILE)
-        num_kept, num_images = len(results), sum(len(task.table) for task in todo)
-        try:
-            with terminal.ImageProgress(num_images) as progress:
-                workers, address = place.workers, place.ray_address
-                for result in packed(todo, aligner=aligner, workers=workers, ray_address=address, progress=progress):
-                    results[result.record.name.removesuffix(".tar")] = result
-                    lock.check()
-                packing_s = progress.seconds
-        finally:
-            if lock.is_ours:  # whoever took the place over has unfinished files of its own here
-                store.delete_temporary()  # a worker that was killed left its file behind
-                resume.delete_unfinished(store)
-        lock.check()
+        num_kept = len(results)
+        num_images = sum(len(task.table) for task in todo)
+        progress.expect(num_images)
+        packing = packed(todo, aligner=aligner, workers=place.workers, ray_address=place.ray_address, progress=progress)
+        results |= _collected(packing, holder)
         for name in resume.strays(store, tasks):
             store.delete(name)
         made = _finish(prepared, store, [results[task.name] for task in tasks])
+    packing_s = progress.seconds
     return Outcome(made, place.out, num_images, packing_s, time.time() - begun - packing_s, planning_s, num_kept)
+
+
+def _collected(packing: Iterator[ShardResult], holder: lock.Holder) -> dict[str, ShardResult]:
+    """The results of all shards by name; what is half made is removed, whatever happens."""
+    results = {}
+    try:
+        for result in packing:
+            results[result.record.name.removesuffix(".tar")] = result
+            holder.check()
+    finally:
+        if holder.is_ours:  # whoever took the place over has unfinished files of its own here
+            holder.store.delete_temporary()  # a worker that was killed left its file behind
+            resume.delete_unfinished(holder.store)
+    holder.check()
+    return results
 
 
 def _is_complete(prepared: Prepared, store: Store, tasks: list[ShardTask]) -> bool:
@@ -117,31 +131,33 @@ def _with_aligner(configuration: Configuration, place: Place) -> tuple[Configura
     """What cuts out the faces, and the configuration with the checksum of the landmark model that it uses."""
     if configuration.align != "chip":
         if place.landmarks:
-            raise UsageError(f"--landmarks {place.landmarks}: only --align chip goes by landmarks")
+            raise FieldError("landmarks", place.landmarks, "only align chip goes by landmarks")
         return configuration, Aligner.of(configuration)
     file = align.landmarks_file(place.landmarks)
-    digest = align.digest_of(file)
+    digest = sha256_of(file)
     if configuration.landmarks not in ("", digest):
         raise UsageError(f"{file}: another landmark model (sha256 {digest}) than the configuration names")
     return replace(configuration, landmarks=digest), Aligner.of(configuration, landmarks=file)
 
 
-def _warn(prepared: Prepared) -> None:
-    """Say what is not as a user may think: rows that cannot be read, images left out, people in two splits."""
+def _prepared(configuration: Configuration, place: Place) -> Prepared:
+    """Index, label and plan; log rows that cannot be read, images left out, people in several splits."""
+    prepared = prepare_build(configuration, src=place.src)
     for text in prepared.plan.notes:
-        terminal.note(text)
+        log.info(text)
     for why, number in prepared.index.left_out.items():
-        terminal.note(f"{number:,} images left out: {why}")
+        log.info("%s images left out: %s", f"{number:,}", why)
     if unparsed := prepared.index.unparsed:
-        terminal.warn(f"{len(unparsed):,} rows cannot be read (all are listed in {manifest.BUILD_FILE}):")
+        log.warning("%s rows cannot be read (all are listed in %s):", f"{len(unparsed):,}", manifest.BUILD_FILE)
         for line in unparsed[:3]:
-            terminal.note(f"  {line}")
+            log.info("  %s", line)
     if number := prepared.plan.num_leaking:
-        terminal.warn(f"{number:,} people are in more than one split; --split identity keeps them apart")
+        log.warning("%s people are in more than one split; an identity split keeps them apart", f"{number:,}")
+    return prepared
 
 
 def _check_classes(prepared: Prepared) -> None:
-    """A class of which no image is there can never be learnt: say so before the work."""
+    """Refuse, before the work, a class without an image: it can never be learnt."""
     table = prepared.plan.table
     if not prepared.plan.shards:
         where, first = prepared.source.store.location, table["source"][0]
@@ -150,7 +166,7 @@ def _check_classes(prepared: Prepared) -> None:
     if empty := [name for name in prepared.plan.class_names if name not in present]:
         limit, where = prepared.configuration.limit, prepared.source.store.location
         if limit is not None and not set(empty) & set(table["class"].unique().to_pylist()):
-            raise UsageError(f"--limit {limit}: no image of {_listed(empty)}; raise it, or give --limit-per-class")
+            raise FieldError("limit", limit, f"no image of {_listed(empty)}; raise it, or give a limit per class")
         raise JobError(f"{_listed(empty)}: no image in {where}; leave them out of --classes")
 
 
@@ -195,7 +211,7 @@ def _finish(prepared: Prepared, store: Store, results: list[ShardResult]) -> Bui
         "class_names": planned.class_names,
     }
     labels = pa.schema([table.schema.field(name) for name in manifest.label_columns(table)])
-    manifest.write_table(store, manifest.MANIFEST_FILE, table.cast(manifest.schema(labels, metadata)))
+    manifest.write_table(store, manifest.MANIFEST_FILE, table=table.cast(manifest.schema(labels, metadata)))
     train = [result.moments for result in results if result.record.name.startswith("train")]
     mean_std = sum(train, Moments()).mean_std()
     made = Build(
@@ -231,121 +247,9 @@ def _whole_table(prepared: Prepared, store: Store, results: list[ShardResult]) -
     return pa.concat_tables([part.replace_schema_metadata() for part in parts] + [unpacked])
 
 
-# The command
-
-
 def default_out(configuration: Configuration) -> str:
     """Where a build goes: builds/<dataset>[-<classes>]."""
-    chosen = (configuration.classes or configuration.age_bins).replace(",", "-").replace(":", "-").replace("/", "-")
-    if len(chosen) > _LONGEST_NAME:  # many names: the first of them, and a digest of all
-        chosen = f"{chosen[:_LONGEST_NAME]}-{hashlib.sha256(chosen.encode()).hexdigest()[:8]}"
-    return f"builds/{configuration.dataset}" + (f"-{chosen}" if chosen else "")
-
-
-def summary(outcome: Outcome) -> None:
-    """Print what a build holds, its bytes, and how fast it was made."""
-    show_counts(outcome.build.counts, outcome.build.class_names)
-    num_bytes = sum(shard.num_bytes for shard in outcome.build.shards)
-    shards = f"{len(outcome.build.shards):,} shards, {num_bytes / 1e6:,.1f} MB in {outcome.location}"
-    terminal.out.print(shards, soft_wrap=True)
-    if number := outcome.build.num_padded:
-        terminal.out.print(f"{number:,} crops reach over the border of their photo and were padded", soft_wrap=True)
-    if not outcome.other_s:
-        terminal.out.print("complete already, nothing to do")
-        return
-    kept = f"; shards finished before: {outcome.num_kept_shards:,}" if outcome.num_kept_shards else ""
-    rate = outcome.num_images / max(outcome.packing_s, 1e-9)
-    packing = f"{outcome.num_images:,} images in {outcome.packing_s:,.1f} s, {rate:,.0f} images/s"
-    terminal.out.print(f"{packing}, and {outcome.other_s:,.1f} s for all else{kept}", soft_wrap=True)
-
-
-def command(
-    dataset_: Annotated[str, typer.Argument(metavar="DATASET", help="A name that `facepack datasets` lists.")],
-    src: Annotated[
-        str, typer.Option(help="Folder, .zip, .tar or URL of the dataset. [$FACEPACK_DATA/DATASET or data/DATASET]")
-    ] = "",
-    out: Annotated[str, typer.Option(help="Folder or URL to build into. [builds/DATASET-CLASSES]")] = "",
-    images: Annotated[str, typer.Option(help="Image set, where a dataset has several (celeba: aligned, wild).")] = "",
-    classes: Annotated[
-        str, typer.Option(help="rarestN, commonestN, randomN, all or A,B,...; COLUMN:... for another column.")
-    ] = "",
-    multiple: Annotated[
-        str, typer.Option(help="An image of several chosen classes: first in order, or drop.")
-    ] = "first",
-    age_bins: Annotated[str, typer.Option(help="Classes by age in years, such as 1-4,5-27,28-.")] = "",
-    limit_per_class: Annotated[int | None, typer.Option(help="At most so many rows per class.")] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many rows.")] = None,
-    split: Annotated[
-        str, typer.Option(help="official, identity or TRAIN/VALID/TEST, also identity:... and index:TRAIN/VALID/TEST.")
-    ] = "",
-    seed: Annotated[int, typer.Option(help="Decides split, order and random classes.")] = 0,
-    size: Annotated[
-        str, typer.Option(help="N, WxH in pixels, or keep. [keep; 120 with --align crop, 112 with chip]")
-    ] = "",
-    align_: Annotated[
-        str,
-        typer.Option(
-            "--align",
-            help="none; crop: the published square around the one face; chip: turned and scaled, the eyes in place.",
-        ),
-    ] = "none",
-    margin: Annotated[
-        str, typer.Option(help="Around the face: pixels of the photo, or N%. [15 with --align crop, 25% with chip]")
-    ] = "",
-    on_several: Annotated[
-        str, typer.Option(help="A photo of several faces: reject it, or take the largest.")
-    ] = "reject",
-    landmarks: Annotated[
-        str, typer.Option(help="dlib's five-point landmark model, for chips. [looked for among the data]")
-    ] = "",
-    encoding: Annotated[str, typer.Option(help="jpeg, or raw (uint8 RGB in .npy).")] = "jpeg",
-    quality: Annotated[int, typer.Option(help="JPEG quality, 1 to 100, of what is encoded anew.")] = DEFAULT_QUALITY,
-    samples_per_shard: Annotated[int, typer.Option(help="At most so many samples in one tar.")] = 1000,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes; 0 is this one, without Ray. [as many as cores, if it pays]")
-    ] = None,
-    ray_address: Annotated[str, typer.Option(help="A Ray cluster to run on.")] = "",
-    force: Annotated[bool, typer.Option("--force", help="Try rejected images again.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only index, label and plan; write nothing.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-) -> None:
-    """Pack a dataset into shards with a manifest.
-
-    Example: facepack build celeba --classes rarest4 --size 64
-    """
-    with terminal.errors_as_lines(debug=debug):
-        configuration = Configuration(
-            dataset=load_dataset(dataset_).name,
-            images=images,
-            classes=classes,
-            multiple=_one_of("multiple", multiple, ("first", "drop")),
-            age_bins=age_bins,
-            limit_per_class=limit_per_class,
-            limit=limit,
-            split=split,
-            seed=seed,
-            size=size,
-            align=_one_of("align", align_, ("none", "crop", "chip")),
-            margin=margin,
-            on_several=_one_of("on-several", on_several, ("reject", "largest")),
-            encoding=_one_of("encoding", encoding, ("jpeg", "raw")),
-            quality=quality,
-            samples_per_shard=samples_per_shard,
-        )
-        src = src or default_source(configuration.dataset)
-        place = Place(src, out or default_out(configuration), workers, ray_address, force, landmarks)
-        if dry_run:
-            configuration, _ = _with_aligner(configuration, place)
-            prepared = prepare(configuration, src=src)
-            _warn(prepared)
-            show_plan(prepared.plan)
-            if not prepared.plan.shards:
-                terminal.warn(f"none of the images is in {src}: there is nothing to build from yet")
-            return
-        summary(build(configuration, place=place))
-
-
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> Any:
-    if value not in choices:
-        raise UsageError(f"--{name} {value}: expected {', '.join(choices[:-1])} or {choices[-1]}")
-    return value
+    classes = (configuration.classes or configuration.age_bins).replace(",", "-").replace(":", "-").replace("/", "-")
+    if len(classes) > _LONGEST_NAME:  # many names: the first of them, and a digest of all
+        classes = f"{classes[:_LONGEST_NAME]}-{hashlib.sha256(classes.encode()).hexdigest()[:8]}"
+    return f"builds/{configuration.dataset}" + (f"-{classes}" if classes else "")

@@ -1,23 +1,61 @@
 """The configuration of a build: all choices that decide its bytes."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from facepack.errors import JobError, UsageError
+from facepack.choices import AgeBins, Classes, Margin, Size, Split
+from facepack.description import load_dataset
+from facepack.errors import FieldError, JobError, nearest
 from facepack.hashing import json_digest
 
 DEFAULT_QUALITY = 95
-_DEFAULT_SIZE = {"none": "keep", "crop": "120", "chip": "112"}
-_DEFAULT_MARGIN = {"none": "", "crop": "15", "chip": "25%"}
+DEFAULT_SIZES = {"none": "keep", "crop": "120", "chip": "112"}
+"""By alignment: whole photos keep their size; the published 120 px for crops; 112 px for chips."""
+DEFAULT_MARGINS = {"none": "", "crop": "15", "chip": "25%"}
+"""By alignment: the published 15 pixels of the photo around a crop, a quarter of the face around a chip."""
+
+_PARSED: dict[str, Any] = {
+    "classes": Classes.of,
+    "age_bins": AgeBins.of,
+    "split": Split.of,
+    "size": lambda value: Size.of(value) or "keep",
+    "margin": lambda value: None if value in ("", None) else Margin.of(value),
+}
+"""Fields whose text has a grammar."""
+_AT_LEAST_ONE = ("limit", "limit_per_class", "samples_per_shard")
+
+
+class Options(TypedDict, total=False):
+    """What `Configuration.of` takes: the options of `facepack build` that decide bytes, as text or as plain values."""
+
+    images: str
+    classes: str | Sequence[str]
+    multiple: Literal["first", "drop"]
+    age_bins: str | Sequence[str]
+    limit_per_class: int | None
+    limit: int | None
+    split: str | Sequence[float]
+    seed: int
+    size: int | str | Sequence[int]
+    align: Literal["none", "crop", "chip"]
+    margin: float | str
+    on_several: Literal["reject", "largest"]
+    encoding: Literal["jpeg", "raw"]
+    quality: int
+    samples_per_shard: int
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """All choices that decide the bytes of a build, as the command line gives them; a wrong one is a `UsageError`."""
+    """All choices that decide the bytes of a build, each as its one text, which is what build.json records.
+
+    Made by `Configuration.of`, which takes any way to write a value; a text that cannot be is a `FieldError` here, too.
+    """
 
     dataset: str
     images: str = ""
@@ -28,11 +66,10 @@ class Configuration:
     limit: int | None = None
     split: str = ""
     seed: int = 0
-    size: str = ""
-    """N, WxH or keep; where it is not given, keep for whole photos, the published 120 for crops, 112 for chips."""
+    size: str = "keep"
     align: Literal["none", "crop", "chip"] = "none"
     margin: str = ""
-    """Around the face: of a crop in pixels of the photo, as published 15, or in percent of the face; of a chip 25%."""
+    """Around the face; empty for whole photos."""
     on_several: Literal["reject", "largest"] = "reject"
     landmarks: str = ""
     """sha256 of the landmark model that places the eyes of a chip."""
@@ -40,66 +77,86 @@ class Configuration:
     quality: int = DEFAULT_QUALITY
     samples_per_shard: int = 1000
 
+    @classmethod
+    def of(cls, dataset: str, **options: Unpack[Options]) -> "Configuration":
+        """A configuration from options as the command line or a program gives them; what is empty has its default.
+
+            Configuration.of("celeba", classes="rarest4", size=64, split=(80, 10, 10))
+
+        Raises `FieldError` for a value that cannot be, `UsageError` for an unknown dataset.
+        """
+        texts: dict[str, Any] = {name: value for name, value in options.items() if value not in ("", None)}
+        if unknown := texts.keys() - Options.__annotations__.keys():
+            name = min(unknown)
+            raise FieldError(name, "", f"no such option; {nearest(name, Options.__annotations__)}")
+        align = texts.get("align", "none")
+        _check_choice("align", align)
+        texts = {"size": DEFAULT_SIZES[align], "margin": DEFAULT_MARGINS[align]} | texts
+        for name, value in texts.items():
+            if name in _PARSED:
+                texts[name] = _text(name, value)
+            elif _TYPES[name] in (int, int | None):
+                texts[name] = _whole(name, value)
+        return cls(load_dataset(dataset).name, **texts)
+
     def __post_init__(self) -> None:
-        object.__setattr__(self, "size", self.size or _DEFAULT_SIZE[self.align])
-        object.__setattr__(self, "margin", self.margin or _DEFAULT_MARGIN[self.align])
-        self._check_alignment()
-        if self.size_wh is not None:  # one way to write one size, for it is part of the digest
-            width_px, height_px = self.size_wh
-            object.__setattr__(self, "size", f"{width_px}" if width_px == height_px else f"{width_px}x{height_px}")
-        if self.classes and self.age_bins:
-            raise UsageError("--classes and --age-bins both name the classes: give one of them")
+        for name in _CHOICES:
+            _check_choice(name, getattr(self, name))
+        for name in _PARSED:
+            text = getattr(self, name)
+            if (expected := _text(name, text)) != text:  # one way to write one value, for it is part of the digest
+                raise FieldError(name, text, f"expected {expected!r}, its one way to be written")
+        for name in _AT_LEAST_ONE:
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise FieldError(name, number, "expected at least 1")
         if not 1 <= self.quality <= 100:
-            raise UsageError(f"--quality {self.quality}: expected 1 to 100")
+            raise FieldError("quality", self.quality, "expected 1 to 100")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Refuse what does not go together."""
+        if self.classes and self.age_bins:
+            raise FieldError("age_bins", self.age_bins, f"names the classes, as classes {self.classes} does: give one")
         if self.encoding == "raw" and self.quality != DEFAULT_QUALITY:
-            raise UsageError("--quality: needs --encoding jpeg, as pixels are kept as they are")
-        for name in ("limit", "limit_per_class", "samples_per_shard"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"--{name.replace('_', '-')} {value}: expected at least 1")
+            raise FieldError("quality", self.quality, "needs encoding jpeg, as raw pixels are stored as they are")
+        if self.align == "none":
+            for name, unused in (("margin", self.margin), ("on_several", self.on_several != "reject")):
+                if unused:
+                    advice = "needs align crop or chip, as whole photos have no face to go by"
+                    raise FieldError(name, getattr(self, name), advice)
+            return
+        if self.align == "chip" and self.face_margin.unit == "px":
+            raise FieldError("margin", self.margin, "the margin of a chip is a part of the face, such as 25%")
+        if self.align == "chip" and self.size_wh is None:
+            raise FieldError("size", self.size, "a chip has a size of its own, such as 112")
+        if self.size_wh is not None and self.size_wh.width_px != self.size_wh.height_px:
+            raise FieldError("size", self.size, f"faces are cut out as squares, such as {self.size_wh.width_px}")
 
     @cached_property
-    def size_wh(self) -> tuple[int, int] | None:
+    def size_wh(self) -> Size | None:
         """Width and height of the packed images in pixels, None where they keep their own."""
-        if self.size == "keep":
-            return None
-        width, x, height = self.size.partition("x")
-        try:
-            size = int(width), int(height if x else width)
-        except ValueError:
-            size = (0, 0)
-        if not all(8 <= side <= 4096 for side in size):
-            raise UsageError(f"--size {self.size}: expected N, WxH (8 to 4096 pixels) or keep")
-        return size
+        return Size.of(self.size)
 
-    @property
-    def margin_value(self) -> tuple[float, Literal["px", "share"]]:
-        """The margin around a face: pixels of the photo, or a share of the face's side (of a chip: dlib's padding)."""
-        number, percent, rest = self.margin.partition("%")
-        try:
-            value = float(number)
-        except ValueError:
-            value = -1.0
-        if not 0 <= value <= (200 if percent else 1000) or rest:
-            raise UsageError(f"--margin {self.margin}: expected pixels, such as 15, or a part of the face, such as 25%")
-        return (value / 100, "share") if percent else (value, "px")
+    @cached_property
+    def face_margin(self) -> Margin:
+        """The margin around a face; `FieldError` for whole photos, which have none."""
+        return Margin.of(self.margin)
 
-    def _check_alignment(self) -> None:
-        """Refuse what does not go together."""
-        if self.align == "none":
-            for name, unused in (("margin", self.margin), ("on-several", self.on_several != "reject")):
-                if unused:
-                    raise UsageError(f"--{name}: needs --align crop or chip, as whole photos have no face to go by")
-            return
-        value, unit = self.margin_value
-        written = f"{value:g}" if unit == "px" else f"{100 * value:g}%"
-        object.__setattr__(self, "margin", written)  # one way to write one margin, for it is part of the digest
-        if self.align == "chip" and unit == "px":
-            raise UsageError(f"--margin {self.margin}: the margin of a chip is a part of the face, such as 25%")
-        if self.size_wh is None and self.align == "chip":
-            raise UsageError("--size keep: a chip has a size of its own, such as --size 112")
-        if self.size_wh is not None and self.size_wh[0] != self.size_wh[1]:
-            raise UsageError(f"--size {self.size}: faces are cut out as squares, such as --size {self.size_wh[0]}")
+    @cached_property
+    def split_rule(self) -> Split | None:
+        """How rows are split, None where the dataset decides."""
+        return Split.of(self.split)
+
+    @cached_property
+    def class_choice(self) -> Classes | None:
+        """The classes, None where the dataset decides or ages are the classes."""
+        return Classes.of(self.classes)
+
+    @cached_property
+    def age_choice(self) -> AgeBins | None:
+        """The ages that are the classes, None where they are not."""
+        return AgeBins.of(self.age_bins)
 
     @property
     def digest(self) -> str:
@@ -112,6 +169,34 @@ class Configuration:
         return [f"{name}: {theirs[name]} there, {mine[name]} here" for name in mine if theirs[name] != mine[name]]
 
 
+_TYPES = {field.name: field.type for field in fields(Configuration)}
+_CHOICES = {name: get_args(kind) for name, kind in _TYPES.items() if getattr(kind, "__origin__", None) is Literal}
+"""Fields with a closed choice."""
+
+
+def _check_choice(name: str, value: object) -> None:
+    choices = _CHOICES[name]
+    if value not in choices:
+        raise FieldError(name, value, f"expected {', '.join(choices[:-1])} or {choices[-1]}")
+
+
+def _text(name: str, value: object) -> str:
+    """The one text of a value of a field that has a grammar."""
+    parsed = _PARSED[name](value)
+    return "" if parsed is None else f"{parsed}"
+
+
+def _whole(name: str, value: object) -> int:
+    """A whole number, given as such or as text."""
+    try:
+        number = int(value) if isinstance(value, str) else value
+    except ValueError:
+        number = None
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise FieldError(name, value, "expected a whole number")
+    return number
+
+
 def configuration_of(content: dict[str, Any], *, where: str) -> Configuration:
     """A recorded configuration; `JobError` names the field that is wrong."""
     try:
@@ -121,5 +206,8 @@ def configuration_of(content: dict[str, Any], *, where: str) -> Configuration:
 
 
 def first_fault(error: ValidationError) -> str:
+    """The first thing that is wrong with a recorded value, with the field that it is in."""
     first = error.errors(include_url=False)[0]
-    return f"field {'.'.join(map(str, first['loc']))}: {first['msg']}" if first["loc"] else f"not valid: {first['msg']}"
+    cause = first.get("ctx", {}).get("error")
+    reason = f"{cause}" if isinstance(cause, FieldError) else first["msg"]
+    return f"field {'.'.join(map(str, first['loc']))}: {reason}" if first["loc"] else f"not valid: {reason}"

@@ -22,7 +22,7 @@ RESERVED = frozenset(_OWN_NAMES.split())
 """Names that labels cannot have: those of the manifest's own columns, and of what stands beside labels elsewhere."""
 ATTRIBUTE_VALUES = {"-1": "0", "0": "0", "1": "1"}
 
-_CLOSED = ConfigDict(extra="forbid")  # an unknown field is a typing error: say so
+_CLOSED = ConfigDict(extra="forbid")  # an unknown field is a typing error
 
 
 def _compiles(pattern: str) -> str:
@@ -40,8 +40,8 @@ Pattern = Annotated[str, AfterValidator(_compiles)]
 class Label:
     """One label column of a dataset.
 
-    `column` is its published name where that differs; `values` maps published values to ours, and where it is given,
-    any other value is an error of that row.
+    `column` is its published name where that differs; `values` maps published values to ours: any other value is then
+    an error of its row.
     """
 
     kind: Literal["attribute", "category", "age", "identity", "number"]
@@ -54,8 +54,8 @@ class Label:
 class TableFile:
     """One label file; `{split}` and the like in `path` become columns, and so do the groups of `extract` in the key.
 
-    Files after the first are joined to it: their `key` to its column `on` (its key, unless given). Without an optional
-    one, its `labels` are not known.
+    Files after the first are joined to it: their `key` to its column `on` (by default its key). The `labels` of an
+    optional file that is not there are null.
     """
 
     path: str
@@ -159,22 +159,22 @@ class File:
     sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = ""
 
     @model_validator(mode="after")
-    def _can_be_had(self) -> "File":
-        """Check that it says where it comes from, and what an archive gives."""
+    def _is_complete(self) -> "File":
+        """Check that it names where it comes from, and what an archive gives."""
         if not (self.urls or self.drive or self.kaggle or self.page):
-            raise ValueError(f"{self.path}: says neither urls, drive, kaggle nor page")
+            raise ValueError(f"{self.path}: has neither urls, drive, kaggle nor page")
         if self.unpack and not self.gives:
             raise ValueError(f"{self.path}: unpack without gives")
-        if any(Path(one).is_absolute() or ".." in Path(one).parts for one in (self.path, *self.also, self.gives)):
+        if any(Path(path).is_absolute() or ".." in Path(path).parts for path in (self.path, *self.also, self.gives)):
             raise ValueError(f"{self.path}: lies outside the folder of the dataset")
         return self
 
     @property
     def places(self) -> list[str]:
         """Where it may lie, or what it gives when it is taken apart."""
-        of_archive = [self.path, *self.also]
-        given = [str(Path(one).parent / self.gives) for one in of_archive] if self.gives else []
-        return list(dict.fromkeys([*of_archive, *given]))
+        published = [self.path, *self.also]
+        unpacked = [str(Path(path).parent / self.gives) for path in published] if self.gives else []
+        return list(dict.fromkeys([*published, *unpacked]))
 
     @property
     def source(self) -> str:
@@ -257,6 +257,10 @@ class Description:
         return list(dict.fromkeys(names))
 
 
+Published = Description | Model
+"""What somebody published and `facepack fetch` gets."""
+
+
 def manifests_folder() -> Path:
     """The folder of the dataset descriptions: inside the installed package, or beside it in a checkout."""
     installed = Path(__file__).parent / "manifests"
@@ -264,12 +268,12 @@ def manifests_folder() -> Path:
 
 
 def dataset_names() -> list[str]:
-    """Names of all known datasets, found by looking."""
+    """Names of all datasets: those of the files in the folder of descriptions."""
     return sorted(path.stem for path in manifests_folder().glob("*.toml"))
 
 
 def model_names() -> list[str]:
-    """Names of all models that can be fetched, found by looking."""
+    """Names of all models that can be fetched: those of the files in its folder models."""
     return sorted(path.stem for path in (manifests_folder() / "models").glob("*.toml"))
 
 
@@ -288,14 +292,16 @@ def dataset_folder(name: str) -> Path:
     return data_folder() / name if name in dataset_names() else models_folder()
 
 
-def _unknown(what: str, name: str, known: list[str]) -> UsageError:
-    return UsageError(f"unknown {what} {name!r}: {nearest(name, known)}")
-
-
 def parse_description(path: Path) -> Description:
-    """Read one description; `JobError` names the file and the first field that is wrong."""
+    """Read one description of a dataset; `JobError` names the file and the first field that is wrong."""
     description: Description = _parsed(path, Description)
     return description
+
+
+def parse_model(path: Path) -> Model:
+    """Read one description of a model; `JobError` names the file and the first field that is wrong."""
+    model: Model = _parsed(path, Model)
+    return model
 
 
 def _parsed(path: Path, kind: Any) -> Any:
@@ -316,22 +322,23 @@ def _parsed(path: Path, kind: Any) -> Any:
 @cache
 def load_dataset(name: str) -> Description:
     """The description of a dataset; an unknown name is a `UsageError` that offers the nearest ones."""
-    if name not in dataset_names():
-        raise _unknown("dataset", name, dataset_names())
+    _check_known("dataset", name, dataset_names())
     return parse_description(manifests_folder() / f"{name}.toml")
 
 
 @cache
 def load_model(name: str) -> Model:
-    """What is known of a model; an unknown name is a `UsageError`."""
-    if name not in model_names():
-        raise _unknown("model", name, model_names())
-    model: Model = _parsed(manifests_folder() / "models" / f"{name}.toml", Model)
-    return model
+    """The description of a model; an unknown name is a `UsageError` that offers the nearest ones."""
+    _check_known("model", name, model_names())
+    return parse_model(manifests_folder() / "models" / f"{name}.toml")
 
 
-def published_checksums(name: str) -> Description | Model:
-    """A dataset or a model by name; an unknown name is a `UsageError` that offers the nearest ones."""
-    if name not in [*dataset_names(), *model_names()]:
-        raise _unknown("dataset or model", name, [*dataset_names(), *model_names()])
+def load_published(name: str) -> Published:
+    """The description of a dataset or a model; an unknown name is a `UsageError` that offers the nearest ones."""
+    _check_known("dataset or model", name, [*dataset_names(), *model_names()])
     return load_model(name) if name in model_names() else load_dataset(name)
+
+
+def _check_known(what: str, name: str, names: list[str]) -> None:
+    if name not in names:
+        raise UsageError(f"unknown {what} {name!r}: {nearest(name, names)}")

@@ -1,6 +1,5 @@
 """Download: one file over HTTP, resumed where it stopped, checked before it gets its name."""
 
-import fcntl
 import hashlib
 import os
 import time
@@ -16,11 +15,18 @@ import requests
 from facepack.errors import JobError
 from facepack.storage import NO_ROOM
 
+try:
+    import fcntl
+except ImportError as error:
+    raise ImportError("facepack runs on Linux and macOS", name="fcntl") from error
+
 PARTIAL_SUFFIX = ".part"
 CONNECT_S, READ_S = 10.0, 30.0
 """How long we wait for a connection, and for the next bytes."""
+FIRST_WAIT_S = 0.5
+"""How long we wait before the second try; before each further one twice as long."""
+_LONGEST_WAIT_S = 60.0
 _TRIES = 5
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 60.0
 _PIECE_BYTES = 1 << 16
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
 _LOST = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
@@ -32,7 +38,7 @@ class MissingError(JobError):
 
 @dataclass(frozen=True)
 class Expected:
-    """What is known of a file beforehand; where nothing is, it is as long as the server says."""
+    """Size and checksums of a file as published; without them, it is as long as the server states."""
 
     num_bytes: int | None = None
     sha256: str = ""
@@ -40,18 +46,18 @@ class Expected:
     md5: str = ""
 
     def check(self, path: Path, *, what: str) -> None:
-        """Compare a file with it; `JobError` names what was expected and what was found."""
+        """Compare a file with it; `JobError` names the expected value and the actual one."""
         size = path.stat().st_size
         if _is_page(path):
             raise JobError(f"{what}: a web page, and not the file")
         if self.num_bytes is not None and size != self.num_bytes:
             raise JobError(f"{what}: {size:,} bytes, expected {self.num_bytes:,}")
         for kind in ("sha256", "md5"):
-            if wanted := getattr(self, kind):
+            if expected := getattr(self, kind):
                 with path.open("rb") as file:
-                    found = hashlib.file_digest(file, kind).hexdigest()
-                if not found.startswith(wanted.lower()):
-                    raise JobError(f"{what}: its {kind} is {found}, expected {wanted}")
+                    digest = hashlib.file_digest(file, kind).hexdigest()
+                if not digest.startswith(expected.lower()):
+                    raise JobError(f"{what}: its {kind} is {digest}, expected {expected}")
 
 
 def _is_page(path: Path) -> bool:
@@ -66,9 +72,9 @@ def download_file(
 ) -> Path:
     """Fetch a file, unless it is there; under its name it is whole and as expected.
 
-    What a cut connection or a killed process left is gone on with by a range request, if it is the same file still.
-    `advance` hears of bytes as they come, less than none when they are thrown away. Several processes may ask for one
-    file: one fetches it. Raises `JobError` with address and cause after bounded tries.
+    A range request continues what a cut connection or a killed process left, if it is still the same file. `advance` is
+    called with the number of bytes as they come, with a negative one when they are thrown away. Of several processes
+    that want the same file, one fetches it. Raises `JobError` with address and cause after bounded tries.
     """
     expected = expected or Expected()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +87,7 @@ def download_file(
                 return path
             tag = Path(f"{partial}.tag")
             try:
-                _Transfer(url, file, tag, advance or _ignore).run(expected)
+                _Transfer(url, file, tag, advance=advance or _ignore).run(expected)
             except JobError:
                 if not partial.stat().st_size:
                     partial.unlink()
@@ -127,13 +133,13 @@ def _held(partial: Path, path: Path) -> Iterator[IO[bytes] | None]:
 class _Transfer:
     """A file on its way, over as many requests as it takes."""
 
-    def __init__(self, url: str, file: IO[bytes], tag_file: Path, advance: Callable[[int], None]) -> None:
+    def __init__(self, url: str, file: IO[bytes], tag_file: Path, *, advance: Callable[[int], None]) -> None:
         self._url, self._file, self._tag_file, self._advance = url, file, tag_file, advance
         self._here = file.tell()
         advance(self._here)
 
     def run(self, expected: Expected) -> None:
-        """Ask until all is here; a try counts only if it brought nothing."""
+        """Request what is missing until all is here; a try counts only if it brought nothing."""
         failures, furthest = 0, self._here
         while True:
             try:
@@ -152,7 +158,7 @@ class _Transfer:
             furthest = max(furthest, self._here)
             if failures >= _TRIES:
                 raise JobError(f"{self._url}: {cause}; tried {failures} times, the same command goes on from there")
-            time.sleep(min(max(wait_s, _FIRST_WAIT_S * 2 ** (failures - 1)), _LONGEST_WAIT_S))
+            time.sleep(min(max(wait_s, FIRST_WAIT_S * 2 ** (failures - 1)), _LONGEST_WAIT_S))
 
     def _request(self, expected: Expected) -> bool:
         """One request for what is missing; True once everything is here."""
@@ -164,40 +170,40 @@ class _Transfer:
             headers["Range"] = f"bytes={self._here}-"
             if tag:
                 headers["If-Range"] = tag
-        with requests.get(self._url, headers=headers, stream=True, timeout=(CONNECT_S, READ_S)) as answer:
-            if answer.status_code == 416:  # all of it is here, or more than there is
-                if answer.headers.get("Content-Range", "").endswith(f"/{self._here}"):
+        with requests.get(self._url, headers=headers, stream=True, timeout=(CONNECT_S, READ_S)) as response:
+            if response.status_code == 416:  # all of it is here, or more than there is
+                if response.headers.get("Content-Range", "").endswith(f"/{self._here}"):
                     return True
                 self._start_over()
                 return False
-            self._check_status(answer)
-            is_rest = answer.status_code == 206
-            if is_rest and not answer.headers.get("Content-Range", "").startswith(f"bytes {self._here}-"):
+            self._check_status(response)
+            is_rest = response.status_code == 206
+            if is_rest and not response.headers.get("Content-Range", "").startswith(f"bytes {self._here}-"):
                 self._start_over()
                 return False
             if self._here and not is_rest:
                 self._start_over()
-            length = answer.headers.get("Content-Length")
+            length = response.headers.get("Content-Length")
             total = self._here + int(length) if length and length.isdigit() else None
             if expected.num_bytes is not None and total not in (None, expected.num_bytes):
                 raise JobError(f"{self._url}: {total:,} bytes there, expected {expected.num_bytes:,}")
             if not self._here:
-                self._keep_tag(answer.headers)
-            for piece in answer.iter_content(_PIECE_BYTES):
+                self._keep_tag(response.headers)
+            for piece in response.iter_content(_PIECE_BYTES):
                 self._file.write(piece)
                 self._here += len(piece)
                 self._advance(len(piece))
             return total is None or self._here >= total
 
-    def _check_status(self, answer: Any) -> None:
-        said = f"the server says {answer.status_code} {answer.reason}"
-        if answer.status_code in _AGAIN:
-            wait = answer.headers.get("Retry-After", "")
-            raise _LaterError(said, float(wait) if wait.isdigit() else 0.0)
-        if answer.status_code in (404, 410):
-            raise MissingError(f"{self._url}: {said}")
-        if answer.status_code not in (200, 206):
-            raise JobError(f"{self._url}: {said}")
+    def _check_status(self, response: Any) -> None:
+        status = f"the server says {response.status_code} {response.reason}"
+        if response.status_code in _AGAIN:
+            wait = response.headers.get("Retry-After", "")
+            raise _LaterError(status, float(wait) if wait.isdigit() else 0.0)
+        if response.status_code in (404, 410):
+            raise MissingError(f"{self._url}: {status}")
+        if response.status_code not in (200, 206):
+            raise JobError(f"{self._url}: {status}")
 
     def _keep_tag(self, headers: Any) -> None:
         """What tells this file from a later one of the same name; a weak tag does not."""
@@ -215,7 +221,7 @@ class _Transfer:
 
 
 class _LaterError(Exception):
-    """The server asks for patience."""
+    """The server is busy: try again later."""
 
     def __init__(self, cause: str, wait_s: float) -> None:
         super().__init__(cause)
@@ -234,7 +240,7 @@ def _cause(error: Exception) -> str:
 
 
 def _ignore(_: int) -> None:
-    """Nobody watches."""
+    pass
 
 
 def name_of(url: str) -> str:

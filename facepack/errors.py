@@ -29,9 +29,9 @@ class JobError(ValueError):
     """The job cannot go on: a file is missing or damaged, a place is taken, a promise is broken (exit code 1)."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """What to say after an unknown name: "did you mean bald?", or all that is known."""
-    names = list(known)
-    of_lower = {one.lower(): one for one in reversed(names)}
-    near = [of_lower[one] for one in difflib.get_close_matches(name.lower(), of_lower, n=3, cutoff=0.5)]
+def nearest(name: str, names: Iterable[str]) -> str:
+    """What to add after an unknown name: "did you mean bald?", or all names there are."""
+    names = list(names)
+    of_lower = {each.lower(): each for each in reversed(names)}
+    near = [of_lower[lower] for lower in difflib.get_close_matches(name.lower(), of_lower, n=3, cutoff=0.5)]
     return f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(names) or 'none'}"

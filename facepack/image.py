@@ -30,7 +30,7 @@ _PNG_END = b"IEND\xaeB`\x82"
 
 
 class BadImageError(Exception):
-    """A file that cannot be packed, with the status that says why."""
+    """A file that cannot be packed, with its status."""
 
     def __init__(self, status: Status) -> None:
         super().__init__(status)

@@ -9,28 +9,44 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from facepack.errors import JobError
 from facepack.storage import Store
 
-LOCK_FILE = "build.lock"
 BEAT_S = 10.0
 STALE_AFTER_S = 60.0
 
 
-class _Holder:
+@dataclass(frozen=True)
+class Work:
+    """What holds a place: its name in messages, and the option of its command that chooses another place."""
+
+    name: str
+    option: str
+
+    @property
+    def lock_file(self) -> str:
+        """The name of its lock."""
+        return f"{self.name}.lock"
+
+
+BUILD, FETCH, RUN = Work("build", "--out"), Work("fetch", "--to"), Work("run", "--out")
+
+
+class Holder:
     """Keeps the lock file fresh and notices when it is no longer ours."""
 
-    def __init__(self, store: Store, what: str) -> None:
-        self.store, self.what, self.name = store, what, f"{what}.lock"
+    def __init__(self, store: Store, work: Work) -> None:
+        self.store, self.work, self.name = store, work, work.lock_file
         self.token = uuid.uuid4().hex
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._beat, name=self.name, daemon=True)
 
     def content(self) -> bytes:
-        process = {"pid": os.getpid(), "started": _process_started(os.getpid()), "machine": _machine()}
+        process = {"pid": os.getpid(), "started": _process_started(os.getpid()), "machine": this_machine()}
         return json.dumps(process | {"token": self.token, "beat": time.time()}).encode()
 
     def start(self) -> None:
@@ -51,7 +67,7 @@ class _Holder:
     def check(self) -> None:
         """Raise `JobError` if somebody else took the place over."""
         if not self.is_ours:
-            raise JobError(f"{self.store.location}: another {self.what} took this place over")
+            raise JobError(f"{self.store.location}: another {self.work.name} took this place over")
 
     def _beat(self) -> None:
         while not self._done.wait(BEAT_S):
@@ -63,22 +79,21 @@ class _Holder:
 
 
 @contextmanager
-def held(store: Store, *, what: str = "build") -> Iterator[_Holder]:
-    """Hold the place for the length of the block, or raise `JobError` if another build (or `what` else) does.
+def held(store: Store, *, work: Work) -> Iterator[Holder]:
+    """Hold the place for the length of the block, or raise `JobError` if another work of this kind does.
 
-    The lock of a build that was killed is taken over: at once when its process ran on this machine and is gone, after a
+    The lock of one that was killed is taken over: at once when its process ran on this machine and is gone, after a
     minute without a sign of life otherwise.
     """
-    holder = _Holder(store, what)
+    holder = Holder(store, work)
     try:
         store.create(holder.name, holder.content())
     except FileExistsError:
-        found = _read(store, holder.name)
-        if _is_alive(found):
-            raise JobError(
-                f"{store.location}: another {what} is at work here; wait for it, or choose another --out"
-            ) from None
-        _take_over(store, found, holder)
+        content = _read(store, holder.name)
+        if _is_alive(content):
+            advice = f"wait for it, or choose another {work.option}"
+            raise JobError(f"{store.location}: another {work.name} is at work here; {advice}") from None
+        _take_over(store, content, holder)
     holder.check()
     holder.start()
     try:
@@ -87,19 +102,19 @@ def held(store: Store, *, what: str = "build") -> Iterator[_Holder]:
         holder.stop()
 
 
-def _take_over(store: Store, found: dict[str, Any], holder: _Holder) -> None:
-    """Replace the lock of a build that is gone; of several that try, the one that can name its successor does."""
-    heir = f"{holder.name}.after-{hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]}"
+def _take_over(store: Store, stale: dict[str, Any], holder: Holder) -> None:
+    """Replace the lock of a process that is gone; of several that try, the one that can name its successor does."""
+    heir = f"{holder.name}.after-{hashlib.sha256(json.dumps(stale, sort_keys=True).encode()).hexdigest()[:16]}"
     try:
         store.create(heir, holder.content())
     except FileExistsError:
         if time.time() - _read(store, heir).get("beat", 0.0) < STALE_AFTER_S:
-            raise JobError(f"{store.location}: another {holder.what} has just begun here") from None
+            raise JobError(f"{store.location}: another {holder.work.name} has just begun here") from None
         store.delete(heir)  # that one was killed in the very moment of taking over
-        return _take_over(store, found, holder)
+        return _take_over(store, stale, holder)
     try:
-        if _read(store, holder.name) != found:
-            raise JobError(f"{store.location}: another {holder.what} has just begun here")
+        if _read(store, holder.name) != stale:
+            raise JobError(f"{store.location}: another {holder.work.name} has just begun here")
         store.write(holder.name, holder.content())
     finally:
         store.delete(heir)
@@ -115,14 +130,17 @@ def _read(store: Store, name: str) -> dict[str, Any]:
 
 
 def _is_alive(content: dict[str, Any]) -> bool:
-    if content.get("machine") == _machine() and "pid" in content:
+    if content.get("machine") == this_machine() and "pid" in content:
         return _process_started(content["pid"]) == content.get("started") is not None
     beat = content.get("beat")
     return isinstance(beat, float) and time.time() - beat < STALE_AFTER_S
 
 
-def _machine() -> str:
-    """Tells machines, boots of one, and containers with process numbers of their own apart without naming them."""
+def this_machine() -> str:
+    """A text that differs between machines, boots of one, and containers with process numbers of their own.
+
+    It names none of them.
+    """
     boot = processes = ""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
@@ -135,12 +153,12 @@ def _process_started(pid: int) -> str | None:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except FileNotFoundError:
-        return None if Path("/proc/self").exists() else _answers(pid)
+        return None if Path("/proc/self").exists() else _signalled(pid)
     return None if fields[0] in "ZX" else fields[19]
 
 
-def _answers(pid: int) -> str | None:
-    """For systems without /proc."""
+def _signalled(pid: int) -> str | None:
+    """The same for systems without /proc."""
     try:
         os.kill(pid, 0)
     except OSError:

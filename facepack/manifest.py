@@ -1,6 +1,7 @@
-"""The manifest of a build: its configuration, its table of samples and build.json, as they are written and read."""
+"""The manifest of a build: the names of its files, its table of samples and build.json, as written and read."""
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -19,6 +20,8 @@ from facepack.storage import Store
 
 BUILD_FILE = "build.json"
 MANIFEST_FILE = "manifest.parquet"
+SHARD_FILE = re.compile(r"(?:train|valid|test)-\d{5,}\.(?:tar|idx|parquet)")
+"""Names of the files of a shard."""
 METADATA_KEY = b"facepack"
 
 MAX_PIXELS = 64_000_000
@@ -69,7 +72,7 @@ class Status(StrEnum):
 
     @property
     def meaning(self) -> str:
-        """What it says of a source, for people."""
+        """What it means for a source, for people."""
         return _MEANINGS[self]
 
 
@@ -107,13 +110,13 @@ def label_columns(table: pa.Table | pa.Schema) -> list[str]:
 
 
 def metadata_of(table: pa.Table | pa.Schema) -> dict[str, Any]:
-    """What `schema` kept as metadata."""
+    """The metadata that `schema` wrote; empty where there is none."""
     schema_ = table.schema if isinstance(table, pa.Table) else table
-    kept: dict[str, Any] = json.loads((schema_.metadata or {}).get(METADATA_KEY, b"{}"))
-    return kept
+    metadata: dict[str, Any] = json.loads((schema_.metadata or {}).get(METADATA_KEY, b"{}"))
+    return metadata
 
 
-def write_table(store: Store, name: str, table: pa.Table) -> None:
+def write_table(store: Store, name: str, *, table: pa.Table) -> None:
     """Write a Parquet file: whole under its name, the same bytes for the same table."""
     with store.writer(name) as file:
         repeating = [name for name in _REPEATING if name in table.column_names]
@@ -131,7 +134,7 @@ def read_table(store: Store, name: str) -> pa.Table:
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """What build.json says of one shard."""
+    """The entry of one shard in build.json."""
 
     name: str
     num_samples: int
@@ -194,14 +197,14 @@ def total(
     statuses: Iterable[str] | None = None,
 ) -> int:
     """Sum of counts: of one split or all, of one class or all, of some statuses or all."""
-    chosen = None if statuses is None else set(statuses)
+    counted = None if statuses is None else set(statuses)
     return sum(
         number
         for of_split, classes in counts.items()
         if split in (None, of_split)
         for by_status in (classes.values() if class_name is None else [classes.get(class_name, {})])
         for status, number in by_status.items()
-        if chosen is None or status in chosen
+        if counted is None or status in counted
     )
 
 
@@ -210,8 +213,10 @@ def people_in_several_splits(table: pa.Table, column: str) -> pa.Table:
 
     `table` has the columns split and `column`; rows without a person are passed over.
     """
-    known = table.select([column, "split"]).filter(pc.is_valid(table[column]))
-    counts = known.group_by([column, "split"]).aggregate([([], "count_all")]).rename_columns([column, "split", "count"])
+    people = table.select([column, "split"]).filter(pc.is_valid(table[column]))
+    counts = (
+        people.group_by([column, "split"]).aggregate([([], "count_all")]).rename_columns([column, "split", "count"])
+    )
     per_person = counts.group_by(column).aggregate([([], "count_all")])
     several = per_person.filter(pc.greater(per_person["count_all"], 1))[column]
     return counts.filter(pc.is_in(counts[column], value_set=several.combine_chunks()))

@@ -1,7 +1,6 @@
 """Planning: the key, split and shard of every row, as pure functions of hashes, before any image is read."""
 
 import hashlib
-import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,16 +11,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from facepack.choices import Split
 from facepack.configuration import Configuration
 from facepack.description import SPLITS, Description
-from facepack.errors import JobError, UsageError
+from facepack.errors import FieldError, JobError
 from facepack.hashing import Hashes, key_of, mixed
 from facepack.label import Labelled
 from facepack.manifest import Status, people_in_several_splits
 from facepack.source import Source
-
-DEFAULT_FRACTIONS = "80/10/10"
-_FRACTIONS = re.compile(r"\d+(?:\.\d+)?(?:/\d+(?:\.\d+)?){2}")
 
 Bools = npt.NDArray[np.bool_]
 
@@ -40,7 +37,9 @@ class Plan:
     """What will be built.
 
     `table` has the columns key, source, split, status, class, then the labels. Its first rows are those of the shards,
-    in stored order, with a null status; after them come the rows known not to be packed (missing, duplicate).
+    in stored order, with a null status: packing decides it. After them come the rows that will not be packed, with
+    their status (missing, duplicate). The index's column official_split ends here: it is in `split` where that is the
+    rule.
     """
 
     table: pa.Table
@@ -54,36 +53,38 @@ class Plan:
 def make_plan(description: Description, labelled: Labelled, *, source: Source, configuration: Configuration) -> Plan:
     """Give every chosen row key, split and shard.
 
-    Raises `UsageError` for a split the dataset cannot have, `JobError` where two keys collide.
+    Raises `FieldError` for a split the dataset cannot have, `JobError` where two keys collide.
     """
     table = labelled.table
     keys = _keys(description.name, table["source"])
-    rows = _limited(labelled, _limit_order(keys, labelled, source, configuration), configuration)
+    rows = _limited(labelled, _limit_order(keys, labelled, source=source, configuration=configuration), configuration)
     notes = list(labelled.notes)
     if len(rows) < len(table):
         notes.append(f"limits keep {len(rows):,} of {len(table):,} rows")
         notes += _cuts(table, rows, labelled.class_names)
         table, keys = table.take(pa.array(rows)), keys[rows]
-    rule, splits = _splits(description, table, keys=keys, configuration=configuration)
+    rule = configuration.split_rule or _default_split(description, table)
+    shuffled = _shuffled(keys, configuration.seed, "split")
+    splits = _splits(description, table, rule=rule, order=shuffled, seed=configuration.seed)
     without = table["official_split"].null_count
-    if not configuration.split and 0 < without < len(table):
+    if configuration.split_rule is None and 0 < without < len(table):
         first = table["source"].filter(pc.is_null(table["official_split"]))[0]
         notes.append(f"split by {rule}: {without:,} of {len(table):,} rows are in no official split, such as {first}")
-    status = _known_status(description, table["source"], source)
-    known = status.astype(bool)
-    order = np.lexsort((_shuffled(keys, configuration.seed, "order"), splits, known))
+    status = _status_before_packing(description, table["source"], source)
+    is_packed = ~status.astype(bool)
+    order = np.lexsort((_shuffled(keys, configuration.seed, "order"), splits, ~is_packed))
     columns = {
         "key": pa.array([f"{key:016x}" for key in keys.tolist()]),
         "source": table["source"],
         "split": pa.array(np.array(SPLITS)[splits], pa.string()),
-        "status": pa.array(status, pa.string(), mask=~known),
+        "status": pa.array(status, pa.string(), mask=is_packed),
         "class": table["class"],
     }
     labels = {name: table[name] for name in table.column_names if name not in ("source", "official_split", "class")}
     planned = pa.table(columns | labels).take(pa.array(order)).combine_chunks()
-    shards = _shards(splits[order][: int((~known).sum())], configuration.samples_per_shard)
+    shards = _shards(splits[order][: int(is_packed.sum())], configuration.samples_per_shard)
     leaking = _num_leaking(description, table, splits)
-    return Plan(planned, tuple(shards), labelled.class_names, rule, leaking, tuple(notes))
+    return Plan(planned, tuple(shards), labelled.class_names, f"{rule}", leaking, tuple(notes))
 
 
 def _keys(dataset: str, source: pa.ChunkedArray) -> Hashes:
@@ -112,7 +113,7 @@ def stored_order(keys: Sequence[str], *, seed: int) -> list[int]:
     return order
 
 
-def _limit_order(keys: Hashes, labelled: Labelled, source: Source, configuration: Configuration) -> Hashes:
+def _limit_order(keys: Hashes, labelled: Labelled, *, source: Source, configuration: Configuration) -> Hashes:
     """A number per row by which limits keep the first: at random, files that are not there after all others."""
     order = _shuffled(keys, configuration.seed, "limit")
     if configuration.limit is None and configuration.limit_per_class is None:
@@ -126,8 +127,8 @@ def _limited(labelled: Labelled, order: Hashes, configuration: Configuration) ->
     rows = np.argsort(order, kind="stable")
     if configuration.limit_per_class is not None:
         classes = labelled.table["class"].combine_chunks().fill_null("").dictionary_encode().indices.to_numpy()[rows]
-        kept = [np.flatnonzero(classes == code)[: configuration.limit_per_class] for code in np.unique(classes)]
-        rows = rows[np.sort(np.concatenate(kept))]
+        firsts = [np.flatnonzero(classes == code)[: configuration.limit_per_class] for code in np.unique(classes)]
+        rows = rows[np.sort(np.concatenate(firsts))]
     return np.sort(rows[: configuration.limit])
 
 
@@ -135,11 +136,14 @@ def _cuts(table: pa.Table, rows: npt.NDArray[np.int64], class_names: tuple[str, 
     """A line per class of which the limits leave rows out."""
     if not class_names:
         return []
-    before = table["class"].value_counts().to_pylist()
-    kept = {row["values"]: row["counts"] for row in table["class"].take(pa.array(rows)).value_counts().to_pylist()}
-    counts = {row["values"]: row["counts"] for row in before}
+    before, after = (
+        {row["values"]: row["counts"] for row in column.value_counts().to_pylist()}
+        for column in (table["class"], table["class"].take(pa.array(rows)))
+    )
     return [
-        f"{name}: {kept.get(name, 0):,} of {counts[name]:,}" for name in class_names if kept.get(name, 0) < counts[name]
+        f"{name}: {after.get(name, 0):,} of {before[name]:,}"
+        for name in class_names
+        if after.get(name, 0) < before[name]
     ]
 
 
@@ -147,44 +151,28 @@ def _cuts(table: pa.Table, rows: npt.NDArray[np.int64], class_names: tuple[str, 
 
 
 def _splits(
-    description: Description, table: pa.Table, *, keys: Hashes, configuration: Configuration
-) -> tuple[str, npt.NDArray[np.int8]]:
-    """The rule that applies, and per row the number of its split (0 train, 1 valid, 2 test)."""
-    order = _shuffled(keys, configuration.seed, "split")
-    rule = configuration.split or _default_split(description, table)
-    if rule == "official":
-        return rule, _official(description, table, order)
-    kind, _, fractions = rule.rpartition(":")
-    if rule == "identity" or kind == "identity":
-        fractions = DEFAULT_FRACTIONS if rule == "identity" else fractions
-        return rule, _by_identity(description, table, fractions=fractions, seed=configuration.seed)
-    is_by_index = kind == "index"  # the first rows of each class are train
-    shares = _fractions(fractions if is_by_index else rule)
+    description: Description, table: pa.Table, *, rule: Split, order: Hashes, seed: int
+) -> npt.NDArray[np.int8]:
+    """Per row the number of its split (0 train, 1 valid, 2 test); `order` is a pseudo-random number per row."""
+    if rule.kind == "official":
+        return _official(description, table, order)
+    if rule.kind == "identity":
+        return _by_identity(description, table, rule=rule, seed=seed)
     classes = table["class"].combine_chunks().fill_null("").dictionary_encode().indices.to_numpy()
     splits = np.zeros(len(table), np.int8)
     for code in np.unique(classes):
         rows = np.flatnonzero(classes == code)
-        shuffled = rows if is_by_index else rows[np.argsort(order[rows], kind="stable")]
-        splits[shuffled] = _in_shares(len(rows), shares)
-    return rule, splits
+        ordered = rows if rule.kind == "index" else rows[np.argsort(order[rows], kind="stable")]
+        splits[ordered] = _in_shares(len(rows), rule.shares)
+    return splits
 
 
-def _default_split(description: Description, table: pa.Table) -> str:
-    """The official split where every row has one, else by identity where it is known, else by fractions."""
+def _default_split(description: Description, table: pa.Table) -> Split:
+    """The official split where every row has one, else by identity where every row has one, else by fractions."""
     if table["official_split"].null_count == 0:
-        return "official"
+        return Split("official")
     identities = description.labels_of("identity")
-    return "identity" if identities and table[identities[0]].null_count == 0 else DEFAULT_FRACTIONS
-
-
-def _fractions(text: str) -> tuple[float, float, float]:
-    """Shares of train, valid and test that add up to one, from '64/16/20' or '0.64/0.16/0.2'."""
-    numbers = [float(part) for part in text.split("/")] if _FRACTIONS.fullmatch(text) else [0.0]
-    if len(numbers) != 3 or numbers[0] <= 0:
-        known = "official, identity or TRAIN/VALID/TEST such as 80/10/10, or index:80/10/10"
-        raise UsageError(f"--split {text}: expected {known}")
-    train, valid, test = (number / sum(numbers) for number in numbers)
-    return train, valid, test
+    return Split("identity" if identities and table[identities[0]].null_count == 0 else "fractions")
 
 
 def _in_shares(number: int, shares: tuple[float, float, float]) -> npt.NDArray[np.int8]:
@@ -199,9 +187,7 @@ def _official(description: Description, table: pa.Table, order: Hashes) -> npt.N
     """The published split; where it has no valid rows, a share of train that the description states."""
     official = table["official_split"]
     if official.null_count == len(table):
-        raise UsageError(
-            f"--split official: {description.name} has none here; give --split {DEFAULT_FRACTIONS} or the like"
-        )
+        raise FieldError("split", "official", f"{description.name} has none here; give fractions such as 80/10/10")
     if official.null_count:
         first = table["source"].filter(pc.is_null(official))[0]
         raise JobError(f"{description.name}: {official.null_count:,} rows are in no official split, such as {first}")
@@ -213,20 +199,19 @@ def _official(description: Description, table: pa.Table, order: Hashes) -> npt.N
     return splits
 
 
-def _by_identity(description: Description, table: pa.Table, *, fractions: str, seed: int) -> npt.NDArray[np.int8]:
+def _by_identity(description: Description, table: pa.Table, *, rule: Split, seed: int) -> npt.NDArray[np.int8]:
     """All rows of a person in one split: persons in shuffled order fill train, then valid, then test."""
     names = description.labels_of("identity")
     if not names or table[names[0]].null_count == len(table):
-        raise UsageError(f"--split identity: {description.name} names no identities here")
+        raise FieldError("split", rule, f"{description.name} names no identities here")
     if missing := table[names[0]].null_count:
-        raise JobError(f"{description.name}: --split identity, but {missing:,} rows have no identity")
-    shares = _fractions(fractions)
+        raise JobError(f"{description.name}: split {rule}, but {missing:,} rows have no identity")
     persons, inverse, counts = np.unique(table[names[0]].to_numpy(), return_inverse=True, return_counts=True)
     shuffled = np.argsort(_shuffled(persons.astype(np.uint64), seed, "identity"), kind="stable")
     ends = np.cumsum(counts[shuffled])
     middles = (ends - counts[shuffled] / 2) / len(table)
     splits = np.empty(len(persons), np.int8)
-    splits[shuffled] = np.searchsorted(np.cumsum(shares[:2]), middles, side="right")
+    splits[shuffled] = np.searchsorted(np.cumsum(rule.shares[:2]), middles, side="right")
     of_rows: npt.NDArray[np.int8] = splits[inverse]
     return of_rows
 
@@ -243,8 +228,8 @@ def _num_leaking(description: Description, table: pa.Table, splits: npt.NDArray[
 # What is known before an image is decoded
 
 
-def _known_status(description: Description, paths: pa.ChunkedArray, source: Source) -> npt.NDArray[np.object_]:
-    """`missing` where the source has no such file, `duplicate` for repeated files, '' where packing will tell."""
+def _status_before_packing(description: Description, paths: pa.ChunkedArray, source: Source) -> npt.NDArray[np.object_]:
+    """`missing` where the source has no such file, `duplicate` for repeated files, '' where packing decides."""
     is_there = source.has(paths)
     status = np.where(is_there, "", Status.MISSING.value).astype(object)
     if description.duplicates:

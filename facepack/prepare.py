@@ -29,15 +29,15 @@ class Prepared:
 
     @property
     def digest(self) -> str:
-        """sha256 of the plan and of what is told of it: with the images it decides the whole build."""
+        """sha256 of the plan, its classes and the rows outside it: with the images it decides the whole build."""
         rows = pa.BufferOutputStream()
         with pa.ipc.new_stream(rows, self.plan.table.schema) as stream:
             stream.write_table(self.plan.table)
-        told = json.dumps([self.plan.class_names, self.index.unparsed, self.index.left_out], sort_keys=True)
-        return hashlib.sha256(rows.getvalue().to_pybytes() + told.encode("utf-8", "replace")).hexdigest()
+        others = json.dumps([self.plan.class_names, self.index.unparsed, self.index.left_out], sort_keys=True)
+        return hashlib.sha256(rows.getvalue().to_pybytes() + others.encode("utf-8", "replace")).hexdigest()
 
 
-def prepare(configuration: Configuration, *, src: str) -> Prepared:
+def prepare_build(configuration: Configuration, *, src: str) -> Prepared:
     """Index, label and plan; raises `UsageError` or `JobError` before anything is written."""
     description = load_dataset(configuration.dataset)
     with fetch_offered(description, src):
@@ -50,7 +50,7 @@ def prepare(configuration: Configuration, *, src: str) -> Prepared:
 
 @contextmanager
 def fetch_offered(description: Description, src: str) -> Iterator[None]:
-    """Add to an error on what is not there how to get it, where it should be in its own place."""
+    """Add to an error on what is missing from the dataset's own place how to get it."""
     try:
         yield
     except JobError as error:

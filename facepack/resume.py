@@ -1,7 +1,6 @@
 """Resuming: what a place holds already, whether it is of the same build, and which of its shards are finished."""
 
 import hashlib
-import re
 from typing import Any
 
 import pyarrow as pa
@@ -11,13 +10,11 @@ import pyarrow.parquet as pq
 from facepack import manifest
 from facepack.configuration import Configuration, configuration_of
 from facepack.errors import JobError
-from facepack.lock import LOCK_FILE
-from facepack.manifest import Status
+from facepack.lock import BUILD
+from facepack.manifest import SHARD_FILE, Status
 from facepack.shard import ShardResult, ShardTask
 from facepack.source import Source
 from facepack.storage import Store
-
-SHARD_FILE = re.compile(r"(?:train|valid|test)-\d{5,}\.(?:tar|idx|parquet)")
 
 
 def check_place(store: Store, configuration: Configuration) -> None:
@@ -25,7 +22,9 @@ def check_place(store: Store, configuration: Configuration) -> None:
     names = store.list()
     recorded = _recorded(store, names)
     if recorded is None:
-        if names and LOCK_FILE not in names:  # with a lock they are those of a build killed before its first shard
+        if (
+            names and BUILD.lock_file not in names
+        ):  # with a lock they are those of a build killed before its first shard
             raise JobError(f"{store.location}: holds other files, such as {names[0]}; choose another --out")
         return
     there, versions = recorded
@@ -54,14 +53,14 @@ def _recorded(store: Store, names: list[str]) -> tuple[Configuration, dict[str, 
         return made.configuration, made.versions
     for name in names:
         if SHARD_FILE.fullmatch(name) and name.endswith(".parquet"):
-            kept = _kept_metadata(store, name)
-            if "configuration" in kept:
-                return configuration_of(kept["configuration"], where=name), kept["versions"]
+            metadata = _shard_metadata(store, name)
+            if "configuration" in metadata:
+                return configuration_of(metadata["configuration"], where=name), metadata["versions"]
     return None
 
 
-def _kept_metadata(store: Store, name: str) -> dict[str, Any]:
-    """What a shard's table says of the shard; nothing for a table that is damaged or not ours."""
+def _shard_metadata(store: Store, name: str) -> dict[str, Any]:
+    """The metadata of a shard's table; nothing for a table that is damaged or not ours."""
     content = store.read(name)
     try:
         return manifest.metadata_of(pq.read_schema(pa.BufferReader(content)))
@@ -83,9 +82,8 @@ def finished(store: Store, tasks: list[ShardTask], *, source: Source, force: boo
 
 def _finished_shard(store: Store, task: ShardTask, names: set[str]) -> ShardResult | None:
     """The result of a shard whose files are all there and whole; its table is read to the end."""
-    kept = _kept_metadata(store, f"{task.name}.parquet")
     try:
-        result = ShardResult.from_metadata(kept)
+        result = ShardResult.from_metadata(_shard_metadata(store, f"{task.name}.parquet"))
         manifest.read_table(store, f"{task.name}.parquet")
     except (KeyError, TypeError, JobError):
         return None

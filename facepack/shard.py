@@ -7,7 +7,8 @@ import tarfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import IO, Any, NamedTuple
 
 import cv2
@@ -50,21 +51,24 @@ class ShardTask:
     class_names: tuple[str, ...]
     versions: dict[str, str]
 
-    digest: str = field(init=False)
-    """sha256 of everything that decides the bytes of this shard, but for the images."""
-
-    def __post_init__(self) -> None:
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of everything that decides the bytes of this shard, but for the images."""
         rows = pa.BufferOutputStream()
         with pa.ipc.new_stream(rows, self.table.schema) as stream:
             stream.write_table(self.table.combine_chunks())
         facts = {"versions": self.versions, "class_names": self.class_names, "name": self.name}
-        known = f"{self.configuration.digest}{json.dumps(facts, sort_keys=True)}".encode()
-        object.__setattr__(self, "digest", hashlib.sha256(known + rows.getvalue()).hexdigest())
+        text = f"{self.configuration.digest}{json.dumps(facts, sort_keys=True)}"
+        return hashlib.sha256(text.encode() + rows.getvalue()).hexdigest()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With the digest, for a table that has travelled to a worker may be laid out in other bytes."""
+        return self.__dict__ | {"digest": self.digest}
 
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What became of a shard; kept in the metadata of its table, so that a later run knows it is finished."""
+    """What became of a shard; stored in the metadata of its table, by which a later run knows that it is finished."""
 
     digest: str
     record: ShardRecord
@@ -76,57 +80,89 @@ class ShardResult:
     @classmethod
     def from_metadata(cls, metadata: dict[str, Any]) -> "ShardResult":
         """Read back what `pack` wrote; `KeyError` or `TypeError` for anything else."""
-        kept = metadata["shard"]
-        moments = Moments(
-            kept["moments"]["num_pixels"], tuple(kept["moments"]["sums"]), tuple(kept["moments"]["squares"])
-        )
-        return cls(kept["digest"], ShardRecord(**kept["record"]), moments, kept["statuses"], kept["num_padded"])
+        result = metadata["shard"]
+        sums, squares = (tuple(result["moments"][name]) for name in ("sums", "squares"))
+        moments = Moments(result["moments"]["num_pixels"], sums, squares)
+        record = ShardRecord(**result["record"])
+        return cls(result["digest"], record, moments, result["statuses"], result["num_padded"])
 
 
 class _Empty(Exception):  # noqa: N818
     """No image of the shard can be packed, so there is no tar."""
 
 
+class _Row(NamedTuple):
+    """The columns that packing adds to a row of the plan; a reject has the first two."""
+
+    status: Status
+    source_sha256: str | None
+    shard: str | None = None
+    position: int | None = None
+    offset: int | None = None
+    size: int | None = None
+    width: int | None = None
+    height: int | None = None
+    sha256: str | None = None
+    box: Box | None = None
+    landmarks: tuple[float, ...] | None = None
+
+
 class _Rows:
-    """What packing finds out about each source, and the lines of the index."""
+    """What becomes of each source of a shard, and the lines of the index."""
 
-    NAMES = (
-        *("status", "source_sha256"),
-        *("shard", "position", "offset", "size", "width", "height", "sha256", "box", "landmarks"),
-    )
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[Any, ...]] = []
+    def __init__(self, task: ShardTask) -> None:
+        self._shard = f"{task.name}.tar"
+        self._suffix = "jpg" if task.configuration.encoding == "jpeg" else "npy"
+        self._rows: list[_Row] = []
         self.index: list[str] = []
         self.num_padded = 0
 
-    def add(self, status: Status, source_sha256: str | None, *packed: object) -> None:
-        """Add a row; what is packed is in the order of `NAMES`, and for a reject not there."""
-        self.rows.append((status, source_sha256, *packed) if packed else (status, source_sha256, *_NOT_PACKED))
+    def reject(self, status: Status, source_sha256: str | None) -> None:
+        """Note a source that is not packed."""
+        self._rows.append(_Row(status, source_sha256))
+
+    def add(self, sample: "Sample", *, key: str, text: bytes, source_sha256: str, writer: "TarWriter") -> None:
+        """Write a sample and the JSON text of its labels to the tar, and note where they are."""
+        image_name, size = f"{key}.{self._suffix}", len(sample.content)
+        image_at, json_at = writer.add_pair((image_name, sample.content), (f"{key}.json", text))
+        height_px, width_px = sample.image_hwc.shape[:2]
+        row = _Row(
+            status=Status.PACKED,
+            source_sha256=source_sha256,
+            shard=self._shard,
+            position=len(self.index),
+            offset=image_at,
+            size=size,
+            width=width_px,
+            height=height_px,
+            sha256=hashlib.sha256(sample.content).hexdigest(),
+            box=sample.box,
+            landmarks=sample.landmarks,
+        )
+        self._rows.append(row)
+        self.index.append(f"{self._suffix} {image_at} {size} {image_name} json {json_at} {len(text)} {key}.json\n")
+        self.num_padded += sample.is_padded
 
     @property
     def columns(self) -> dict[str, tuple[Any, ...]]:
         """The values of each column."""
-        return dict(zip(self.NAMES, zip(*self.rows, strict=True), strict=True))
+        return dict(zip(_Row._fields, zip(*self._rows, strict=True), strict=True))
 
     @property
     def statuses(self) -> dict[str, int]:
         """Rows per status."""
-        return dict(sorted(Counter(row[0] for row in self.rows).items()))
-
-
-_NOT_PACKED = (None,) * (len(_Rows.NAMES) - 2)
+        return dict(sorted(Counter(row.status for row in self._rows).items()))
 
 
 def pack(task: ShardTask, *, aligner: Aligner | None = None, progress: Progress | None = None) -> ShardResult:
-    """Make one shard; its table, written last, says that it is whole.
+    """Make one shard; its table is written last, so where it is there, the shard is whole.
 
     A bad image becomes a row with its status. `OSError` while writing ends the shard and leaves nothing half made.
     """
     cv2.setNumThreads(1)  # one process per core: threads would only get in the way
     store = task.store
     store.delete(f"{task.name}.parquet")
-    rows = _Rows()
+    rows = _Rows(task)
     collects = gc.isenabled()
     gc.disable()  # packing makes no cycles; walking its rows again and again takes 3 % of the time
     try:
@@ -146,17 +182,15 @@ def pack(task: ShardTask, *, aligner: Aligner | None = None, progress: Progress 
             gc.enable()
     record = ShardRecord(f"{task.name}.tar", len(rows.index), num_bytes, sha256)
     result = ShardResult(task.digest, record, moments, rows.statuses, rows.num_padded)
-    write_table(store, f"{task.name}.parquet", _table(task, rows, result))
+    write_table(store, f"{task.name}.parquet", table=_table(task, rows, result))
     return result
 
 
 def _pack_rows(
     task: ShardTask, writer: "TarWriter", *, rows: _Rows, aligner: Aligner | None, progress: Progress | None
 ) -> Moments:
-    """Write the samples that can be packed, and note what became of every source."""
-    suffix = "jpg" if task.configuration.encoding == "jpeg" else "npy"
+    """Write the samples that can be packed, and note what becomes of every source."""
     counter = image.MomentsCounter()
-    shard = f"{task.name}.tar"
     since = rejects = 0
     keys, sources = (task.table[name].to_pylist() for name in ("key", "source"))
     contents = _read_all(task.source, sources, ahead=aligner is not None)
@@ -169,20 +203,12 @@ def _pack_rows(
                 sample = transform(content, task.configuration, aligner=aligner)
             except image.BadImageError as error:
                 status = error.status
-        if sample is None:
-            rows.add(status, source_sha256)
+        if sample is None or source_sha256 is None:
+            rows.reject(status, source_sha256)
             rejects += 1
         else:
-            packed, image_hwc, box, landmarks, is_padded = sample
-            size = len(packed)
-            image_at, json_at = writer.add_pair((f"{key}.{suffix}", packed), (f"{key}.json", text))
-            sha256 = hashlib.sha256(packed).hexdigest()
-            height_px, width_px = image_hwc.shape[:2]
-            where = shard, len(rows.index), image_at, size
-            rows.add(status, source_sha256, *where, width_px, height_px, sha256, box, landmarks)
-            rows.index.append(f"{suffix} {image_at} {size} {key}.{suffix} json {json_at} {len(text)} {key}.json\n")
-            rows.num_padded += is_padded
-            counter.add(image_hwc)
+            rows.add(sample, key=key, text=text, source_sha256=source_sha256, writer=writer)
+            counter.add(sample.image_hwc)
         since += 1
         if progress is not None and since == _PROGRESS_EVERY:
             progress(since, rejects)
@@ -253,7 +279,7 @@ def transform(content: bytes, configuration: Configuration, *, aligner: Aligner 
 
 
 def finished(face: Face, configuration: Configuration) -> Sample:
-    """Resize and encode what was cut out of a photo, or a whole photo."""
+    """Resize and encode a face cut out of a photo, or a whole photo."""
     image_hwc, size_wh = face.image_hwc, configuration.size_wh
     if size_wh is not None:
         image_hwc = image.resize(image_hwc, width_px=size_wh[0], height_px=size_wh[1])
@@ -266,41 +292,19 @@ def finished(face: Face, configuration: Configuration) -> Sample:
 
 
 def label_texts(table: pa.Table, class_names: tuple[str, ...]) -> list[bytes]:
-    """Per row the JSON object of its key, source, class and labels; what is not known is left out.
+    """Per row the JSON object of its key, source, class and labels, without those that are null.
 
-    Written column by column, and columns of few values together: a tenth of the time of json.dumps row by row.
+    Written column by column: a tenth of the time of json.dumps row by row.
     """
     columns = {name: table[name] for name in ("key", "source", "class")}
     columns["class_index"] = pc.index_in(table["class"], value_set=pa.array(class_names, pa.string()))
     columns |= {name: table[name] for name in label_columns(table)}
     pairs = [_json_pairs(name, column.combine_chunks()) for name, column in columns.items()]
-    parts = _folded(pairs, most_texts=len(table))
-    joined = pc.binary_join_element_wise(*[pa.array(part.texts, pa.string()).take(part.codes) for part in parts], "")
-    return [f"{{{pair[1:]}}}".encode("utf-8", "surrogateescape") for pair in joined.to_pylist()]
+    joined = pc.binary_join_element_wise(*pairs, "")
+    return [f"{{{text[1:]}}}".encode("utf-8", "surrogateescape") for text in joined.to_pylist()]
 
 
-class _Part(NamedTuple):
-    """A part of each row's JSON: the different texts that there are, and per row the number of its own."""
-
-    texts: list[str]
-    codes: pa.Array
-
-
-def _folded(parts: list[_Part], *, most_texts: int) -> list[_Part]:
-    """The same in fewer parts: neighbours become one where they have few texts together, as nine attributes do."""
-    found: list[_Part] = []
-    for part in parts:
-        if found and len(found[-1].texts) * len(part.texts) <= most_texts:
-            before = found.pop()
-            texts = [first + second for first in before.texts for second in part.texts]
-            codes = pc.add(pc.multiply(before.codes, len(part.texts)), part.codes)
-            found.append(_Part(texts, codes))
-        else:
-            found.append(part)
-    return found
-
-
-def _json_pairs(name: str, column: pa.Array) -> _Part:
+def _json_pairs(name: str, column: pa.Array) -> pa.Array:
     """The text ',"name":value' of every value, '' for null; float32 by their shortest text: 20.1 stays 20.1."""
     encoded = column.dictionary_encode()
     if pa.types.is_floating(column.type):
@@ -309,21 +313,18 @@ def _json_pairs(name: str, column: pa.Array) -> _Part:
         texts = [_as_json(value) for value in encoded.dictionary.to_pylist()]
     prefix = f",{_as_json(name)}:"
     pairs = [prefix + text for text in texts]
-    if column.null_count == 0:
-        return _Part(pairs, encoded.indices)
-    return _Part([*pairs, ""], encoded.indices.fill_null(len(pairs)))
+    return pa.array([*pairs, ""], pa.string()).take(encoded.indices.fill_null(len(pairs)))
 
 
 def _table(task: ShardTask, rows: _Rows, result: ShardResult) -> pa.Table:
-    """The manifest rows of a shard: the plan's columns, and what packing found out."""
+    """The manifest rows of a shard: the plan's columns, and those of packing."""
     labels = label_columns(task.table)
     own = schema(pa.schema([task.table.schema.field(name) for name in labels]))
-    planned = {name: task.table[name] for name in task.table.column_names}
-    found = {name: pa.array(values, own.field(name).type) for name, values in rows.columns.items()}
-    known = planned | found
-    columns = {field.name: known.get(field.name, pa.nulls(len(task.table), field.type)) for field in own}
-    kept = {"shard": asdict(result), "configuration": asdict(task.configuration), "versions": task.versions}
-    return pa.table(columns, schema=own.with_metadata({METADATA_KEY: json.dumps(kept, sort_keys=True)}))
+    columns = {name: task.table[name] for name in task.table.column_names}
+    columns |= {name: pa.array(values, own.field(name).type) for name, values in rows.columns.items()}
+    metadata = {"shard": asdict(result), "configuration": asdict(task.configuration), "versions": task.versions}
+    ordered = {field.name: columns[field.name] for field in own}
+    return pa.table(ordered, schema=own.with_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True)}))
 
 
 # Tar

@@ -19,7 +19,7 @@ from facepack.errors import JobError
 from facepack.storage import Store, is_hidden, is_url
 
 _LARGEST_MEMBER_BYTES = 1 << 30
-"""Of what an archive states of a file, no more is believed."""
+"""The largest size of a file that an archive is believed."""
 _ZIP_LOCAL_HEADER_BYTES = 30
 
 
@@ -52,20 +52,20 @@ class Source:
         return path in self.files or path in self.members
 
     def has(self, paths: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
-        """Whether each of many paths is there; several times as fast as asking for one after another."""
-        known = [*self.files, *self.members]
+        """Whether each of many paths is there; several times as fast as one after another."""
+        names = [*self.files, *self.members]
         try:
-            found = pc.is_in(paths, value_set=pa.array(known, pa.string()))
+            is_there = pc.is_in(paths, value_set=pa.array(names, pa.string()))
         except UnicodeEncodeError:  # a name that is not UTF-8, which none of the paths can be
-            known = [path for path in known if path.encode(errors="ignore").decode() == path]
-            found = pc.is_in(paths, value_set=pa.array(known, pa.string()))
-        return np.asarray(found, bool)
+            names = [path for path in names if path.encode(errors="ignore").decode() == path]
+            is_there = pc.is_in(paths, value_set=pa.array(names, pa.string()))
+        return np.asarray(is_there, bool)
 
     def subset(self, paths: Iterable[str]) -> "Source":
         """The same source with no more than these paths: small enough to travel with a task."""
-        chosen = frozenset(paths)
-        members = {path: self.members[path] for path in chosen if path in self.members}
-        return Source(self.store, chosen & self.files, members)
+        names = frozenset(paths)
+        members = {path: self.members[path] for path in names if path in self.members}
+        return Source(self.store, names & self.files, members)
 
     def size(self, path: str) -> int:
         """Size of a file in bytes."""
@@ -139,14 +139,14 @@ def _members(store: Store, archive: str, *, into: str = "") -> dict[str, Member]
     where = f"{store.location}/{archive}"
     prefix = "".join(f"{folder}/" for folder in (archive.rpartition("/")[0], into) if folder)
     try:
-        found = _zip_members(store, archive) if archive.lower().endswith(".zip") else _tar_members(store, archive)
+        members = _zip_members(store, archive) if archive.lower().endswith(".zip") else _tar_members(store, archive)
     except FileNotFoundError as error:
         raise JobError(f"{where}: no such file; give the folder, .zip or .tar of the dataset as --src") from error
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, UnicodeDecodeError) as error:
         raise JobError(f"{where}: a damaged archive ({error}); fetch it again") from error
     except _NotInPlaceError as error:
         raise JobError(f"{where}: {error}; unpack it and give the folder as --src") from error
-    named = {posixpath.normpath(path): member for path, member in found.items()}
+    named = {posixpath.normpath(path): member for path, member in members.items()}
     return {
         prefix + path: member
         for path, member in named.items()

@@ -6,9 +6,10 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import obstore
 from obstore.store import LocalStore, from_url
@@ -41,96 +42,130 @@ class Store:
             raise UsageError(f"{location}: a URL cannot hold {' or '.join(sorted(odd))}; choose another name")
         self.location = location.rstrip("/") if is_url(location) else location
         # Absolute, for a Ray worker has another working directory.
-        self._folder = None if is_url(location) else Path(location).absolute()
-        self._remote: Any = None
+        self._files: _Files = _Objects(self.location) if is_url(location) else _Folder(Path(location).absolute())
 
     @property
     def is_remote(self) -> bool:
         """True for a URL prefix, where every request has to wait for its answer."""
-        return self._folder is None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_remote": None}
-
-    @property
-    def _objects(self) -> Any:
-        """The obstore store, opened when first needed; a local one needs its folder to exist."""
-        if self._remote is None:
-            # Whoever writes http:// means it; for the others their own environment variables decide.
-            options: Any = {"allow_http": True} if self.location.startswith("http://") else None
-            remote = None if self._folder else from_url(self.location, client_options=options)
-            self._remote = remote or LocalStore(str(self._folder))
-        return self._remote
+        return isinstance(self._files, _Objects)
 
     def list(self) -> list[str]:
         """All files below, sorted; hidden files and folders are passed over. A missing folder is empty."""
-        if self._folder is not None:
-            return sorted(_walk(str(self._folder), ""))
-        with _translated(self.location):
-            names = [meta["path"] for chunk in obstore.list(self._objects) for meta in chunk]
-        # A folder made in a web console is an object without a name of its own.
-        return sorted(name for name in names if name and not is_hidden(name))
+        return self._files.list()
 
     def size(self, name: str) -> int:
         """Size of a file in bytes."""
-        if self._folder is not None:
-            return (self._folder / name).stat().st_size
-        with _translated(f"{self.location}/{name}"):
-            return int(obstore.head(self._objects, name)["size"])
+        return self._files.size(name)
 
     def read(self, name: str) -> bytes:
         """The whole content of a file."""
-        if self._folder is not None:
-            # Unbuffered and plain: 7 us a small file, where a LocalStore takes 75.
-            with open(f"{self._folder}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
-                return file.readall()
-        with _translated(f"{self.location}/{name}"):
-            return bytes(obstore.get(self._objects, name).bytes())
+        return self._files.read(name)
 
     def read_range(self, name: str, *, start: int, length: int) -> bytes:
         """`length` bytes from `start`; fewer where the file ends before."""
-        if self._folder is not None:
-            with open(f"{self._folder}/{name}", "rb") as file:  # noqa: PTH123
-                file.seek(start)
-                return file.read(length)
-        if not length:
-            return b""
-        with _translated(f"{self.location}/{name}"):
-            return bytes(obstore.get_range(self._objects, name, start=start, length=length))
+        return self._files.read_range(name, start=start, length=length)
 
     def stream(self, name: str) -> Iterator[bytes]:
         """The content of a file piece by piece, from one request."""
-        if self._folder is not None:
-            with open(f"{self._folder}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
-                while piece := file.read(_READ_BUFFER_BYTES):
-                    yield piece
-            return
-        with _translated(f"{self.location}/{name}"):
-            for piece in obstore.get(self._objects, name).stream(min_chunk_size=_READ_BUFFER_BYTES):
-                yield bytes(piece)
+        return self._files.stream(name)
 
     def path(self, name: str) -> Path | None:
         """Where a file lies in the file system, None on an object store."""
-        return None if self._folder is None else self._folder / name
+        return self._files.path(name)
 
     def open(self, name: str) -> IO[bytes]:
         """A seekable file to read from."""
-        if self._folder is not None:
-            return (self._folder / name).open("rb")
+        path = self.path(name)
+        if path is not None:
+            return path.open("rb")
         return io.BufferedReader(_Ranges(self, name), buffer_size=_READ_BUFFER_BYTES)
+
+    def writer(self, name: str) -> AbstractContextManager[IO[bytes]]:
+        """A file to write to, which appears under its name when the block ends well, or not at all."""
+        return self._files.writer(name)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a whole file, replacing one of the same name."""
+        with self.writer(name) as file:
+            file.write(content)
+
+    def create(self, name: str, content: bytes) -> None:
+        """Write a whole file only if there is none of that name, else raise `FileExistsError`."""
+        with _translated(f"{self.location}/{name}"):
+            obstore.put(self._files.objects, name, content, mode="create")
+
+    def delete(self, name: str) -> None:
+        """Delete a file if it is there."""
+        self._files.delete(name)
+
+    def make(self) -> None:
+        """Make the folder, with its parents; an object store needs none."""
+        self._files.make()
+
+    def temporary_files(self) -> tuple[str, ...]:
+        """What killed writers left behind."""
+        return self._files.temporary_files()
+
+    def delete_temporary(self) -> None:
+        """Remove what killed writers left behind."""
+        for name in self.temporary_files():
+            self.delete(name)
+
+
+class _Files(Protocol):
+    """What a `Store` needs of the place that holds its files; its methods are those of `Store`."""
+
+    @property
+    def objects(self) -> Any: ...
+    def list(self) -> list[str]: ...
+    def size(self, name: str) -> int: ...
+    def read(self, name: str) -> bytes: ...
+    def read_range(self, name: str, *, start: int, length: int) -> bytes: ...
+    def stream(self, name: str) -> Iterator[bytes]: ...
+    def path(self, name: str) -> Path | None: ...
+    def writer(self, name: str) -> AbstractContextManager[IO[bytes]]: ...
+    def delete(self, name: str) -> None: ...
+    def make(self) -> None: ...
+    def temporary_files(self) -> tuple[str, ...]: ...
+
+
+class _Folder:
+    """Files of a local folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @property
+    def objects(self) -> Any:
+        """The folder as an obstore store, which needs it to exist."""
+        return LocalStore(str(self._folder))
+
+    def list(self) -> list[str]:
+        return sorted(_walk(str(self._folder), ""))
+
+    def size(self, name: str) -> int:
+        return (self._folder / name).stat().st_size
+
+    def read(self, name: str) -> bytes:
+        # Unbuffered and plain: 7 us a small file, where a LocalStore takes 75.
+        with open(f"{self._folder}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
+            return file.readall()
+
+    def read_range(self, name: str, *, start: int, length: int) -> bytes:
+        with open(f"{self._folder}/{name}", "rb") as file:  # noqa: PTH123
+            file.seek(start)
+            return file.read(length)
+
+    def stream(self, name: str) -> Iterator[bytes]:
+        with open(f"{self._folder}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
+            while piece := file.read(_READ_BUFFER_BYTES):
+                yield piece
+
+    def path(self, name: str) -> Path:
+        return self._folder / name
 
     @contextmanager
     def writer(self, name: str) -> Iterator[IO[bytes]]:
-        """A file to write to, which appears under its name when the block ends well, or not at all."""
-        if self._folder is None:
-            with tempfile.TemporaryFile() as file, _translated(f"{self.location}/{name}"):
-                yield file
-                file.seek(0)
-                try:
-                    obstore.put(self._objects, name, file)
-                except FileNotFoundError as error:
-                    raise JobError(f"{self.location}: no such bucket or container") from error
-            return
         temporary = self._folder / f".{name}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}"
         try:
             with temporary.open("wb", buffering=_WRITE_BUFFER_BYTES) as file:
@@ -146,38 +181,80 @@ class Store:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def write(self, name: str, content: bytes) -> None:
-        """Write a whole file, replacing one of the same name."""
-        with self.writer(name) as file:
-            file.write(content)
-
-    def create(self, name: str, content: bytes) -> None:
-        """Write a whole file only if there is none of that name, else raise `FileExistsError`."""
-        with _translated(f"{self.location}/{name}"):
-            obstore.put(self._objects, name, content, mode="create")
-
     def delete(self, name: str) -> None:
-        """Delete a file if it is there."""
-        if self._folder is not None:
-            (self._folder / name).unlink(missing_ok=True)
-            return
-        # Google's store says that it was not there, where others say nothing.
-        with suppress(FileNotFoundError), _translated(f"{self.location}/{name}"):
-            obstore.delete(self._objects, name)
+        (self._folder / name).unlink(missing_ok=True)
 
     def make(self) -> None:
-        """Make the folder, with its parents; an object store needs none."""
-        if self._folder is not None:
-            self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
 
     def temporary_files(self) -> tuple[str, ...]:
-        """What killed writers left behind."""
-        return () if self._folder is None else tuple(path.name for path in self._folder.glob(f".*{TEMPORARY_SUFFIX}"))
+        return tuple(path.name for path in self._folder.glob(f".*{TEMPORARY_SUFFIX}"))
 
-    def delete_temporary(self) -> None:
-        """Remove what killed writers left behind."""
-        for name in self.temporary_files():
-            self.delete(name)
+
+class _Objects:
+    """Objects of an object store below a URL."""
+
+    def __init__(self, location: str) -> None:
+        self._location = location
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_location": self._location}
+
+    @cached_property
+    def objects(self) -> Any:
+        """The obstore store, opened when first needed."""
+        # Whoever writes http:// means it; for the others their own environment variables decide.
+        options: Any = {"allow_http": True} if self._location.startswith("http://") else None
+        return from_url(self._location, client_options=options)
+
+    def list(self) -> list[str]:
+        with _translated(self._location):
+            names = [meta["path"] for chunk in obstore.list(self.objects) for meta in chunk]
+        # A folder made in a web console is an object without a name of its own.
+        return sorted(name for name in names if name and not is_hidden(name))
+
+    def size(self, name: str) -> int:
+        with _translated(f"{self._location}/{name}"):
+            return int(obstore.head(self.objects, name)["size"])
+
+    def read(self, name: str) -> bytes:
+        with _translated(f"{self._location}/{name}"):
+            return bytes(obstore.get(self.objects, name).bytes())
+
+    def read_range(self, name: str, *, start: int, length: int) -> bytes:
+        if not length:
+            return b""
+        with _translated(f"{self._location}/{name}"):
+            return bytes(obstore.get_range(self.objects, name, start=start, length=length))
+
+    def stream(self, name: str) -> Iterator[bytes]:
+        with _translated(f"{self._location}/{name}"):
+            for piece in obstore.get(self.objects, name).stream(min_chunk_size=_READ_BUFFER_BYTES):
+                yield bytes(piece)
+
+    def path(self, _name: str) -> None:
+        return None
+
+    @contextmanager
+    def writer(self, name: str) -> Iterator[IO[bytes]]:
+        with tempfile.TemporaryFile() as file, _translated(f"{self._location}/{name}"):
+            yield file
+            file.seek(0)
+            try:
+                obstore.put(self.objects, name, file)
+            except FileNotFoundError as error:
+                raise JobError(f"{self._location}: no such bucket or container") from error
+
+    def delete(self, name: str) -> None:
+        # Google's store raises where it was not there, others do not.
+        with suppress(FileNotFoundError), _translated(f"{self._location}/{name}"):
+            obstore.delete(self.objects, name)
+
+    def make(self) -> None:
+        pass
+
+    def temporary_files(self) -> tuple[str, ...]:
+        return ()
 
 
 class _Ranges(io.RawIOBase):

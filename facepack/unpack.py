@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -67,8 +68,8 @@ def extract(archive: Path, folder: Path, *, limits: Limits, last: str = "", adva
     """Take a .zip, .tar, .tar.gz, .tar.bz2, .tar.xz or .bz2 apart into a folder; gives the number of files.
 
     All is written beside the folder's content first and moved in at the end, the entry called `last` as the very last.
-    `advance` hears how many files are done. Raises `JobError` for a damaged archive, for one that reaches out of the
-    folder, holds links or devices, or more than `limits`; the folder is then as it was.
+    `advance` is called with the number of files that are done. Raises `JobError` for a damaged archive, for one that
+    reaches out of the folder, holds links or devices, or more than `limits`; the folder is then as it was.
     """
     work = folder / f".{archive.name}.unpacking"
     shutil.rmtree(work, ignore_errors=True)
@@ -76,7 +77,7 @@ def extract(archive: Path, folder: Path, *, limits: Limits, last: str = "", adva
     number = 0
     try:
         for number, entry in enumerate(_within(_entries(archive, limits), archive, limits), start=1):
-            _write(entry, work, archive, limits)
+            _write(entry, work, archive=archive, limits=limits)
             advance(number)
         if not number:
             raise JobError(f"{archive}: holds no file")
@@ -119,7 +120,7 @@ def _of_zip(archive: Path, limits: Limits) -> Iterator[_Entry]:
             if info.flag_bits & 1:
                 raise JobError(f"{archive}: {info.filename!r} is encrypted")
             if not info.is_dir():
-                yield _Entry(info.filename, info.file_size, lambda info=info: opened.open(info))  # type: ignore[misc]
+                yield _Entry(info.filename, info.file_size, partial(opened.open, info))
 
 
 def _num_entries(archive: Path) -> int:
@@ -133,16 +134,16 @@ def _num_entries(archive: Path) -> int:
         raise JobError(f"{archive}: damaged (no directory at its end: it is no .zip, or ends early)")
     number, directory_bytes = struct.unpack("<HI", tail[at + 10 : at + 16])
     if number == 0xFFFF or directory_bytes == 0xFFFFFFFF:  # Zip64: the record before it has room for more
-        found = tail.rfind(b"PK\x06\x06", 0, at)
-        if found >= 0 and len(tail) - found >= 56:
-            number, directory_bytes = struct.unpack("<QQ", tail[found + 32 : found + 48])
+        record = tail.rfind(b"PK\x06\x06", 0, at)
+        if record >= 0 and len(tail) - record >= 56:
+            number, directory_bytes = struct.unpack("<QQ", tail[record + 32 : record + 48])
     return int(max(number, min(directory_bytes, size) // _ENTRY_BYTES))
 
 
 def _of_tar(archive: Path, limits: Limits) -> Iterator[_Entry]:
     with archive.open("rb") as file:
         start = file.read(6)
-    opener = next((one for magic, one in _COMPRESSIONS.items() if start.startswith(magic)), open)
+    opener = next((opener for magic, opener in _COMPRESSIONS.items() if start.startswith(magic)), open)
     headers = _headers_for(archive, limits)
     with opener(archive, "rb") as content, tarfile.open(fileobj=content, mode="r|", tarinfo=headers) as opened:
         for info in opened:
@@ -150,7 +151,7 @@ def _of_tar(archive: Path, limits: Limits) -> Iterator[_Entry]:
             if not (info.isfile() or info.isdir()):
                 raise JobError(f"{archive}: refused: {info.name!r} is neither a file nor a folder")
             if info.isfile():
-                yield _Entry(info.name, info.size, lambda info=info: opened.extractfile(info))  # type: ignore[misc]
+                yield _Entry(info.name, info.size, partial(opened.extractfile, info))
         for _ in range(limits.num_bytes // _PIECE_BYTES):  # the checksum is at the very end
             if not content.read(_PIECE_BYTES):
                 break
@@ -167,10 +168,10 @@ def _headers_for(archive: Path, limits: Limits) -> type[tarfile.TarInfo]:
             number += 1
             if number > 3 * limits.num_files:  # a long name has a header of its own
                 raise JobError(f"{archive}: refused: more than {3 * limits.num_files:,} entries")
-            made = super().frombuf(buf, encoding, errors)
-            if made.type not in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE) and made.size > _LONGEST_NAME_BYTES:
-                raise JobError(f"{archive}: refused: a name of {made.size:,} bytes")
-            return made
+            header = super().frombuf(buf, encoding, errors)
+            if header.type not in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE) and header.size > _LONGEST_NAME_BYTES:
+                raise JobError(f"{archive}: refused: a name of {header.size:,} bytes")
+            return header
 
     return Header
 
@@ -191,7 +192,7 @@ def _within(entries: Iterator[_Entry], archive: Path, limits: Limits) -> Iterato
         yield entry
 
 
-def _write(entry: _Entry, work: Path, archive: Path, limits: Limits) -> None:
+def _write(entry: _Entry, work: Path, *, archive: Path, limits: Limits) -> None:
     path = work / entry.name
     path.parent.mkdir(parents=True, exist_ok=True)
     content = entry.open()
@@ -208,17 +209,17 @@ def _write(entry: _Entry, work: Path, archive: Path, limits: Limits) -> None:
 def _move_in(work: Path, folder: Path, archive: Path, *, last: str) -> None:
     """Give all their final names; what an interrupted call has moved in already may be there."""
     top = PurePosixPath(last).parts[0] if last else ""
-    every = sorted(work.iterdir(), key=lambda path: (path.name == top, path.name))
-    for path in every:
+    entries = sorted(work.iterdir(), key=lambda path: (path.name == top, path.name))
+    for path in entries:
         there = folder / path.name
         if there.exists() and _tree(there) != _tree(path):
             raise JobError(f"{there}: is there already, and not as in {archive.name}; move it away")
-    for path in every:
+    for path in entries:
         if not (folder / path.name).exists():
             path.rename(folder / path.name)
 
 
 def _tree(path: Path) -> dict[str, int]:
     """Files below a path with their sizes."""
-    files = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
-    return {str(one.relative_to(path)): one.stat().st_size for one in files}
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return {str(file.relative_to(path)): file.stat().st_size for file in files}

@@ -3,56 +3,92 @@
 import hashlib
 import io
 import json
+import os
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Any, Protocol
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import typer
 
-from facepack import image, manifest, terminal
+from facepack import image, manifest
 from facepack.align import NUM_LANDMARKS
 from facepack.cores import num_cores
 from facepack.description import SPLITS, dataset_names, load_dataset
 from facepack.errors import JobError
 from facepack.image import Moments
-from facepack.lock import LOCK_FILE
-from facepack.manifest import Build, ShardRecord, Status, people_in_several_splits
+from facepack.lock import BUILD
+from facepack.manifest import SHARD_FILE, Build, ShardRecord, Status, people_in_several_splits
 from facepack.plan import stored_order
-from facepack.resume import SHARD_FILE
 from facepack.shard import ShardResult, label_texts
 from facepack.storage import Store
 
 JPEG_TOLERANCE = 0.05
 """The statistics are those of the pixels before encoding; even coarse JPEG of noise moves them by less than this."""
 
+_NO_PIXELS = Moments()
 _MAX_THREADS = 4  # each holds a shard in memory
 _NEVER_NULL = ("key", "source", "split", "status")
 _PACKED_COLUMNS = ("shard", "position", "offset", "size", "width", "height", "sha256", "source_sha256")
 _FACE_COLUMNS = {"none": (), "crop": ("box",), "chip": ("box", "landmarks")}
 
 
+class Progress(Protocol):
+    """What shows how far verifying is."""
+
+    def expect(self, num_samples: int) -> None:
+        """Set the number of samples."""
+
+    def advance(self, num_samples: int) -> None:
+        """Count samples that are checked."""
+
+
 @dataclass(frozen=True)
 class Report:
-    """What `verify` found: how much was checked, and a line for each disagreement."""
+    """What `verify` checked, and a line for each disagreement."""
 
     num_shards: int
     num_samples: int
     num_bytes: int
     problems: tuple[str, ...]
 
+    @property
+    def is_sound(self) -> bool:
+        """True where nothing disagrees."""
+        return not self.problems
 
-def verify(location: str, *, deep: bool = False) -> Report:
+
+@dataclass(frozen=True)
+class _Findings:
+    """What checking a shard gave; the findings of several add up. Moments are of train shards only."""
+
+    problems: tuple[str, ...] = ()
+    stated: Moments = _NO_PIXELS
+    """The sums over pixels that the shard's table states."""
+    decoded: Moments = _NO_PIXELS
+    """The sums over the pixels of its images."""
+    num_padded: int = 0
+    """The padded crops that the shard's table states."""
+
+    def __add__(self, other: "_Findings") -> "_Findings":
+        return _Findings(
+            self.problems + other.problems,
+            self.stated + other.stated,
+            self.decoded + other.decoded,
+            self.num_padded + other.num_padded,
+        )
+
+
+def verify(location: str | os.PathLike[str], *, deep: bool = False, progress: Progress | None = None) -> Report:
     """Check a build against its own promises; with `deep`, decode every image as well.
 
     Raises `JobError` where there is no complete build to check.
     """
+    location = str(location)
     build = manifest.read_build(location)
     store = Store(location)
     try:
@@ -62,33 +98,45 @@ def verify(location: str, *, deep: bool = False) -> Report:
     problems = list(check_manifest(build, table))
     if problems:  # what the shards are checked against is not sound itself
         return Report(len(build.shards), 0, 0, tuple(problems))
-    problems += _check_people(build, table)
-    problems += _check_files(build, store)
+    problems += [*_check_people(build, table), *_check_files(build, store)]
     by_shard = _rows_by_shard(table)
-    kept, decoded = Moments(), Moments()
-    whole, num_padded = True, 0
-    with ThreadPoolExecutor(min(_MAX_THREADS, num_cores())) as pool:
-        shards = [
-            _Shard(store, record, build, by_shard.pop(record.name, table.slice(0, 0)), table, deep)
-            for record in build.shards
-        ]
-        for record, one in zip(build.shards, pool.map(_Shard.check, shards), strict=True):
-            found, of_table, of_pixels, padded = one
-            problems += found
-            num_padded += padded
-            whole = whole and not found
-            if record.name.startswith("train"):
-                kept, decoded = kept + of_table, decoded + of_pixels
+    shards = [
+        _Shard(store, record, build, by_shard.pop(record.name, table.slice(0, 0)), table, deep)
+        for record in build.shards
+    ]
+    findings = _checked(shards, progress)
+    problems += findings.problems
     problems += [f"manifest: rows in {name}, which build.json does not name" for name in sorted(by_shard)]
-    if whole and num_padded != build.num_padded:
-        problems.append(f"build.json: num_padded is {build.num_padded:,}, the shards' tables say {num_padded:,}")
-    if whole:  # otherwise what is amiss is named already
-        problems += _check_statistics(build, kept, of="the shards' tables", tolerance=0)
-    if whole and deep:
+    if not findings.problems:  # otherwise what is amiss is named already
+        problems += _check_totals(build, findings, deep=deep)
+    num_samples, num_bytes = (
+        sum(getattr(record, name) for record in build.shards) for name in ("num_samples", "num_bytes")
+    )
+    return Report(len(build.shards), num_samples, num_bytes, tuple(problems))
+
+
+def _checked(shards: list["_Shard"], progress: Progress | None) -> _Findings:
+    """Check shards, several at once."""
+    if progress is not None:
+        progress.expect(sum(shard.record.num_samples for shard in shards))
+    total = _Findings()
+    with ThreadPoolExecutor(min(_MAX_THREADS, num_cores())) as pool:
+        for shard, findings in zip(shards, pool.map(_Shard.check, shards), strict=True):
+            total += findings
+            if progress is not None:
+                progress.advance(shard.record.num_samples)
+    return total
+
+
+def _check_totals(build: Build, findings: _Findings, *, deep: bool) -> Iterator[str]:
+    """What build.json states of all shards together."""
+    if findings.num_padded != build.num_padded:
+        number = findings.num_padded
+        yield f"build.json: num_padded is {build.num_padded:,}, the sum over the shards' tables {number:,}"
+    yield from _check_statistics(build, findings.stated, of="the shards' tables", tolerance=0)
+    if deep:
         tolerance = 0 if build.configuration.encoding == "raw" else JPEG_TOLERANCE
-        problems += _check_statistics(build, decoded, of="the images", tolerance=tolerance)
-    num_bytes = sum(record.num_bytes for record in build.shards)
-    return Report(len(build.shards), sum(record.num_samples for record in build.shards), num_bytes, tuple(problems))
+        yield from _check_statistics(build, findings.decoded, of="the images", tolerance=tolerance)
 
 
 # The manifest and build.json
@@ -117,14 +165,14 @@ def _check_configuration(build: Build, table: pa.Table) -> Iterator[str]:
     if build.configuration.digest != build.digest:
         yield f"build.json: digest is {build.digest}, the configuration's is {build.configuration.digest}"
     if build.dataset not in dataset_names():
-        yield f"build.json: dataset {build.dataset!r} is not known"
+        yield f"build.json: dataset {build.dataset!r} is unknown"
     if build.versions.keys() != set(manifest.DECIDES_BYTES):
         yield f"build.json: versions of {', '.join(build.versions) or 'nothing'}"
-    kept = manifest.metadata_of(table)
+    metadata = manifest.metadata_of(table)
     own = {"dataset": build.dataset, "configuration": asdict(build.configuration), "class_names": build.class_names}
     for name, value in own.items():
-        if kept.get(name) != value:
-            yield f"manifest: metadata {name} is {kept.get(name)!r}, build.json says {value!r}"
+        if metadata.get(name) != value:
+            yield f"manifest: metadata {name} is {metadata.get(name)!r}, build.json has {value!r}"
 
 
 def _check_shard_list(build: Build) -> Iterator[str]:
@@ -138,16 +186,18 @@ def _check_shard_list(build: Build) -> Iterator[str]:
 
 
 def _check_rows(build: Build, table: pa.Table) -> Iterator[str]:
-    """One row per source with the right key, one status each, counted as build.json says."""
+    """One row per source with the right key, one status each, counted as in build.json."""
     sources, keys, statuses = (table[name].to_pylist() for name in ("source", "key", "status"))
     for key, source in zip(keys, sources, strict=True):
         if source is None or key != hashlib.sha256(f"{build.dataset}/{source}".encode()).hexdigest()[:16]:
             yield f"manifest: {source}: key {key} is not that of the source"
     if len(set(keys)) < len(keys):
         yield f"manifest: {len(keys) - len(set(keys)):,} keys stand in more than one row"
-    known = {str(status) for status in Status}
+    names = {str(status) for status in Status}
     yield from (
-        f"manifest: {s}: unknown status {st!r}" for s, st in zip(sources, statuses, strict=True) if st not in known
+        f"manifest: {source}: unknown status {status!r}"
+        for source, status in zip(sources, statuses, strict=True)
+        if status not in names
     )
     if wrong := set(table["split"].unique().to_pylist()) - set(SPLITS):
         yield f"manifest: unknown split {', '.join(map(str, wrong))}"
@@ -167,12 +217,12 @@ def _check_rows(build: Build, table: pa.Table) -> Iterator[str]:
         yield f"manifest: landmarks that are not {NUM_LANDMARKS} points"
 
 
-def _first_difference(stated: Any, found: Any, where: str = "") -> str:
-    if isinstance(stated, dict) and isinstance(found, dict):
-        for name in [*stated, *found]:
-            if stated.get(name) != found.get(name):
-                return _first_difference(stated.get(name), found.get(name), f"{where}{name or '(no classes)'} ")
-    return f"{where}is {stated}, the manifest has {found}"
+def _first_difference(stated: Any, actual: Any, where: str = "") -> str:
+    if isinstance(stated, dict) and isinstance(actual, dict):
+        for name in [*stated, *actual]:
+            if stated.get(name) != actual.get(name):
+                return _first_difference(stated.get(name), actual.get(name), f"{where}{name or '(no classes)'} ")
+    return f"{where}is {stated}, the manifest has {actual}"
 
 
 def _check_people(build: Build, table: pa.Table) -> Iterator[str]:
@@ -189,7 +239,7 @@ def _check_files(build: Build, store: Store) -> Iterator[str]:
     stems = {record.name.removesuffix(".tar") for record in build.shards}
     for name in store.list():
         stem, _, suffix = name.rpartition(".")
-        if name in (manifest.BUILD_FILE, manifest.MANIFEST_FILE, LOCK_FILE) or stem in stems:
+        if name in (manifest.BUILD_FILE, manifest.MANIFEST_FILE, BUILD.lock_file) or stem in stems:
             continue
         if not (SHARD_FILE.fullmatch(name) and suffix == "parquet" and _is_all_rejected(store, name)):
             yield f"{name}: not in build.json"
@@ -205,13 +255,13 @@ def _is_all_rejected(store: Store, name: str) -> bool:
 
 
 def _check_statistics(build: Build, totals: Moments, *, of: str, tolerance: float) -> Iterator[str]:
-    found = totals.mean_std()
+    actual = totals.mean_std()
     stated = (build.mean, build.std) if build.mean and build.std else None
-    if found is None or stated is None:
-        if (found is None) != (stated is None):
-            yield f"build.json: mean and std are {stated}, {of} give {found}"
+    if actual is None or stated is None:
+        if (actual is None) != (stated is None):
+            yield f"build.json: mean and std are {stated}, {of} give {actual}"
         return
-    for name, ours, theirs in (("mean", found[0], stated[0]), ("std", found[1], stated[1])):
+    for name, ours, theirs in (("mean", actual[0], stated[0]), ("std", actual[1], stated[1])):
         if len(theirs) != len(ours) or not np.allclose(ours, theirs, atol=tolerance, rtol=0):
             yield f"build.json: {name} is {theirs}, {of} give {ours}"
 
@@ -233,7 +283,7 @@ def _rows_by_shard(table: pa.Table) -> dict[str, pa.Table]:
 
 @dataclass(frozen=True)
 class _Shard:
-    """One shard and what build.json and the manifest say of it."""
+    """One shard, and what build.json and the manifest state of it."""
 
     store: Store
     record: ShardRecord
@@ -242,49 +292,56 @@ class _Shard:
     manifest_: pa.Table
     deep: bool
 
-    def check(self) -> tuple[list[str], Moments, Moments, int]:
-        """Every disagreement in this shard; the sums over its pixels that its table keeps, and (`deep`) those found;
-        the number of padded crops that its table keeps.
-        """
+    def check(self) -> _Findings:
+        """Every disagreement in this shard, and the sums over its pixels."""
         name = self.record.name
-        problems, kept, num_padded = self._check_table()
+        findings = self._check_table()
         try:
             content = self.store.read(name)
         except OSError as error:
-            return [*problems, f"{name}: cannot be read: {error}"], kept, Moments(), num_padded
-        problems += self._check_whole(content)
+            return findings + _Findings((f"{name}: cannot be read: {error}",))
+        findings += _Findings(tuple(self._check_whole(content)))
         try:
             members = _members(content)
         except (tarfile.TarError, EOFError) as error:
-            return [*problems, f"{name}: not a sound tar: {error}"], kept, Moments(), num_padded
-        problems += self._check_members(members)
-        problems += self._check_index(members)
+            return findings + _Findings((f"{name}: not a sound tar: {error}",))
+        findings += _Findings((*self._check_members(members), *self._check_index(members)))
+        return findings + self._check_samples(content, members)
+
+    def _check_samples(self, content: bytes, members: list[tarfile.TarInfo]) -> _Findings:
+        """Image and labels of every row; the sums over the pixels where they are decoded."""
         counter = image.MomentsCounter()
         by_name = {member.name: member for member in members}
         texts = label_texts(self.rows, tuple(self.build.class_names))
-        for row, text in zip(self.rows.select(manifest.OWN_COLUMNS.names).to_pylist(), texts, strict=True):
-            found = self._check_sample(content, row=row, text=text, members=by_name, counter=counter)
-            problems += [f"{name}: {row['key']}: {problem}" for problem in found]
-        return problems, kept, counter.total(), num_padded
+        problems = [
+            f"{self.record.name}: {row['key']}: {problem}"
+            for row, text in zip(self.rows.select(manifest.OWN_COLUMNS.names).to_pylist(), texts, strict=True)
+            for problem in self._check_sample(content, row=row, text=text, members=by_name, counter=counter)
+        ]
+        return _Findings(tuple(problems), decoded=counter.total() if self._is_train else _NO_PIXELS)
+
+    @property
+    def _is_train(self) -> bool:
+        return self.record.name.startswith("train")
 
     def _check_whole(self, content: bytes) -> Iterator[str]:
         name, record = self.record.name, self.record
         if len(content) != record.num_bytes:
-            yield f"{name}: {len(content):,} bytes, build.json says {record.num_bytes:,}"
+            yield f"{name}: {len(content):,} bytes, build.json has {record.num_bytes:,}"
         if (sha256 := hashlib.sha256(content).hexdigest()) != record.sha256:
-            yield f"{name}: sha256 is {sha256}, build.json says {record.sha256}"
+            yield f"{name}: sha256 is {sha256}, build.json has {record.sha256}"
         if len(self.rows) != record.num_samples:
-            yield f"{name}: {len(self.rows):,} rows in the manifest, build.json says {record.num_samples:,} samples"
+            yield f"{name}: {len(self.rows):,} rows in the manifest, build.json has {record.num_samples:,} samples"
 
     def _check_members(self, members: list[tarfile.TarInfo]) -> Iterator[str]:
         """Two members per row, adjacent and in order, in plain USTAR that names nobody."""
         expected = [f"{key}.{kind}" for key in self.rows["key"].to_pylist() for kind in (self._suffix, "json")]
-        found = [member.name for member in members]
-        pairs = enumerate(zip(found, expected, strict=False))
-        if (at := next((at for at, (one, other) in pairs if one != other), None)) is not None:
-            yield f"{self.record.name}: member {at} is {found[at]}, expected {expected[at]}"
-        elif len(found) != len(expected):
-            yield f"{self.record.name}: {len(found):,} members, expected {len(expected):,}"
+        names = [member.name for member in members]
+        pairs = enumerate(zip(names, expected, strict=False))
+        if (at := next((at for at, (name, other) in pairs if name != other), None)) is not None:
+            yield f"{self.record.name}: member {at} is {names[at]}, expected {expected[at]}"
+        elif len(names) != len(expected):
+            yield f"{self.record.name}: {len(names):,} members, expected {len(expected):,}"
         for member in members:
             if member.mtime or member.uid or member.gid or member.uname or member.gname or member.pax_headers:
                 yield f"{self.record.name}: {member.name}: carries a time, an owner or PAX headers"
@@ -314,32 +371,33 @@ class _Shard:
             f"v1.2 {len(fields) // 2}",
             *(" ".join(pair) for pair in zip(fields[::2], fields[1::2], strict=False)),
         ]
-        for number, (line, wanted) in enumerate(zip(lines, expected, strict=False), start=1):
-            if line != wanted:
-                yield f"{name}: line {number} is {line!r}, the tar says {wanted!r}"
+        for number, (line, expected_line) in enumerate(zip(lines, expected, strict=False), start=1):
+            if line != expected_line:
+                yield f"{name}: line {number} is {line!r}, the tar has {expected_line!r}"
         if len(lines) != len(expected):
             yield f"{name}: {len(lines):,} lines, expected {len(expected):,}"
 
-    def _check_table(self) -> tuple[list[str], Moments, int]:
-        """The shard's own table against manifest and build.json; the sums and the padded crops that it keeps."""
+    def _check_table(self) -> _Findings:
+        """The shard's own table against manifest and build.json; the sums and the padded crops that it states."""
         name = self.record.name.replace(".tar", ".parquet")
         try:
             own = manifest.read_table(self.store, name)
             metadata = manifest.metadata_of(own)
             result = ShardResult.from_metadata(metadata)
         except (OSError, JobError) as error:
-            return [f"{name}: cannot be read: {error}"], Moments(), 0
+            return _Findings((f"{name}: cannot be read: {error}",))
         except (KeyError, TypeError):
-            return [f"{name}: it does not say how its shard was made"], Moments(), 0
+            return _Findings((f"{name}: lacks how its shard was made",))
         problems = []
         same = self.manifest_.filter(pc.is_in(self.manifest_["key"], value_set=own["key"].combine_chunks()))
         if not own.replace_schema_metadata().equals(same.replace_schema_metadata()):
             problems.append(f"{name}: its rows are not those of the manifest")
         if result.record != self.record:
-            problems.append(f"{name}: speaks of {result.record}, build.json of {self.record}")
+            problems.append(f"{name}: is about {result.record}, build.json about {self.record}")
         if metadata["versions"] != self.build.versions or metadata["configuration"] != asdict(self.build.configuration):
-            problems.append(f"{name}: made with another configuration or other versions than build.json says")
-        return problems, result.moments, result.num_padded
+            problems.append(f"{name}: made with another configuration or other versions than in build.json")
+        stated = result.moments if self._is_train else _NO_PIXELS
+        return _Findings(tuple(problems), stated=stated, num_padded=result.num_padded)
 
     def _check_sample(
         self,
@@ -350,7 +408,7 @@ class _Shard:
         members: dict[str, tarfile.TarInfo],
         counter: image.MomentsCounter,
     ) -> Iterator[str]:
-        """Image and labels of one row, where the manifest says they are."""
+        """Image and labels of one row, where the manifest places them."""
         packed, labels = (members.get(f"{row['key']}.{suffix}") for suffix in (self._suffix, "json"))
         if packed is None or labels is None:
             yield "not in the tar"
@@ -373,10 +431,10 @@ class _Shard:
             return
         height_px, width_px = image_hwc.shape[:2]
         if (width_px, height_px) != (row["width"], row["height"]):
-            yield f"the image is {width_px}x{height_px}, the manifest says {row['width']}x{row['height']}"
+            yield f"the image is {width_px}x{height_px}, the manifest has {row['width']}x{row['height']}"
         size_wh = self.build.configuration.size_wh
         if size_wh is not None and size_wh != (width_px, height_px):
-            yield f"the image is {width_px}x{height_px}, the configuration says {size_wh[0]}x{size_wh[1]}"
+            yield f"the image is {width_px}x{height_px}, the configuration has {size_wh[0]}x{size_wh[1]}"
         counter.add(np.ascontiguousarray(image_hwc))
 
 
@@ -403,32 +461,3 @@ def _check_labels(member: bytes, text: bytes) -> Iterator[str]:
         if labels.get(name) != expected.get(name):
             yield f"label {name} is {labels.get(name)!r} in the tar, {expected.get(name)!r} in the manifest"
             return
-
-
-# The command
-
-
-def command(
-    build: Annotated[str, typer.Argument(metavar="BUILD", help="Folder or URL of a build.")],
-    deep: Annotated[bool, typer.Option("--deep", help="Decode every image, too.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-) -> None:
-    """Check every promise of a build against its bytes.
-
-    Example: facepack verify builds/celeba-rarest4 --deep
-    """
-    with terminal.errors_as_lines(debug=debug):
-        show(build, deep=deep)
-
-
-def show(location: str, *, deep: bool) -> None:
-    """Verify a build and print what was found; `JobError` where anything disagrees."""
-    cv2.setNumThreads(1)
-    with terminal.silenced_libraries():
-        report = verify(location, deep=deep)
-    for problem in report.problems:
-        terminal.wrong(problem)
-    checked = f"{report.num_samples:,} samples in {report.num_shards:,} shards, {report.num_bytes / 1e6:,.1f} MB"
-    if report.problems:
-        raise JobError(f"{location}: {len(report.problems):,} disagreements in {checked}")
-    terminal.out.print(f"verified{' and decoded' if deep else ''}: {checked}", soft_wrap=True)

@@ -8,9 +8,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from facepack import terminal
 from facepack.align import Aligner
 from facepack.cores import num_cores
 from facepack.errors import JobError
@@ -19,11 +18,52 @@ from facepack.shard import ShardResult, ShardTask, pack
 
 RAY_PAYS_AFTER_S = 20.0
 """Work for one process that is done sooner on two cores, although Ray takes some eight seconds to start and stop."""
-RAY_ANSWERS_WITHIN_S = 10.0
+RAY_CONNECTS_WITHIN_S = 10.0
 ALIGNING_S = 0.005
 """About the least that finding a face takes in one photo."""
 
 _LOCAL_RAY = {"include_dashboard": False, "object_store_memory": 256 << 20}
+
+
+class Progress(Protocol):
+    """What follows a build."""
+
+    def expect(self, num_images: int) -> None:
+        """So many images are to be packed."""
+
+    def begin(self, at: float) -> None:
+        """A worker began at this time, in Unix seconds."""
+
+    def advance(self, num_images: int, num_rejects: int) -> None:
+        """So many images more are done, and so many of them rejected."""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds from when the first worker began to when the last image was done."""
+
+
+class SilentProgress:
+    """Measures how long packing takes, and shows nothing."""
+
+    def __init__(self) -> None:
+        self._begun = float("inf")
+        self._last = 0.0
+
+    def expect(self, num_images: int) -> None:
+        """Nothing is shown, so nothing is kept."""
+
+    def begin(self, at: float) -> None:
+        """Count from the first worker on."""
+        self._begun = min(self._begun, at)
+
+    def advance(self, num_images: int, num_rejects: int) -> None:  # noqa: ARG002 - of the protocol
+        """Count up to now."""
+        self._last = time.time()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return max(0.0, self._last - self._begun)
 
 
 def packed(
@@ -32,7 +72,7 @@ def packed(
     aligner: Aligner | None,
     workers: int | None,
     ray_address: str,
-    progress: terminal.ImageProgress,
+    progress: Progress,
 ) -> Iterator[ShardResult]:
     """Pack shards, in this process (no workers) or on Ray; results come in no particular order.
 
@@ -40,22 +80,21 @@ def packed(
     """
     if not tasks:
         return
-    with terminal.silenced_libraries():
-        begun = time.time()
-        if workers is None and not ray_address:
-            if aligner is not None and sum(len(task.table) for task in tasks) * ALIGNING_S > RAY_PAYS_AFTER_S:
-                workers = num_cores()  # the first shard alone would take as long as starting Ray
-            else:
-                progress.begin(begun)
-                yield pack(tasks[0], aligner=aligner, progress=progress.advance)
-                tasks = tasks[1:]
-                workers = 0 if (time.time() - begun) * len(tasks) < RAY_PAYS_AFTER_S else num_cores()
-        if workers == 0:
-            for task in tasks:
-                yield pack(task, aligner=aligner, progress=progress.advance)
-        elif tasks:
-            pool = _Pool(workers, ray_address)
-            yield from _packed_on_ray(tasks, aligner=aligner, pool=pool, progress=progress)
+    begun = time.time()
+    if workers is None and not ray_address:
+        if aligner is not None and sum(len(task.table) for task in tasks) * ALIGNING_S > RAY_PAYS_AFTER_S:
+            workers = num_cores()  # the first shard alone would take as long as starting Ray
+        else:
+            progress.begin(begun)
+            yield pack(tasks[0], aligner=aligner, progress=progress.advance)
+            tasks = tasks[1:]
+            workers = 0 if (time.time() - begun) * len(tasks) < RAY_PAYS_AFTER_S else num_cores()
+    if workers == 0:
+        progress.begin(begun)
+        for task in tasks:
+            yield pack(task, aligner=aligner, progress=progress.advance)
+    elif tasks:
+        yield from _packed_on_ray(tasks, aligner=aligner, pool=_Pool(workers, ray_address), progress=progress)
 
 
 class Packer:
@@ -84,7 +123,7 @@ class _Pool:
 
 
 def _packed_on_ray(
-    tasks: list[ShardTask], *, aligner: Aligner | None, pool: _Pool, progress: terminal.ImageProgress
+    tasks: list[ShardTask], *, aligner: Aligner | None, pool: _Pool, progress: Progress
 ) -> Iterator[ShardResult]:
     """One row per shard through a pool of actors."""
     with _ray(pool) as ray:
@@ -116,15 +155,15 @@ def _ray(pool: _Pool) -> Iterator[Any]:
     """A private Ray on this machine, the cluster at an address, or the Ray that this process has; quiet."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_enable_metrics_collection", "0")  # of which nobody sees anything; it takes 7 % of a core
+    os.environ.setdefault("RAY_enable_metrics_collection", "0")  # nobody would see them, and they take 7 % of a core
     import ray
     import ray.data
 
     ours = not ray.is_initialized()
     if ours:
-        here = {"address": "local", "num_cpus": pool.size, **_LOCAL_RAY}
-        where = {"address": pool.address} if pool.address else here
-        _check_answers(pool.address)
+        local = {"address": "local", "num_cpus": pool.size, **_LOCAL_RAY}
+        where = {"address": pool.address} if pool.address else local
+        _check_listens(pool.address)
         try:
             ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
         except (ValueError, ConnectionError) as error:
@@ -140,12 +179,12 @@ def _ray(pool: _Pool) -> Iterator[Any]:
             ray.shutdown()
 
 
-def _check_answers(address: str) -> None:
-    """Refuse an address at which nobody listens, for which Ray itself would wait for minutes without a word."""
+def _check_listens(address: str) -> None:
+    """Refuse an address at which nobody listens; Ray itself would wait for minutes without a word."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():  # not so with auto, nor where Ray has its own complaint
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=RAY_ANSWERS_WITHIN_S).close()
+            socket.create_connection((host.strip("[]"), int(port)), timeout=RAY_CONNECTS_WITHIN_S).close()
         except (OSError, OverflowError) as error:
             raise JobError(f"Ray at {address}: {error}; give the address of a running head") from error
 

@@ -4,8 +4,8 @@ import hashlib
 import os
 import signal
 import warnings
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from facepack.drawn import synthetic
 
 if TYPE_CHECKING:
     from trainer.recipe import Recipe
+    from trainer.watching import Watcher
 
 
 @pytest.fixture(scope="session")
@@ -64,12 +65,12 @@ def use_s3(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
 def make(source: Path | str, out: Path | str, *, workers: int = 0, force: bool = False, **choices: Any) -> Outcome:
     """Build in this process (or on Ray, with workers), by default CelebA's rarest four classes at 32 pixels."""
     choices = {"dataset": "celeba", "classes": "rarest4", "size": "32", "samples_per_shard": 40, **choices}
-    configuration = Configuration(**choices)
+    configuration = Configuration.of(**choices)
     return build(configuration, place=Place(str(source), str(out), workers=workers, force=force))
 
 
 def tiny(name: str = "celeba_rarest4_modern", **choices: Any) -> "Recipe":
-    """A recipe that learns for two seconds, with fields changed."""
+    """A recipe that learns for two seconds, with fields changed; settings of its parts by their bare names."""
     from trainer import recipes  # takes torch along
 
     small: dict[str, Any] = {
@@ -79,14 +80,21 @@ def tiny(name: str = "celeba_rarest4_modern", **choices: Any) -> "Recipe":
         "precision": "32-true",
         "lr": 0.01,
     }
-    return replace(recipes.load(name), **(small | choices))
+    recipe = recipes.load(name)
+    choices = small | choices
+    names = [field.name for field in fields(recipe)]
+    recipe = replace(recipe, **{name: value for name, value in choices.items() if name in names})
+    return recipe.changed(f"{name}={value}" for name, value in choices.items() if name not in names)
 
 
-def train(build: Path | str, out: Path, recipe: "Recipe", **settings: Any) -> Path:
+def train(
+    build: Path | str, out: Path, recipe: "Recipe", *, watchers: "Sequence[Watcher]" = (), **settings: Any
+) -> Path:
     """Train on the CPU, in this process; gives the folder of the run."""
     from trainer import training
 
-    training.train("tiny", recipe, data=str(build), out=out, settings=training.Settings(device="cpu", **settings))
+    where = training.Settings(device="cpu", **settings)
+    training.train("tiny", recipe, data=str(build), out=out, settings=where, watchers=watchers)
     return out
 
 

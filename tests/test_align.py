@@ -5,6 +5,7 @@ import io
 import struct
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from PIL import Image
 
 from facepack import align, image, manifest
 from facepack.align import Aligner, Box
+from facepack.builder import Place, build
 from facepack.configuration import Configuration
 from facepack.drawn import synthetic
 from facepack.drawn.drawing import person, photograph, rng_of
 from facepack.errors import JobError, UsageError
+from facepack.hashing import sha256_of
 from facepack.manifest import Status
 from facepack.storage import Store
 from facepack.verification import verify
@@ -93,14 +96,14 @@ def test_box_of_a_large_photo_is_in_its_own_pixels() -> None:
 
 def test_small_face_is_found_in_the_second_look() -> None:
     photo = portraits((100, 75, 24), size_wh=(200, 150))
-    assert not align._look(grey(photo), 1.0)
+    assert not align.find_at(grey(photo), scale=1.0)
     (box,) = align.find(grey(photo))
     assert abs((box.x0 + box.x1) / 2 - 100) < 8
 
 
 def test_lone_small_face_makes_us_look_for_its_neighbour() -> None:
     photo = portraits((150, 150, 40), (150, 150, 26), size_wh=(600, 300))
-    assert len(align._look(grey(photo), 1.0)) == 1
+    assert len(align.find_at(grey(photo), scale=1.0)) == 1
     assert len(align.find(grey(photo))) == 2
 
 
@@ -144,14 +147,14 @@ def test_crop_larger_than_any_image_may_be_is_too_large() -> None:
 
 
 def test_margin_is_written_in_one_way() -> None:
-    assert Configuration("folder", align="crop", margin="15.0").margin == "15"
-    assert Configuration("folder", align="chip", margin="+2.5e1%").margin == "25%"
+    assert Configuration.of("folder", align="crop", margin="15.0").margin == "15"
+    assert Configuration.of("folder", align="chip", margin="+2.5e1%").margin == "25%"
 
 
 @pytest.mark.parametrize(("margin", "side"), [("0", 1.0), ("30", 1.0 + 60), ("50%", 2.0), ("", 1.0 + 30)])
 def test_margin_is_in_pixels_or_a_share_of_the_face(margin: str, side: float) -> None:
     photo = portraits((300, 220, 60), size_wh=(600, 450))
-    aligner = Aligner.of(Configuration("folder", align="crop", margin=margin, size="keep"))
+    aligner = Aligner.of(Configuration.of("folder", align="crop", margin=margin, size="keep"))
     assert aligner is not None
     face = aligner(photo)
     assert face.box is not None
@@ -162,12 +165,12 @@ def test_margin_is_in_pixels_or_a_share_of_the_face(margin: str, side: float) ->
 
 def test_several_faces_are_rejected_or_the_largest_is_taken() -> None:
     photo = portraits((150, 150, 50), (150, 150, 75), size_wh=(600, 300))
-    aligner = Aligner.of(Configuration("folder", align="crop"))
+    aligner = Aligner.of(Configuration.of("folder", align="crop"))
     assert aligner is not None
     with pytest.raises(image.BadImageError) as caught:
         aligner(photo)
     assert caught.value.status == Status.SEVERAL_FACES
-    largest = Aligner.of(Configuration("folder", align="crop", on_several="largest"))
+    largest = Aligner.of(Configuration.of("folder", align="crop", on_several="largest"))
     assert largest is not None
     box = largest(photo).box
     assert box is not None
@@ -199,7 +202,7 @@ def distance_px(landmarks: list[float], *, side_px: int, padding: float) -> floa
 def test_chip_is_turned_so_that_the_eyes_are_in_place(angle: int) -> None:
     turn = cv2.getRotationMatrix2D((300, 225), angle, 1)
     photo: Any = cv2.warpAffine(portraits((300, 220, 80), size_wh=(600, 450)), turn, (600, 450))
-    aligner = Aligner.of(Configuration("folder", align="chip", size="96"), landmarks=align.landmarks_file())
+    aligner = Aligner.of(Configuration.of("folder", align="chip", size="96"), landmarks=align.landmarks_file())
     assert aligner is not None
     face = aligner(photo)
     assert face.image_hwc.shape == (96, 96, 3)
@@ -243,7 +246,7 @@ def test_wrong_landmark_model_is_refused(tmp_path: Path, file: str, reason: str)
         path = tmp_path / "cut.dat"
         path.write_bytes((MODELS / align.LANDMARKS_FILE).read_bytes()[:100_000])
     with pytest.raises(UsageError, match=reason):
-        Aligner.of(Configuration("folder", align="chip"), landmarks=path)
+        Aligner.of(Configuration.of("folder", align="chip"), landmarks=path)
 
 
 # Configuration
@@ -253,28 +256,28 @@ def test_wrong_landmark_model_is_refused(tmp_path: Path, file: str, reason: str)
     ("kind", "size", "margin"), [("none", "keep", ""), ("crop", "120", "15"), ("chip", "112", "25%")]
 )
 def test_size_and_margin_are_those_published_unless_given(kind: Any, size: str, margin: str) -> None:
-    configuration = Configuration("folder", align=kind)
+    configuration = Configuration.of("folder", align=kind)
     assert (configuration.size, configuration.margin) == (size, margin)
-    assert configuration.digest == Configuration("folder", align=kind, size=size, margin=margin).digest
+    assert configuration.digest == Configuration.of("folder", align=kind, size=size, margin=margin).digest
 
 
 @pytest.mark.parametrize(
     ("choices", "reason"),
     [
-        ({"align": "none", "margin": "15"}, "--margin: needs --align"),
-        ({"align": "none", "on_several": "largest"}, "--on-several: needs --align"),
-        ({"align": "crop", "margin": "wide"}, "--margin wide: expected pixels"),
-        ({"align": "crop", "margin": "-3"}, "--margin -3: expected pixels"),
-        ({"align": "crop", "margin": "5%%"}, "--margin 5%%: expected pixels"),
-        ({"align": "crop", "margin": "nan"}, "--margin nan: expected pixels"),
-        ({"align": "chip", "margin": "15"}, "--margin 15: the margin of a chip"),
-        ({"align": "chip", "size": "keep"}, "--size keep: a chip"),
-        ({"align": "crop", "size": "64x48"}, "--size 64x48: faces are cut out as squares"),
+        ({"align": "none", "margin": "15"}, "margin 15: needs align"),
+        ({"align": "none", "on_several": "largest"}, "on_several largest: needs align"),
+        ({"align": "crop", "margin": "wide"}, "margin wide: expected pixels"),
+        ({"align": "crop", "margin": "-3"}, "margin -3: expected pixels"),
+        ({"align": "crop", "margin": "5%%"}, "margin 5%%: expected pixels"),
+        ({"align": "crop", "margin": "nan"}, "margin nan: expected pixels"),
+        ({"align": "chip", "margin": "15"}, "margin 15: the margin of a chip"),
+        ({"align": "chip", "size": "keep"}, "size keep: a chip"),
+        ({"align": "crop", "size": "64x48"}, "size 64x48: faces are cut out as squares"),
     ],
 )
 def test_what_does_not_go_together_is_refused(choices: dict[str, Any], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
-        Configuration("folder", **choices)
+        Configuration.of("folder", **choices)
 
 
 # Whole builds
@@ -331,9 +334,10 @@ def test_crops_over_the_border_are_counted(tmp_path: Path) -> None:
 def test_another_landmark_model_is_another_build(cacd: Path, tmp_path: Path) -> None:
     choices: dict[str, Any] = {"dataset": "cacd", "classes": "", "size": "32", "align": "chip", "limit": 4}
     made = make(cacd, tmp_path / "build", **choices)
-    assert made.build.configuration.landmarks == align.digest_of(align.landmarks_file())
+    assert made.build.configuration.landmarks == sha256_of(align.landmarks_file())
+    other = replace(made.build.configuration, landmarks="0" * 64)
     with pytest.raises(UsageError, match="another landmark model"):
-        make(cacd, tmp_path / "build", landmarks="0" * 64, **choices)
+        build(other, place=Place(str(cacd), str(tmp_path / "build"), workers=0))
     with pytest.raises(JobError, match="align: chip there, crop here"):
         make(cacd, tmp_path / "build", **{**choices, "align": "crop"})
 
@@ -349,7 +353,7 @@ def test_verify_names_what_is_wrong_with_boxes_and_landmarks(cacd: Path, tmp_pat
         ("landmarks", [1.0, 2.0], "manifest: landmarks that are not 5 points"),
     ):
         changed = pa.Table.from_pylist([*rows[:at], rows[at] | {column: value}, *rows[at + 1 :]], schema=table.schema)
-        manifest.write_table(store, manifest.MANIFEST_FILE, changed)
+        manifest.write_table(store, manifest.MANIFEST_FILE, table=changed)
         assert problem in verify(str(tmp_path / "build")).problems
 
 

@@ -9,9 +9,8 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from facepack.errors import UsageError
-from trainer.loading import augment
-from trainer.loading.augment import (
+from facepack.errors import FieldError
+from trainer.augment import (
     Augmentation,
     CenterCrop,
     CenterResizedCrop,
@@ -23,9 +22,13 @@ from trainer.loading.augment import (
     RandomRotation,
     Resize,
 )
-from trainer.loading.pipeline import Engine, Graph, Host, Pipeline
+from trainer.loading import augment
+from trainer.loading.augment import Parameters
+from trainer.loading.graphs import Graph
+from trainer.loading.pipeline import Engine, Pipeline, PipelineInput
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+ENGINE = Engine(torch.device("cpu"), num_threads=2, prefetch=1)
 
 
 def photos(number: int, *, width: int = 61, height: int = 47, seed: int = 0) -> npt.NDArray[np.uint8]:
@@ -44,22 +47,20 @@ def photos(number: int, *, width: int = 61, height: int = 47, seed: int = 0) -> 
 def run(images: npt.NDArray[np.uint8], steps: list[Augmentation], *, epoch: int = 0) -> torch.Tensor:
     """What the pipeline makes of a batch."""
     graph = Graph(tuple(steps), 0, False, MEAN, STD)
-    sizes = np.array([[one.shape[1], one.shape[0]] for one in images], np.int64)
-    inputs, _ = graph.inputs(seed=0, epoch=epoch, numbers=np.arange(len(images), dtype=np.int64), sizes=sizes)
-    batches: list[Host] = [(images, *inputs.values())]
+    parameters = parameters_of(graph, images, epoch=epoch)
+    return Pipeline(graph, batch_size=len(images), engine=ENGINE).run_on(images, parameters)
 
-    def source() -> Host:
-        if not batches:
-            raise StopIteration
-        return batches.pop()
 
-    engine = Engine(torch.device("cpu"), 2, 1)
-    return Pipeline(graph, batch_size=len(images), engine=engine, source=source).run().clone()
+def parameters_of(graph: Graph, images: npt.NDArray[np.uint8], *, epoch: int = 0) -> Parameters:
+    """Parameters of a batch whose images have the first places in the order of an epoch."""
+    sizes_hw = np.array([image.shape[:2] for image in images], np.int64)
+    places = np.arange(len(images), dtype=np.int64)
+    return graph.parameters(seed=0, epoch=epoch, places=places, sizes_hw=sizes_hw)[0]
 
 
 def torchvision(images: npt.NDArray[np.uint8], transform: Callable[[Any], Any]) -> torch.Tensor:
     """What torchvision makes of each image, uint8 NHWC."""
-    made = [transform(torch.from_numpy(one).permute(2, 0, 1)) for one in images]
+    made = [transform(torch.from_numpy(image).permute(2, 0, 1)) for image in images]
     return torch.stack(made).permute(0, 2, 3, 1)
 
 
@@ -103,7 +104,7 @@ def test_normalised_batch_is_that_of_torchvision() -> None:
     images = photos(5)
     ours = run(images, [RandomHorizontalFlip(1.0), Normalize(MEAN, STD)])
     theirs = v2.Compose([v2.RandomHorizontalFlip(1.0), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
-    expected = torch.stack([theirs(torch.from_numpy(one).permute(2, 0, 1)) for one in images])
+    expected = torch.stack([theirs(torch.from_numpy(image).permute(2, 0, 1)) for image in images])
     assert ours.dtype == torch.float32
     assert torch.allclose(ours, expected, atol=1e-5)
 
@@ -178,24 +179,59 @@ def test_random_numbers_depend_on_the_epoch_and_the_place_alone() -> None:
 
 def test_crop_of_a_smaller_image_is_refused() -> None:
     for step in (RandomCrop(50), CenterCrop(50)):
-        with pytest.raises(UsageError, match=r"an image of 61x47 pixels is smaller; put a Resize before it"):
+        with pytest.raises(FieldError, match=r"an image of 61x47 pixels is smaller; put a Resize before it"):
             run(photos(1), [step])
 
 
 def test_share_of_the_middle_is_more_than_nothing_and_at_most_all() -> None:
     for share in (0.0, 1.2, -1.0):
-        with pytest.raises(UsageError, match="expected more than 0, and at most 1"):
+        with pytest.raises(FieldError, match="expected more than 0, and at most 1"):
             CenterResizedCrop(share)
 
 
 def test_lists_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(UsageError, match="Normalize must come last"):
-        augment.check([Normalize(), RandomHorizontalFlip()])
-    with pytest.raises(UsageError, match="RandomHorizontalFlip: p is nan"):
-        augment.check([RandomHorizontalFlip(float("nan"))])
+    with pytest.raises(FieldError, match="Normalize must come last"):
+        augment.check_augmentations([Normalize(), RandomHorizontalFlip()])
+    with pytest.raises(FieldError, match=r"augment RandomHorizontalFlip\(p=nan\): expected finite numbers"):
+        augment.check_augmentations([RandomHorizontalFlip(float("nan"))])
+    with pytest.raises(FieldError, match=r"augment .*: expected augmentations of trainer\.augment"):
+        augment.check_augmentations([v2.RandomHorizontalFlip()])
 
 
 def test_what_is_the_same_every_time_can_be_kept() -> None:
-    assert augment.fixed_part([Resize(20), CenterCrop(16), RandomHorizontalFlip(), Normalize()]) == 2
-    assert augment.fixed_part([RandomHorizontalFlip(), Resize(20)]) == 0
-    assert augment.fixed_part([Resize(20)]) == 1
+    assert augment.num_fixed([Resize(20), CenterCrop(16), RandomHorizontalFlip(), Normalize()]) == 2
+    assert augment.num_fixed([RandomHorizontalFlip(), Resize(20)]) == 0
+    assert augment.num_fixed([Resize(20)]) == 1
+
+
+@pytest.mark.parametrize("is_running_ahead", [False, True])
+@pytest.mark.parametrize("steps", [(RandomHorizontalFlip(), Normalize()), (Normalize(),)], ids=["drawn", "fixed"])
+def test_images_on_the_device_come_by_a_source_of_their_own_and_keep_their_parameters(
+    steps: tuple[Augmentation, ...], is_running_ahead: bool
+) -> None:
+    graph = Graph(steps, 0, False, MEAN, STD)
+    batches = [photos(4, seed=seed) for seed in range(6)]
+    expected = [run(images, list(steps), epoch=epoch) for epoch, images in enumerate(batches)]
+    waiting = iter(enumerate(batches))
+
+    def source() -> PipelineInput:
+        epoch, images = next(waiting)
+        return PipelineInput(images, parameters_of(graph, images, epoch=epoch))
+
+    engine = Engine(torch.device("cpu"), num_threads=2, prefetch=3 if is_running_ahead else 1)
+    pipeline = Pipeline(graph, batch_size=4, engine=engine, source=source, images_on_device=True)
+    for images in expected:
+        assert torch.equal(pipeline.run(), images)
+    with pytest.raises(StopIteration):
+        pipeline.run()
+    waiting = iter(enumerate(batches))
+    assert torch.equal(pipeline.run(), expected[0])
+
+
+def test_sizes_are_height_and_width() -> None:
+    steps = (Resize((20, 30)), CenterCrop((10, 25)), RandomCrop((9, 7)))
+    graph = Graph(steps, 0, False)
+    sizes_hw = np.array([[47, 61], [90, 50]], np.int64)
+    assert graph.sizes_after(sizes_hw).tolist() == [[9, 7], [9, 7]]
+    assert Graph((Resize(20),), 0, False).sizes_after(sizes_hw).tolist() == [[20, 25], [36, 20]]
+    assert run(photos(2), list(steps)).shape == (2, 9, 7, 3)

@@ -6,7 +6,6 @@ import json
 import platform
 import shutil
 import zipfile
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,14 @@ import pyarrow.compute as pc
 import pytest
 from conftest import digests, make
 
-from facepack import builder, image, manifest, workers
+from facepack import image, manifest
+from facepack.builder import Place, build, planned
+from facepack.configuration import Configuration
 from facepack.drawn import synthetic
-from facepack.errors import JobError, UsageError
+from facepack.errors import FieldError, JobError, UsageError
 from facepack.manifest import Status
-from facepack.shard import ShardResult, ShardTask
 from facepack.storage import Store
+from facepack.workers import SilentProgress
 
 
 def table_of(build: Path) -> pa.Table:
@@ -314,15 +315,15 @@ def test_folder_with_other_files_is_refused_and_nothing_touched(celeba: Path, tm
 
 
 def test_identity_split_keeps_people_apart_and_leaks_are_counted(
-    celeba: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    celeba: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     make(celeba, tmp_path / "apart", split="identity")
-    assert "more than one split" not in capfd.readouterr().err
+    assert "more than one split" not in caplog.text
     assert leaking(tmp_path / "apart") == 0
     make(celeba, tmp_path / "mixed", split="80/10/10")
     number = leaking(tmp_path / "mixed")
     assert number > 0
-    assert f"{number:,} people are in more than one split" in capfd.readouterr().err
+    assert f"{number:,} people are in more than one split" in caplog.text
 
 
 def leaking(build: Path) -> int:
@@ -436,7 +437,7 @@ def test_class_without_an_image_is_one_clear_error(celeba: Path, tmp_path: Path)
 
 
 def test_limit_that_leaves_a_class_out_says_so(celeba: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--limit 2: no image of class.*; raise it, or give --limit-per-class"):
+    with pytest.raises(UsageError, match=r"^limit 2: no image of class.*; raise it, or give a limit per class"):
         make(celeba, tmp_path / "build", limit=2)
     assert not (tmp_path / "build").exists()
 
@@ -458,26 +459,92 @@ def test_build_of_other_photos_is_not_overwritten(tmp_path: Path) -> None:
     assert make(tmp_path / "family", out, dataset="folder", classes="").num_images == 2
 
 
-def test_build_that_lost_its_place_leaves_alone_what_is_there(
-    celeba: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class TakenOver(SilentProgress):
+    """Somebody else takes a place over while the second shard is packed."""
+
+    def __init__(self, out: Path, theirs: list[Path]) -> None:
+        super().__init__()
+        self.out, self.theirs, self.num_calls = out, theirs, 0
+
+    def advance(self, num_images: int, num_rejects: int) -> None:
+        super().advance(num_images, num_rejects)
+        self.num_calls += 1
+        if self.num_calls == 2:
+            (self.out / "build.lock").write_text('{"token": "another"}')
+            for path in self.theirs:
+                path.write_bytes(b"theirs")
+
+
+def test_build_that_lost_its_place_leaves_alone_what_is_there(celeba: Path, tmp_path: Path) -> None:
     """As after a long sleep of this machine: whoever took over has unfinished files of its own."""
     out = tmp_path / "build"
-    theirs = [out / ".train-00000.tar.0123abcd.partial", out / "train-00001.tar"]
-
-    def taken_over(tasks: list[ShardTask], **more: Any) -> Iterator[ShardResult]:
-        results = workers.packed(tasks, **more)
-        yield next(results)
-        (out / "build.lock").write_text('{"token": "another"}')
-        for path in theirs:
-            path.write_bytes(b"theirs")
-        yield next(results)
-
-    monkeypatch.setattr(builder, "packed", taken_over)
+    theirs = [out / ".train-00000.tar.0123abcd.partial", out / "train-00002.tar"]
+    configuration = Configuration.of("celeba", classes="rarest4", size=32, samples_per_shard=40)
     with pytest.raises(JobError, match="another build took this place over"):
-        make(celeba, out)
-    assert all(path.exists() for path in theirs)
+        build(configuration, place=Place(str(celeba), str(out), workers=0), progress=TakenOver(out, theirs))
+    assert [path.read_bytes() for path in theirs] == [b"theirs"] * 2
     assert not (out / "build.json").exists()
+
+
+class Counted(SilentProgress):
+    """Remembers all calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[str, int]] = []
+
+    def expect(self, num_images: int) -> None:
+        self.calls.append(("expect", num_images))
+
+    def advance(self, num_images: int, num_rejects: int) -> None:
+        super().advance(num_images, num_rejects)
+        self.calls += [("done", num_images), ("rejected", num_rejects)]
+
+
+def test_progress_hears_of_every_image(spoilt: Path, tmp_path: Path) -> None:
+    progress = Counted()
+    configuration = Configuration.of("celeba", classes="rarest4", size=32, samples_per_shard=40)
+    place = Place(str(spoilt), str(tmp_path / "build"), workers=0)
+    outcome = build(configuration, place=place, progress=progress)
+    totals = {kind: sum(number for name, number in progress.calls if name == kind) for kind in ("done", "rejected")}
+    assert progress.calls[0] == ("expect", outcome.num_images)
+    missing = manifest.total(outcome.build.counts, statuses=[Status.MISSING])
+    rejected = manifest.total(outcome.build.counts) - manifest.total(outcome.build.counts, statuses=[Status.PACKED])
+    assert totals == {"done": outcome.num_images, "rejected": rejected - missing}
+    assert 0 < outcome.packing_s == progress.seconds
+
+
+def test_library_prints_nothing_and_logs_what_is_not_as_expected(
+    celeba: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="facepack"):
+        make(celeba, tmp_path / "build", split="80/10/10")
+    assert capfd.readouterr() == ("", "")
+    levels = {(record.name, record.levelname) for record in caplog.records}
+    assert levels == {("facepack", "INFO"), ("facepack", "WARNING")}
+    assert "rows are of no chosen class and left out" in caplog.text
+
+
+def test_plan_alone_writes_nothing(celeba: Path, tmp_path: Path) -> None:
+    configuration = Configuration.of("celeba", classes="rarest4", size=32, samples_per_shard=40)
+    place = Place(str(celeba), str(tmp_path / "build"))
+    prepared = planned(configuration, place=place)
+    assert not (tmp_path / "build").exists()
+    outcome = build(configuration, place=Place(place.src, place.out, workers=0))
+    assert len(prepared.plan.table) == manifest.total(outcome.build.counts)
+    assert outcome.build.plan_digest == prepared.digest
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers": -1}, "workers -1: expected 0"),
+        ({"workers": 0, "ray_address": "auto"}, "ray_address auto: workers 0 packs in this process"),
+    ],
+)
+def test_place_that_cannot_be_names_its_field(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(FieldError, match=message):
+        Place("source", "out", **options)
 
 
 def test_shard_of_rejects_alone_leaves_no_tar(celeba: Path, tmp_path: Path) -> None:

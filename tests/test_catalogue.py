@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import facepack
 from facepack import catalogue
 from facepack.cli import app
 from facepack.description import dataset_names, load_dataset, load_model, model_names
@@ -19,9 +20,9 @@ def run(*arguments: str) -> str:
 
 
 def test_table_lists_every_dataset_and_model() -> None:
-    said = run()
-    assert [name for name in [*dataset_names(), *model_names()] if name not in said] == []
-    assert "202,599" in said
+    output = run()
+    assert [name for name in [*dataset_names(), *model_names()] if name not in output] == []
+    assert "202,599" in output
 
 
 def test_json_says_what_the_table_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,17 +41,18 @@ def test_json_says_what_the_table_says(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("name", dataset_names())
 def test_page_tells_all_of_a_dataset(name: str) -> None:
-    one, said = load_dataset(name), run(name)
-    wanted = [one.title, one.citation, one.terms, *one.all_labels, *one.quirks, *(file.path for file in one.files)]
-    wanted += [file.source for file in one.files] + [index.about for index in one.index]
-    assert [part for part in wanted if part not in said] == []
+    description, output = load_dataset(name), run(name)
+    parts = [description.title, description.citation, description.terms, *description.all_labels, *description.quirks]
+    parts += [text for file in description.files for text in (file.path, file.source)]
+    parts += [index.about for index in description.index]
+    assert [part for part in parts if part not in output] == []
 
 
 @pytest.mark.parametrize("name", model_names())
 def test_page_tells_of_a_model(name: str) -> None:
-    said = run(name)
-    assert load_model(name).title in said
-    assert load_model(name).files[0].path in said
+    output = run(name)
+    assert load_model(name).title in output
+    assert load_model(name).files[0].path in output
 
 
 def test_page_as_json_is_the_whole_description() -> None:
@@ -59,9 +61,9 @@ def test_page_as_json_is_the_whole_description() -> None:
 
 @pytest.mark.parametrize("name", dataset_names())
 def test_descriptions_say_where_every_file_is_got(name: str) -> None:
-    one = load_dataset(name)
-    assert name == "folder" or any(not file.optional for file in one.files)
-    assert len({file.path for file in one.files}) == len(one.files)
+    files = load_dataset(name).files
+    assert name == "folder" or any(not file.optional for file in files)
+    assert len({file.path for file in files}) == len(files)
 
 
 @pytest.mark.real
@@ -69,10 +71,10 @@ def test_official_label_files_are_recognised_and_a_changed_one_is_not(
     real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FACEPACK_DATA", str(real_data))
-    said = run("celeba")
+    output = run("celeba")
     for name in ("list_attr_celeba.txt", "list_eval_partition.txt", "identity_CelebA.txt"):
-        assert any(f"{name} (labels):" in line and "as published" in line for line in said.splitlines())
-    assert "10,000 of 202,599 files" in said
+        assert any(f"{name} (labels):" in line and "as published" in line for line in output.splitlines())
+    assert "10,000 of 202,599 files" in output
     monkeypatch.setenv("FACEPACK_DATA", str(tmp_path))
     (tmp_path / "celeba").mkdir()
     shutil.copy(real_data / "celeba" / "list_eval_partition.txt", tmp_path / "celeba")
@@ -88,10 +90,20 @@ def test_official_label_files_are_recognised_and_a_changed_one_is_not(
 
 
 def test_what_is_here_is_said_in_a_few_words(tmp_path: Path) -> None:
-    one = load_dataset("celeba")
-    assert catalogue.here(one, tmp_path / "nowhere") == "no"
+    description = load_dataset("celeba")
+    assert catalogue.what_is_here(description, tmp_path / "nowhere") == "no"
     (tmp_path / "list_attr_celeba.txt").write_bytes(b"short")
-    assert catalogue.here(one, tmp_path) == "5 bytes, expected 26,721,026"
+    assert catalogue.what_is_here(description, tmp_path) == "5 bytes, expected 26,721,026"
     (tmp_path / "list_attr_celeba.txt").unlink()
     (tmp_path / "img_align_celeba").mkdir()
-    assert catalogue.here(one, tmp_path) == "0 of 202,599"
+    assert catalogue.what_is_here(description, tmp_path) == "0 of 202,599"
+
+
+def test_library_lists_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACEPACK_DATA", str(tmp_path))
+    entries = {entry.name: entry for entry in facepack.datasets()}
+    assert list(entries) == dataset_names()
+    celeba = entries["celeba"]
+    assert (celeba.title, celeba.images, celeba.here) == ("CelebFaces Attributes (CelebA)", 202_599, "no")
+    assert celeba.labels == tuple(load_dataset("celeba").all_labels)
+    assert celeba.folder == str(tmp_path / "celeba")

@@ -23,7 +23,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait less between tries."""
-    monkeypatch.setattr(download, "_FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(download, "FIRST_WAIT_S", 0.01)
 
 
 def get(web: Web, path: Path, **known: object) -> Path:

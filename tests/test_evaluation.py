@@ -1,4 +1,4 @@
-"""evaluate: every sample once with its own answer, figures that agree with them, and builds that do not fit refused."""
+"""evaluation: every sample once with its own prediction, figures that agree, and builds that do not fit refused."""
 
 import json
 import shutil
@@ -14,10 +14,13 @@ from conftest import make, tiny, train
 
 from facepack.drawn import synthetic
 from facepack.errors import JobError, UsageError
-from trainer import checkpoint, evaluation, recipes, runs
+from trainer import checkpoint, evaluation, recipes, runs, scores
 from trainer.data import OTHER, Data, Mixture, Placement
 from trainer.evaluation import Predictions, Trained
 from trainer.loader import Loader
+from trainer.optim import AdamW
+from trainer.recipe import Negatives
+from trainer.results.classes import ClassResults
 from trainer.task import Attributes, Number
 
 CPU = torch.device("cpu")
@@ -61,8 +64,8 @@ def test_predictions_hold_every_sample_of_valid_and_test_once(build: Path, run: 
 
 def test_figures_agree_with_the_predictions(run: Path) -> None:
     predictions = pq.read_table(run / runs.PREDICTIONS_FILE).to_pylist()
-    scores = json.loads((run / runs.SCORES_FILE).read_text())
-    for split, figures in scores["splits"].items():
+    written = json.loads((run / runs.SCORES_FILE).read_text())
+    for split, figures in written["splits"].items():
         rows = [row for row in predictions if row["split"] == split]
         assert figures["num"] == len(rows)
         assert figures["accuracy"] == pytest.approx(np.mean([row["target"] == row["prediction"] for row in rows]))
@@ -72,8 +75,9 @@ def test_figures_agree_with_the_predictions(run: Path) -> None:
 
 def test_evaluating_again_gives_the_same_bytes(run: Path) -> None:
     before = {name: (run / name).read_bytes() for name in (runs.SCORES_FILE, runs.PREDICTIONS_FILE)}
-    _, out = evaluation.evaluate(run, device=CPU)
-    assert out == run
+    evaluated = evaluation.evaluate(run, device=CPU)
+    assert evaluated.folder == run
+    assert evaluated.scores == scores.read(run, results=ClassResults)
     assert before == {name: (run / name).read_bytes() for name in before}
 
 
@@ -81,20 +85,21 @@ def test_another_build_of_the_same_classes_is_scored_beside_the_runs_own(run: Pa
     synthetic.draw("celeba", tmp_path / "celeba", num_images=120, seed=5)
     make(tmp_path / "celeba", tmp_path / "another", split="60/20/20", seed=3)
     before = (run / runs.SCORES_FILE).read_bytes()
-    scores, out = evaluation.evaluate(run, data=str(tmp_path / "another"), device=CPU)
-    assert out.name.startswith("on-another-")
-    assert out.parent == run
-    assert list(scores["splits"]) == ["valid", "test"]
+    evaluated = evaluation.evaluate(run, data=str(tmp_path / "another"), device=CPU)
+    assert evaluated.folder.name.startswith("on-another-")
+    assert evaluated.folder.parent == run
+    assert list(evaluated.results) == ["valid", "test"]
     assert (run / runs.SCORES_FILE).read_bytes() == before
-    assert (out / runs.PREDICTIONS_FILE).exists()
+    assert (evaluated.folder / runs.PREDICTIONS_FILE).exists()
 
 
-def test_one_split_alone_leaves_what_is_known_of_the_others(run: Path) -> None:
+def test_one_split_alone_leaves_the_results_of_the_others(run: Path) -> None:
     before = {name: (run / name).read_bytes() for name in (runs.SCORES_FILE, runs.PREDICTIONS_FILE)}
-    scores, _ = evaluation.evaluate(run, splits=["train"], device=CPU)
-    assert set(scores["splits"]) == {"train", "valid", "test"}
     kept = json.loads(before[runs.SCORES_FILE])["splits"]
-    assert {split: scores["splits"][split] for split in kept} == kept
+    evaluated = evaluation.evaluate(run, splits=["train"], device=CPU)
+    assert set(evaluated.results) == {"train", "valid", "test"}
+    written = json.loads((run / runs.SCORES_FILE).read_text())["splits"]
+    assert {split: written[split] for split in kept} == kept
     rows = pq.read_table(run / runs.PREDICTIONS_FILE)
     assert rows["split"].to_pylist().count("test") == kept["test"]["num"]
     for name, content in before.items():
@@ -104,8 +109,8 @@ def test_one_split_alone_leaves_what_is_known_of_the_others(run: Path) -> None:
 def test_build_that_was_moved_is_known_again(run: Path, build: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     shutil.copytree(build, tmp_path / "moved")
-    _, out = evaluation.evaluate(tmp_path / "run", data=str(tmp_path / "moved"), device=CPU)
-    assert out == tmp_path / "run"
+    evaluated = evaluation.evaluate(tmp_path / "run", data=str(tmp_path / "moved"), device=CPU)
+    assert evaluated.folder == tmp_path / "run"
     assert runs.read(tmp_path / "run").data.location == str(tmp_path / "moved")
     shutil.rmtree(tmp_path / "moved")
     with pytest.raises(JobError, match="where the build of the run lies now, say with --data"):
@@ -155,15 +160,15 @@ def test_ages_are_scored_in_years(tmp_path: Path) -> None:
     task = Number("age", loss="l1", middle=35.0, scale=10.0)
     recipe = tiny(task=task, balanced=False, calibrate=False, epochs=4)
     train(tmp_path / "build", tmp_path / "run", recipe)
-    scores = json.loads((tmp_path / "run" / runs.SCORES_FILE).read_text())
-    figures, rows = scores["splits"]["test"], pq.read_table(tmp_path / "run" / runs.PREDICTIONS_FILE).to_pylist()
+    written = json.loads((tmp_path / "run" / runs.SCORES_FILE).read_text())
+    figures, rows = written["splits"]["test"], pq.read_table(tmp_path / "run" / runs.PREDICTIONS_FILE).to_pylist()
     errors = [abs(row["target"] - row["prediction"]) for row in rows if row["split"] == "test"]
     assert figures["absolute_error"] == pytest.approx(np.mean(errors), abs=1e-4)
     assert figures["cumulative_score"] == pytest.approx(np.mean(np.array(errors) <= 5))
-    assert scores["score"] == "absolute_error"
+    assert written["score"] == "absolute_error"
 
 
-def test_temperature_takes_back_what_was_made_too_sure() -> None:
+def test_temperature_mends_overconfidence() -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(4000, 3)).astype(np.float32)
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -211,7 +216,9 @@ def test_own_face_is_learnt_among_faces_drawn_from_another_build(whole: Path, tm
     base = train(whole, tmp_path / "base", tiny("celeba_attributes_modern", epochs=1))
     settings = {"weights": str(base), "negatives": str(whole), "network": "small_resnet(widths=(8, 16))", "epochs": 16}
     recipe = recipes.load("own_face_modern", [f"{name}={value}" for name, value in settings.items()])
-    recipe = replace(recipe, augment=recipe.eval_augment, batch_size=8, lr=0.01, average=0.0)
+    recipe = replace(
+        recipe, augment=recipe.eval_augment, batch_size=8, optimizer=AdamW(lr=0.01, weight_decay=0.05), average=0.0
+    )
     train(own, tmp_path / "run", recipe)
     run = runs.read(tmp_path / "run")
     assert run.names == ("me", OTHER)
@@ -223,19 +230,19 @@ def test_own_face_is_learnt_among_faces_drawn_from_another_build(whole: Path, tm
     assert keys <= set(pq.read_table(whole / "manifest.parquet")["key"].to_pylist())
     figures = json.loads((tmp_path / "run" / runs.SCORES_FILE).read_text())["splits"]["test"]
     assert figures["accuracy"] >= 0.8
-    scores, _ = evaluation.evaluate(tmp_path / "run", device=CPU)
-    assert scores["splits"]["test"]["accuracy"] == figures["accuracy"]
+    results = evaluation.evaluate(tmp_path / "run", device=CPU).results["test"]
+    assert results.score == figures["accuracy"]
 
 
 def test_mixture_goes_on_where_it_was(whole: Path, tmp_path: Path) -> None:
     own = own_photos(tmp_path)
-    recipe = replace(tiny(), negatives=str(whole), batch_size=8)
+    recipe = tiny(negatives=Negatives(str(whole)), batch_size=8)
     data = Data(recipe, str(own), placement=Placement(CPU))
     loader = data.loader("train", is_train=True)
     assert isinstance(loader, Mixture)
     assert (len(loader), loader.num_samples) == (5, 40)
     every = [batch.rows.tolist() for batch in loader]
-    assert all(sum(row >= len(data.parts[0].table) for row in rows) == 4 for rows in every)
+    assert all(sum(row >= len(data.builds[0].table) for row in rows) == 4 for rows in every)
     again = data.loader("train", is_train=True)
     for batch in again:
         state = again.state_dict()
@@ -248,10 +255,8 @@ def test_mixture_goes_on_where_it_was(whole: Path, tmp_path: Path) -> None:
 
 def test_more_negatives_take_turns_over_the_epochs(whole: Path, tmp_path: Path) -> None:
     own = own_photos(tmp_path)
-    data = Data(
-        replace(tiny(), negatives=str(whole), batch_size=8, negatives_times=3), str(own), placement=Placement(CPU)
-    )
-    first_row = len(data.parts[0].table)
+    data = Data(tiny(negatives=Negatives(str(whole), times=3), batch_size=8), str(own), placement=Placement(CPU))
+    first_row = len(data.builds[0].table)
 
     def others(loader: Loader | Mixture) -> list[list[int]]:
         return [[row for row in batch.rows.tolist() if row >= first_row] for batch in loader]
@@ -271,7 +276,7 @@ def test_more_negatives_take_turns_over_the_epochs(whole: Path, tmp_path: Path) 
         assert data.loader(split, is_train=False).num_samples == 10
 
 
-def test_split_in_which_nothing_is_said_fits_beside_others(celeba: Path, tmp_path: Path) -> None:
+def test_split_in_which_nothing_is_predicted_fits_beside_others(celeba: Path, tmp_path: Path) -> None:
     """All forty probabilities of a softmax may be below one half."""
     make(celeba, tmp_path / "build", classes="", split="60/20/20")
     recipe = replace(tiny("celeba_attributes_adam_cross_entropy", epochs=1), network="small_resnet(widths=(8,))")
@@ -284,6 +289,6 @@ def test_split_in_which_nothing_is_said_fits_beside_others(celeba: Path, tmp_pat
 def test_too_few_negatives_are_refused(celeba: Path, tmp_path: Path) -> None:
     own = own_photos(tmp_path)
     make(celeba, tmp_path / "few", classes="", limit=10, split="80/10/10")
-    data = Data(replace(tiny(), negatives=str(tmp_path / "few")), str(own), placement=Placement(CPU))
+    data = Data(tiny(negatives=Negatives(str(tmp_path / "few"))), str(own), placement=Placement(CPU))
     with pytest.raises(UsageError, match="images in train, but 20 are needed"):
         data.loader("train", is_train=True)

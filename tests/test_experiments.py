@@ -55,7 +55,7 @@ def test_family_means_all_its_recipes_and_several_values_each_in_turn() -> None:
     assert [one.name for one in plan] == [
         f"cacd_age-lr={lr}-batch_size={size}" for lr in ("0.1", "0.2") for size in (8, 4)
     ]
-    assert {(one.recipe.lr, one.recipe.batch_size, one.recipe.epochs) for one in plan} == {
+    assert {(one.recipe.optimizer.lr, one.recipe.batch_size, one.recipe.epochs) for one in plan} == {
         (lr, size, 3) for lr in (0.1, 0.2) for size in (8, 4)
     }
     on = experiments.planned(["cacd_age"], [], data=["a/clean", "a/mixed"])
@@ -103,7 +103,7 @@ def test_run_on_another_build_is_not_taken_for_this_one(build: Path, celeba: Pat
     with pytest.raises(UsageError, match=r"holds another run .on another build"):
         experiments.run(other, out=tmp_path / "out", settings=training.Settings(device="cpu"))
     changed = experiments.planned(["celeba_rarest4_modern"], [*SMALL, "lr=0.02"], data=[str(build)])
-    with pytest.raises(UsageError, match=r"holds another run .lr 0\.01.*give another --out"):
+    with pytest.raises(UsageError, match=r"holds another run .optimizer.lr 0\.01.*give another --out"):
         experiments.run(changed, out=tmp_path / "out", settings=training.Settings(device="cpu"))
     nowhere = experiments.planned(["celeba_rarest4_modern"], SMALL, data=[str(build), str(tmp_path / "nowhere")])
     with pytest.raises(JobError, match="nowhere"):
@@ -115,7 +115,7 @@ def test_run_on_another_build_is_not_taken_for_this_one(build: Path, celeba: Pat
 def test_run_that_fails_is_named_and_the_others_are_kept(build: Path, tmp_path: Path) -> None:
     arguments = ["experiment", "celeba_rarest4_modern", "--data", str(build), "--out", str(tmp_path / "out")]
     arguments += [part for setting in SMALL for part in ("--set", setting)] + ["--device", "cpu"]
-    arguments += ["--set", "optimizer=sgd", "--set", "lr=1e30", "--set", "lr=0.01"]
+    arguments += ["--set", "optimizer=SGD", "--set", "lr=1e30", "--set", "lr=0.01"]
     ended = CliRunner().invoke(app, arguments)
     assert ended.exit_code == 1
     assert "1 of 2 runs could not be trained: celeba_rarest4_modern-lr=1e30" in ended.output
@@ -131,10 +131,11 @@ def test_people_in_two_splits_are_told_beside_the_error_of_ages(tmp_path: Path) 
         make(tmp_path / "cacd", tmp_path / name, dataset="cacd", classes="", split=split)
     plan = experiments.planned(["age_modern"], SMALL, data=[str(tmp_path / name) for name in ("clean", "mixed")])
     rows = experiments.run(plan, out=tmp_path / "out", settings=training.Settings(device="cpu"))
-    assert [row["build"] for row in rows] == ["clean", "mixed"]
-    assert rows[0]["num_leaking"] == 0
-    assert rows[1]["num_leaking"] > 0
-    assert all(row["test_absolute_error"] > 0 and row["baseline"] > 0 for row in rows)
+    clean, mixed = (row.figures for row in rows)
+    assert (clean["build"], mixed["build"]) == ("clean", "mixed")
+    assert clean["num_leaking"] == 0
+    assert mixed["num_leaking"] > 0
+    assert all(row["test_absolute_error"] > 0 and row["baseline"] > 0 for row in (clean, mixed))
     report = (tmp_path / "out" / "age_modern-on=clean" / runs.REPORT_FILE).read_text()
     for words in ("Error against age on test", "Share of test with an error of at most", "By decade on test"):
         assert words in report

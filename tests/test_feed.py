@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facepack.errors import UsageError
+from facepack.errors import FieldError, UsageError
 from trainer.loading import draws, feed
-from trainer.loading.feed import Feed, RankBatch
+from trainer.loading.feed import Feed, FeedSettings, RankBatch
 
 
 def joined(lists: Iterable[list[int]]) -> list[int]:
@@ -25,8 +25,8 @@ def stops(counts: list[int]) -> npt.NDArray[np.int64]:
     return np.cumsum(np.array(counts, np.int64))
 
 
-def seen(parts: list[RankBatch]) -> list[int]:
-    return [int(position) for part in parts for position in part.positions[part.mask]]
+def seen(batches: list[RankBatch]) -> list[int]:
+    return [int(position) for batch in batches for position in batch.positions[batch.mask]]
 
 
 @given(sizes, st.integers(1, 50), st.integers(1, 4), st.integers(0, 5), st.sampled_from([None, 1, 3]), st.booleans())
@@ -39,11 +39,11 @@ def test_every_sample_once_over_all_ranks(
         for rank in range(world_size)
     ]
     num_batches = feed.num_batches(sum(counts), batch_size=batch_size)
-    assert [len(parts) for parts in ranks] == [num_batches] * world_size
-    assert sorted(joined(seen(parts) for parts in ranks)) == list(range(sum(counts)))
-    assert all(len(part.positions) for parts in ranks for part in parts)
+    assert [len(batches) for batches in ranks] == [num_batches] * world_size
+    assert sorted(joined(seen(batches) for batches in ranks)) == list(range(sum(counts)))
+    assert all(len(batch.positions) for batches in ranks for batch in batches)
     if pad:
-        assert {len(part.positions) for parts in ranks for part in parts} == {-(-batch_size // world_size)}
+        assert {len(batch.positions) for batches in ranks for batch in batches} == {-(-batch_size // world_size)}
 
 
 @given(sizes, st.integers(1, 50), st.integers(1, 4), st.integers(1, 4), st.integers(0, 60), st.sampled_from([None, 2]))
@@ -60,13 +60,13 @@ def test_resumed_on_another_number_of_ranks_the_rest_is_what_was_not_seen(
         list(order.batches(2, batch_size=batch_size, consumed=consumed, rank=rank, world_size=after))
         for rank in range(after)
     ]
-    everything = [seen(parts) for parts in first + rest if parts]
+    everything = [seen(batches) for batches in first + rest if batches]
     assert sorted(joined(everything)) == list(range(sum(counts)))
     alone = list(order.batches(2, batch_size=batch_size))
-    numbers = {int(p): int(n) for part in alone for p, n in zip(part.positions, part.numbers, strict=True)}
-    for parts in first + rest:
-        for part in parts:
-            for position, number in zip(part.positions[part.mask], part.numbers[part.mask], strict=True):
+    numbers = {int(p): int(n) for batch in alone for p, n in zip(batch.positions, batch.places, strict=True)}
+    for batches in first + rest:
+        for batch in batches:
+            for position, number in zip(batch.positions[batch.mask], batch.places[batch.mask], strict=True):
                 assert numbers[int(position)] == number  # so its random numbers are the same
 
 
@@ -75,9 +75,9 @@ def test_global_batches_do_not_depend_on_the_number_of_ranks(
     counts: list[int], batch_size: int, world_size: int
 ) -> None:
     order = Feed(stops(counts), seed=1)
-    alone = [part.positions.tolist() for part in order.batches(0, batch_size=batch_size)]
+    alone = [batch.positions.tolist() for batch in order.batches(0, batch_size=batch_size)]
     ranks = [list(order.batches(0, batch_size=batch_size, rank=r, world_size=world_size)) for r in range(world_size)]
-    together = [joined(seen([parts[number]]) for parts in ranks) for number in range(len(alone))]
+    together = [joined(seen([batches[number]]) for batches in ranks) for number in range(len(alone))]
     assert together == alone
 
 
@@ -97,18 +97,18 @@ def test_order_is_the_same_for_ever() -> None:
 
 
 def test_unshuffled_is_stored_order() -> None:
-    parts = list(Feed(stops([5, 7, 3]), shuffle=False).batches(4, batch_size=4))
-    assert seen(parts) == list(range(15))
-    assert np.concatenate([part.shards for part in parts]).tolist() == [0] * 5 + [1] * 7 + [2] * 3
+    batches = list(Feed(stops([5, 7, 3]), shuffle=False).batches(4, batch_size=4))
+    assert seen(batches) == list(range(15))
+    assert np.concatenate([batch.shards for batch in batches]).tolist() == [0] * 5 + [1] * 7 + [2] * 3
 
 
 def test_window_grows_and_the_first_batch_needs_one_shard() -> None:
     order = Feed(stops([10] * 32), seed=5, window_shards=8)
-    parts = list(order.batches(0, batch_size=10))
-    needed = [len(set(part.shards.tolist())) for part in parts]
+    batches = list(order.batches(0, batch_size=10))
+    needed = [len(set(batch.shards.tolist())) for batch in batches]
     assert needed[:2] == [1, 1]
     assert max(needed) <= 8
-    first_use = list(dict.fromkeys(np.concatenate([part.shards for part in parts]).tolist()))
+    first_use = list(dict.fromkeys(np.concatenate([batch.shards for batch in batches]).tolist()))
     windows = order.shard_order(0).tolist()
     assert set(first_use[:8]) == set(windows[:8])
 
@@ -126,7 +126,7 @@ def test_shards_of_the_rest_are_those_that_its_windows_need(
     codes = np.arange(number, dtype=np.int32) % 3 if is_balanced else None
     order = Feed(stops(counts), seed=3, window_shards=window, codes=codes)
     rest = order.batches(0, batch_size=5, consumed=min(consumed, number))
-    used = set(np.concatenate([np.empty(0, np.int64), *(part.shards for part in rest)]).tolist())
+    used = set(np.concatenate([np.empty(0, np.int64), *(batch.shards for batch in rest)]).tolist())
     named = order.shard_order(0, consumed=min(consumed, number)).tolist()
     assert len(set(named)) == len(named)
     assert used <= set(named)
@@ -158,18 +158,25 @@ def test_balanced_gives_every_class_equally_often(codes: list[int], epoch: int) 
 
 def test_hundred_million_rows_are_planned_window_by_window() -> None:
     order = Feed(stops([1000] * 100_000), seed=1)
-    parts = order.batches(0, batch_size=1024)
-    first = [next(parts) for _ in range(50)]
+    batches = order.batches(0, batch_size=1024)
+    first = [next(batches) for _ in range(50)]
     assert len(set(seen(first))) == 50 * 1024
-    biggest = max(int(window.nbytes) for window, _ in itertools.islice(order._samples(0, 0), 3))
+    biggest = max(int(positions.nbytes) for positions, _ in itertools.islice(order.ordered(0), 3))
     assert biggest <= 8 * feed.MAX_WINDOW_ROWS
 
 
 def test_nothing_to_load_is_refused() -> None:
     with pytest.raises(UsageError, match="no sample to load"):
         Feed(stops([0]))
-    with pytest.raises(UsageError, match="window_shards 0"):
+    with pytest.raises(FieldError, match="window_shards 0: expected at least 1"):
         Feed(stops([3]), window_shards=0)
+
+
+def test_settings_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(FieldError, match="window_shards 0: expected at least 1"):
+        FeedSettings(window_shards=0)
+    with pytest.raises(FieldError, match="copies -1: expected at least 1"):
+        FeedSettings(copies=-1)
 
 
 def test_draws_are_uniform_and_independent() -> None:

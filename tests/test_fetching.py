@@ -1,4 +1,4 @@
-"""fetch: from nothing to verified files, once; what cannot be had is said exactly, and nothing is half there."""
+"""fetch: from nothing to verified files, once; what cannot be had is output exactly, and nothing is half there."""
 
 import hashlib
 import io
@@ -17,11 +17,12 @@ from conftest import hear_interrupts
 from typer.testing import CliRunner
 from web import Web
 
-from facepack import download, fetching, terminal
+import facepack
+from facepack import download
 from facepack.cli import app
 from facepack.description import load_dataset, load_model
-from facepack.errors import JobError
-from facepack.lock import held
+from facepack.errors import UsageError
+from facepack.lock import FETCH, held
 from facepack.storage import Store
 
 TOY = """
@@ -74,7 +75,7 @@ def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (folder / "models").mkdir(parents=True)
     monkeypatch.setattr("facepack.description.manifests_folder", lambda: folder)
     monkeypatch.setenv("FACEPACK_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(download, "_FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(download, "FIRST_WAIT_S", 0.01)
     load_dataset.cache_clear()
     load_model.cache_clear()
     yield folder
@@ -122,37 +123,37 @@ def cut_up(content: bytes, number: int) -> dict[str, bytes]:
 def test_from_nothing_to_verified_files_and_a_second_call_fetches_nothing(toys: Path, tmp_path: Path) -> None:
     with Web({"labels.txt": LABELS, "faces.tar.xz": XZ}) as web:
         describe(toys, labels(web), faces(web))
-        code, said = run()
-        assert code == 0, said
+        code, output = run()
+        assert code == 0, output
         assert content_of(tmp_path / "data" / "toy") == {"labels.txt": LABELS, **PHOTOS}
-        assert "gone.xz: the server says 404" in said, "the second address has it"
+        assert "gone.xz: the server says 404" in output, "the second address has it"
         asked = len(web.asked)
-        code, said = run(accept=False)
-        assert code == 0, said
+        code, output = run(accept=False)
+        assert code == 0, output
         assert len(web.asked) == asked
-        assert "labels.txt: 45,000 bytes, as published" in said
-        assert "faces.tar.xz: 4 files" in said
+        assert "labels.txt: 45,000 bytes, as published" in output
+        assert "faces.tar.xz: 4 files" in output
 
 
 @pytest.mark.parametrize("pieces", [False, True])
 def test_on_a_terminal_bars_are_drawn_and_all_comes_as_well(
     toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: bool
 ) -> None:
-    monkeypatch.setattr(terminal.err, "_force_terminal", True)
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
     with Web({"labels.txt": LABELS, **(cut_up(XZ, 3) if pieces else {"faces.tar.xz": XZ})}) as web:
         describe(toys, labels(web), faces(web, pieces=pieces))
-        code, said = run()
-    assert code == 0, said
-    assert "in all" in said
+        code, output = run()
+    assert code == 0, output
+    assert "in all" in output
     assert content_of(tmp_path / "data" / "toy") == {"labels.txt": LABELS, **PHOTOS}
 
 
 def test_terms_are_shown_and_accepted_once(toys: Path, tmp_path: Path) -> None:
     with Web({"labels.txt": LABELS}) as web:
         describe(toys, labels(web))
-        code, said = run(accept=False)
+        code, output = run(accept=False)
         assert code == 2
-        assert "non-commercial research only (https://example.org); accept them with --accept-terms" in said
+        assert "non-commercial research only (https://example.org); accept them with --accept-terms" in output
         assert "its terms are: non-commercial research only" in run("--only", "labels")[1]
         (tmp_path / "data" / "toy" / ".facepack-terms").unlink()
         (tmp_path / "data" / "toy" / "labels.txt").unlink()
@@ -169,9 +170,9 @@ def test_only_files_of_a_kind(toys: Path, tmp_path: Path) -> None:
         describe(toys, labels(web), faces(web), labels(web).replace("labels", "extra") + "\noptional = true")
         assert run("--only", "labels")[0] == 0
         assert set(content_of(tmp_path / "data" / "toy")) == {"labels.txt"}
-        code, said = run("--only", "label")
+        code, output = run("--only", "label")
         assert code == 2
-        assert "--only label: there are labels, images, extra" in said
+        assert "--only label: there are labels, images, extra" in output
 
 
 @pytest.mark.parametrize("number", [1, 3, 28])
@@ -179,8 +180,8 @@ def test_pieces_are_joined_whatever_their_number(toys: Path, tmp_path: Path, num
     pieces = cut_up(XZ, number)
     with Web(pieces, lambda name, before: "cut" if name.endswith("ab") and before == 0 else "") as web:
         describe(toys, faces(web, pieces=True))
-        code, said = run()
-        assert code == 0, said
+        code, output = run()
+        assert code == 0, output
         assert content_of(tmp_path / "data" / "toy") == PHOTOS
         assert not [path for path in (tmp_path / "data" / "toy").iterdir() if "pieces" in path.name]
 
@@ -189,14 +190,14 @@ def test_lost_piece_is_one_line_and_goes_on_when_it_is_there(toys: Path, tmp_pat
     pieces = cut_up(XZ, 6)
     with Web({name: part for name, part in pieces.items() if not name.endswith("ad")}) as web:
         describe(toys, faces(web, pieces=True))
-        code, said = run()
+        code, output = run()
         assert code == 1
-        assert "damaged" in said
+        assert "damaged" in output
         assert not (tmp_path / "data" / "toy" / "faces").exists(), "no photo of half an archive"
         web.files |= pieces
         web.asked.clear()
-        code, said = run()
-        assert code == 0, said
+        code, output = run()
+        assert code == 0, output
         assert {name[-2:] for name, _ in web.asked if name.startswith("faces")} == {"ad", "ae", "af", "ag", "ah"}
         assert content_of(tmp_path / "data" / "toy") == PHOTOS
 
@@ -208,8 +209,8 @@ def test_faults_that_pass_are_gone_through(toys: Path, tmp_path: Path, how: str)
 
     with Web({"labels.txt": LABELS, "faces.tar.xz": XZ}, behaviour) as web:
         describe(toys, labels(web), faces(web))
-        code, said = run()
-        assert code == 0, said
+        code, output = run()
+        assert code == 0, output
         assert content_of(tmp_path / "data" / "toy") == {"labels.txt": LABELS, **PHOTOS}
 
 
@@ -220,10 +221,10 @@ def test_file_that_cannot_be_had_stops_no_other(toys: Path, tmp_path: Path, how:
     files = {"labels.txt": LABELS, "faces.tar.xz": XZ}
     with Web(files, lambda name, _: how if name == "labels.txt" else "") as web:
         describe(toys, labels(web), faces(web))
-        code, said = run()
+        code, output = run()
         assert code == 1
-        assert reason in said or "connection was lost" in said
-        assert "Traceback" not in said
+        assert reason in output or "connection was lost" in output
+        assert "Traceback" not in output
         found = content_of(tmp_path / "data" / "toy")
         assert "labels.txt" not in found
         assert {name: found[name] for name in PHOTOS} == PHOTOS
@@ -235,10 +236,10 @@ def test_file_changed_by_one_byte_is_not_the_published_one(toys: Path, tmp_path:
     (folder / "labels.txt").write_bytes(LABELS[:-1] + b"x")
     with Web({"labels.txt": LABELS}) as web:
         describe(toys, labels(web))
-        code, said = run()
+        code, output = run()
         assert code == 1
-        assert "its md5 is" in said
-        assert "move it away" in said
+        assert "its md5 is" in output
+        assert "move it away" in output
         assert (folder / "labels.txt").read_bytes() == LABELS[:-1] + b"x", "nobody's file is touched"
         assert not web.asked
 
@@ -249,9 +250,9 @@ def test_half_of_the_images_is_said_and_kept(toys: Path, tmp_path: Path) -> None
     (folder / "1.jpg").write_bytes(b"mine")
     with Web({"faces.tar.xz": XZ}) as web:
         describe(toys, faces(web))
-        code, said = run()
+        code, output = run()
         assert code == 1
-        assert "1 of 4 files; move it away to have all of it fetched" in said
+        assert "1 of 4 files; move it away to have all of it fetched" in output
         assert not web.asked
 
 
@@ -262,9 +263,9 @@ def test_wrong_pieces_of_one_address_do_not_hide_the_other(toys: Path, tmp_path:
         known = f'sha256 = "{hashlib.sha256(XZ).hexdigest()}"\n'
         block = faces(web, pieces=True).replace("gone.xz", "a/faces.tar.xz").replace("/faces.tar.xz", "/b/faces.tar.xz")
         describe(toys, block.replace("a/b/", "a/").replace("pieces = true\n", f"pieces = true\n{known}"))
-        code, said = run()
-        assert code == 0, said
-        assert "its sha256 is" in said
+        code, output = run()
+        assert code == 0, output
+        assert "its sha256 is" in output
         assert content_of(tmp_path / "data" / "toy").items() >= PHOTOS.items()
 
 
@@ -276,10 +277,10 @@ def test_one_failure_hides_no_other(toys: Path, tmp_path: Path, monkeypatch: pyt
     damaged = DRIVE.replace("faces.zip", "damaged.zip").replace('gives = "faces"', 'gives = "other"')
     with Web({"faces.tar.xz": XZ}) as web:
         describe(toys, labels(web), damaged, DRIVE.replace('gives = "faces"', 'gives = "more"'), faces(web))
-        code, said = run()
+        code, output = run()
     assert code == 1
     for words in ("labels.txt: the server says 404", "damaged.zip: damaged", "move it away", "get faces.zip from"):
-        assert words in said
+        assert words in output
     assert content_of(folder).items() >= PHOTOS.items()
 
 
@@ -289,9 +290,9 @@ def test_copy_in_another_place_is_found(toys: Path, tmp_path: Path) -> None:
     for number in range(4):
         (folder / f"{number}.jpg").write_bytes(b"1")
     describe(toys, 'also = ["Img/faces.zip"]\n' + DRIVE)
-    code, said = run()
-    assert code == 0, said
-    assert "faces.zip: 4 files" in said
+    code, output = run()
+    assert code == 0, output
+    assert "faces.zip: 4 files" in output
 
 
 DRIVE = 'path = "faces.zip"\ndrive = "0Bxyz"\ngives = "faces"\nnum_files = 4\nunpack = true'
@@ -302,20 +303,20 @@ def test_what_needs_a_log_in_is_said_and_checked_once_it_is_there(
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     describe(toys, DRIVE + f'\nsha256 = "{hashlib.sha256(ZIP).hexdigest()}"')
-    code, said = run()
+    code, output = run()
     place = tmp_path / "data" / "toy" / "faces.zip"
     assert code == 1
-    assert "get faces.zip from https://drive.google.com/file/d/0Bxyz/view" in said
-    assert f"put it at {place}, and run the same command" in said
+    assert "get faces.zip from https://drive.google.com/file/d/0Bxyz/view" in output
+    assert f"put it at {place}, and run the same command" in output
     place.write_bytes(b"<html>log in</html>")
-    code, said = run()
+    code, output = run()
     assert code == 1
-    assert "faces.zip: a web page, and not the file; move it away" in said
+    assert "faces.zip: a web page, and not the file; move it away" in output
     place.write_bytes(ZIP[:-1])
     assert "its sha256 is" in run()[1]
     place.write_bytes(ZIP)
-    code, said = run()
-    assert code == 0, said
+    code, output = run()
+    assert code == 0, output
     assert content_of(place.parent) == PHOTOS
 
 
@@ -348,26 +349,26 @@ def test_programs_for_a_place_are_used_where_they_are(
     monkeypatch.delenv("KAGGLE_KEY", raising=False)
     describe(toys, DRIVE if program == "gdown" else DRIVE.replace('drive = "0Bxyz"', 'kaggle = "me/toy"'))
     if program == "kaggle":
-        code, said = run()
+        code, output = run()
         assert code == 1
-        assert "https://www.kaggle.com/datasets/me/toy (with pip install kaggle and its key" in said
+        assert "https://www.kaggle.com/datasets/me/toy (with pip install kaggle and its key" in output
         (tmp_path / "kaggle").mkdir()
         (tmp_path / "kaggle" / "kaggle.json").write_text("{}")
     monkeypatch.setenv("FAIL", "1")
-    code, said = run()
+    code, output = run()
     assert code == 1
-    assert f"{program}: exit code 3; get faces.zip from" in said
+    assert f"{program}: exit code 3; get faces.zip from" in output
     monkeypatch.delenv("FAIL")
-    code, said = run()
-    assert code == 0, said
+    code, output = run()
+    assert code == 0, output
     assert content_of(tmp_path / "data" / "toy") == PHOTOS
 
 
 def test_killed_and_called_again_nothing_is_fetched_twice(toys: Path, tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from facepack import dataset, fetch;"
-        "manifests_folder = lambda: Path(sys.argv[1]);"
-        "fetching.fetch(load_dataset('toy'), folder=Path(sys.argv[2]))"
+        "import sys; from pathlib import Path; import facepack; from facepack import description;"
+        "description.manifests_folder = lambda: Path(sys.argv[1]);"
+        "facepack.fetch('toy', to=sys.argv[2], accept_terms=True)"
     )
     pieces = cut_up(os.urandom(1 << 20), 8)
     whole = b"".join(pieces.values())
@@ -392,8 +393,8 @@ def test_killed_and_called_again_nothing_is_fetched_twice(toys: Path, tmp_path: 
 
 def test_interrupt_ends_at_once_and_goes_on(toys: Path, tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from facepack import dataset; from facepack.cli import app;"
-        "manifests_folder = lambda: Path(sys.argv.pop(1)); sys.argv[0] = 'facepack'; app()"
+        "import sys; from pathlib import Path; from facepack import description; from facepack.cli import main;"
+        "description.manifests_folder = lambda: Path(sys.argv.pop(1)); sys.argv[0] = 'facepack'; main()"
     )
     with Web({"labels.txt": LABELS * 20}, lambda *_: "slow") as web:
         describe(toys, f'path = "labels.txt"\nurls = ["{web.url}/labels.txt"]')
@@ -403,13 +404,13 @@ def test_interrupt_ends_at_once_and_goes_on(toys: Path, tmp_path: Path) -> None:
         while process.poll() is None and web.num_bytes < 100_000:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=10)
-        assert process.returncode == 1, said
-        assert "the same command goes on from there" in said
-        assert "Traceback" not in said
+        _, output = process.communicate(timeout=10)
+        assert process.returncode == 1, output
+        assert "the same command goes on from there" in output
+        assert "Traceback" not in output
         web.behaviour = lambda *_: ""
-        code, said = run()
-        assert code == 0, said
+        code, output = run()
+        assert code == 0, output
         assert web.asked[-1][1].startswith("bytes=")
 
 
@@ -417,18 +418,19 @@ def test_second_fetch_at_once_is_refused(toys: Path, tmp_path: Path) -> None:
     with Web({"labels.txt": LABELS}) as web:
         describe(toys, labels(web))
         (tmp_path / "data" / "toy").mkdir(parents=True)
-        with held(Store(str(tmp_path / "data" / "toy")), what="fetch"):
-            code, said = run()
+        with held(Store(str(tmp_path / "data" / "toy")), work=FETCH):
+            code, output = run()
         assert code == 1
-        assert "another fetch" in said
+        assert "another fetch" in output
         assert not web.asked
 
 
 def test_full_disk_is_one_line(toys: Path, tmp_path: Path) -> None:
     program = (
-        "import resource, signal; from pathlib import Path; from facepack import dataset; from facepack.cli import app;"
+        "import resource, signal; from pathlib import Path; from facepack import description;"
+        "from facepack.cli import main;"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000));"
-        f"manifests_folder = lambda: Path({str(toys)!r}); app()"
+        f"description.manifests_folder = lambda: Path({str(toys)!r}); main()"
     )
     with Web({"labels.txt": LABELS}) as web:
         describe(toys, labels(web))
@@ -439,39 +441,72 @@ def test_full_disk_is_one_line(toys: Path, tmp_path: Path) -> None:
     assert "make room and run the same command again" in line
 
 
+def write_checksums(toys: Path, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """Run the maintainers' script on these descriptions."""
+    script = Path(__file__).parents[1] / "manifests" / "checksums.py"
+    command = [sys.executable, str(script), "toy", "--data", str(folder), "--descriptions", str(toys)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    load_dataset.cache_clear()
+    return ended
+
+
 def test_checksums_are_filled_in_from_files_that_are_here(toys: Path, tmp_path: Path) -> None:
     folder = tmp_path / "data" / "toy"
     folder.mkdir(parents=True)
     (folder / "labels.txt").write_bytes(LABELS)
     with Web({}) as web:
         describe(toys, labels(web).partition("\nmd5")[0], faces(web))
-        ended = CliRunner().invoke(app, ["fetch", "toy", "--write-checksums"])
-        assert ended.exit_code == 0, ended.output
-        assert "labels.txt written into its description" in ended.output
-        for _ in range(2):
-            fetching.write_checksums("toy", folder)
-            load_dataset.cache_clear()
-            first, second = load_dataset("toy").files
-            assert (first.num_bytes, first.sha256) == (45_000, hashlib.sha256(LABELS).hexdigest())
-            assert second.num_bytes == 0
-        (folder / "labels.txt").write_bytes(b"other")
-        with pytest.raises(JobError, match="5 bytes, expected 45,000"):
-            fetching.write_checksums("toy", folder)
+    for _ in range(2):
+        ended = write_checksums(toys, folder)
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout == f"{toys / 'toy.toml'}: labels.txt\n"
+        first, second = load_dataset("toy").files
+        assert (first.num_bytes, first.sha256) == (45_000, hashlib.sha256(LABELS).hexdigest())
+        assert second.num_bytes == 0
+    (folder / "labels.txt").write_bytes(b"other")
+    ended = write_checksums(toys, folder)
+    assert ended.returncode == 1
+    assert "5 bytes, expected 45,000" in ended.stderr
+    assert load_dataset("toy").files[0].num_bytes == 45_000
 
 
-def test_checksums_of_an_archive_that_was_taken_apart_are_remembered(toys: Path, tmp_path: Path) -> None:
+def test_checksums_of_an_archive_that_was_unpacked_are_remembered(toys: Path, tmp_path: Path) -> None:
     with Web({"faces.tar.xz": XZ}) as web:
-        describe(
-            toys,
-            faces(web).replace("num_files = 4", "num_files = 0").partition("sha256")[0]
-            + 'unpack = true\ngives = "faces"',
-        )
-        code, said = run()
-        assert code == 0, said
-    assert fetching.write_checksums("toy", tmp_path / "data" / "toy") == ["faces.tar.xz"]
-    load_dataset.cache_clear()
+        block = faces(web).replace("num_files = 4", "num_files = 0").partition("sha256")[0]
+        describe(toys, block + 'unpack = true\ngives = "faces"')
+        code, output = run()
+        assert code == 0, output
+    assert write_checksums(toys, tmp_path / "data" / "toy").returncode == 0
     (file,) = load_dataset("toy").files
     assert (file.num_bytes, file.sha256, file.num_files) == (len(XZ), hashlib.sha256(XZ).hexdigest(), 4)
+
+
+def test_library_gives_what_is_there_and_prints_nothing(
+    toys: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="facepack")
+    with Web({"labels.txt": LABELS, "faces.tar.xz": XZ}) as web:
+        describe(toys, labels(web), faces(web))
+        with pytest.raises(UsageError, match="accept_terms=True"):
+            facepack.fetch("toy")
+        fetched = facepack.fetch("toy", to=tmp_path / "here", accept_terms=True)
+    assert fetched.is_complete
+    assert fetched.folder == tmp_path / "here"
+    assert {file.name: file.detail for file in fetched.files} == {
+        "labels.txt": "45,000 bytes",
+        "faces.tar.xz": "4 files",
+    }
+    assert capfd.readouterr() == ("", "")
+    assert "labels.txt: 45,000 bytes" in caplog.messages
+
+
+def test_library_names_what_a_person_has_to_get(toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    describe(toys, DRIVE)
+    fetched = facepack.fetch("toy", accept_terms=True)
+    assert not fetched.is_complete
+    (line,) = fetched.by_hand
+    assert line.startswith("get faces.zip from https://drive.google.com/file/d/0Bxyz/view")
 
 
 def test_model_goes_where_it_is_looked_for(toys: Path, tmp_path: Path) -> None:
@@ -494,14 +529,14 @@ def test_build_without_its_files_says_how_to_get_them(toys: Path, tmp_path: Path
         assert "facepack fetch toy gets what is missing" in ended.output
     ended = CliRunner().invoke(app, ["fetch", "nothing"])
     assert ended.exit_code == 2
-    assert "unknown dataset 'nothing'" in ended.output
+    assert "unknown dataset or model 'nothing': known are toy" in ended.output
 
 
 def test_own_photos_are_not_fetched_and_models_are_offered(toys: Path) -> None:
     describe(toys)
-    code, said = run()
+    code, output = run()
     assert code == 2
-    assert "toy: nothing to fetch: here" in said
+    assert "toy: nothing to fetch: here" in output
     (toys / "models" / "landmarks.toml").write_text("")
     ended = CliRunner().invoke(app, ["fetch", "landmark"])
     assert "did you mean landmarks" in ended.output

@@ -105,7 +105,10 @@ def test_tabs_byte_order_mark_and_blank_lines_do_not_matter(tmp_path: Path) -> N
     assert odd_read.table.equals(plain.table)
 
 
-@pytest.mark.parametrize(("stated", "message"), [("4", "says 4 rows, there are 3"), ("202599", "says 202,599 rows")])
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [("4", "states 4 rows, there are 3"), ("202599", "states 202,599 rows")],
+)
 def test_count_line_that_disagrees_is_refused_with_both_numbers(stated: str, message: str, tmp_path: Path) -> None:
     write(tmp_path, celeba_files(3, count_line=stated))
     with pytest.raises(JobError, match=rf"^list_attr_celeba\.txt: line 1 {message}"):
@@ -194,7 +197,7 @@ def test_folder_of_something_else_is_refused_with_what_was_looked_for(tmp_path: 
 
 @pytest.mark.parametrize("content", ["", "3\n", " ".join(ATTRIBUTES) + "\n", "3\n" + " ".join(ATTRIBUTES) + "\n\n"])
 def test_label_file_without_rows_is_refused(content: str, tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"^list_attr_celeba\.txt: (no rows|line 1 says 3 rows, there are 0)"):
+    with pytest.raises(JobError, match=r"^list_attr_celeba\.txt: (no rows|line 1 states 3 rows, there are 0)"):
         read("celeba", write(tmp_path, celeba_files() | {"list_attr_celeba.txt": content}))
 
 
@@ -494,9 +497,9 @@ def test_benchmark_list_gives_apparent_ages_without_real_ones(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "images", "message"),
     [
-        ("appa_real", "faces", "--images faces: appa_real has no such image set; it has: photo, face"),
-        ("utkface", "aligned", "--images aligned: utkface has no such image set; it has: none"),
-        ("fairface", "wide", "--images wide: not with ground_truth.json beside the images; there are: photos"),
+        ("appa_real", "faces", "images faces: appa_real has no such image set; it has: photo, face"),
+        ("utkface", "aligned", "images aligned: utkface has no such image set; it has: none"),
+        ("fairface", "wide", "images wide: not with ground_truth.json beside the images; there are: photos"),
     ],
 )
 def test_unknown_image_set_is_wrong_usage(name: str, images: str, message: str, tmp_path: Path) -> None:
@@ -727,13 +730,14 @@ def test_real_fairface(real_data: Path) -> None:
 MEASURED = """
 import sys
 from pathlib import Path
+from facepack.description import load_dataset
 from facepack.index import index_dataset
 from facepack.label import assign_classes
 from facepack.configuration import Configuration
 from facepack.plan import make_plan
 from facepack.source import open_source
 description = load_dataset("celeba")
-configuration = Configuration(dataset="celeba", classes="rarest4", split="identity")
+configuration = Configuration.of("celeba", classes="rarest4", split="identity")
 source = open_source(sys.argv[1])
 labelled = assign_classes(description, index_dataset(description, source).table, configuration=configuration)
 planned = make_plan(description, labelled, source=source, configuration=configuration)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from facepack.configuration import Configuration
 from facepack.description import Description, load_dataset
-from facepack.errors import JobError, UsageError
+from facepack.errors import FieldError, JobError, UsageError
 from facepack.index import index_dataset
 from facepack.label import Labelled, assign_classes
 from facepack.source import Source, open_source
@@ -47,7 +47,7 @@ def paths_table(name: str, paths: Sequence[str]) -> pa.Table:
 
 
 def labelled(name: str, table: pa.Table, **choices: object) -> Labelled:
-    configuration = Configuration(dataset=name, **choices)  # type: ignore[arg-type]
+    configuration = Configuration.of(name, **choices)  # type: ignore[arg-type]
     return assign_classes(load_dataset(name), table, configuration=configuration)
 
 
@@ -269,7 +269,7 @@ def test_age_bins_take_the_place_of_default_classes() -> None:
     "bins", ["1-5,5-9", "10-20,1-9", "9-1", "1-,30-40", "0-4,,5-9", "4", "-4", "1-4;5-9", "young,old", "1.5-3", "1-4,"]
 )
 def test_age_bins_that_overlap_descend_or_make_no_sense_are_wrong_usage(bins: str) -> None:
-    with pytest.raises(UsageError, match=re.escape(f"--age-bins {bins}: expected ascending bins that do not overlap")):
+    with pytest.raises(UsageError, match=re.escape(f"age_bins {bins}: expected ascending bins that do not overlap")):
         labelled("appa_real", ages_table([1, 2]), age_bins=bins)
 
 
@@ -296,15 +296,12 @@ def test_touching_age_bins_part_all_ages(ages: list[float], ends: set[int]) -> N
 @pytest.mark.parametrize(
     ("name", "choices", "message"),
     [
-        ("celeba", {"classes": "Bald,Beard"}, "--classes Bald,Beard: celeba has no class 'Beard'; it has: 5_o_Clock"),
+        ("celeba", {"classes": "Bald,Beard"}, "classes Bald,Beard: celeba has no class 'Beard'; it has: 5_o_Clock"),
         ("celeba", {"classes": "bald"}, "celeba has no class 'bald'"),
         ("celeba", {"classes": "rarest"}, "celeba has no class 'rarest'"),
-        ("celeba", {"classes": "Bald,"}, "celeba has no class ''"),
-        ("celeba", {"classes": "Bald,Young,Bald"}, "a class is named twice"),
-        ("celeba", {"classes": "rarest41"}, "--classes rarest41: celeba has 40 classes, expected 1 to 40"),
-        ("celeba", {"classes": "random0"}, "--classes random0: celeba has 40 classes, expected 1 to 40"),
-        ("celeba", {"classes": "hair:all"}, "--classes hair:all: celeba has no classes 'hair'; it has: none"),
-        ("celeba", {"age_bins": "1-4"}, "--age-bins 1-4: celeba has no ages ''; it has: none"),
+        ("celeba", {"classes": "rarest41"}, "classes rarest41: celeba has 40 classes, expected 1 to 40"),
+        ("celeba", {"classes": "hair:all"}, "classes hair:all: celeba has no classes 'hair'; it has: none"),
+        ("celeba", {"age_bins": "1-4"}, "age_bins 1-4: celeba has no ages ''; it has: none"),
         ("utkface", {"classes": "age:all"}, "utkface has no classes 'age'; it has: gender, race"),
         ("utkface", {"classes": "race:green"}, "utkface has no class 'green'; it has: asian, indian, white"),
         ("utkface", {"classes": "race:others"}, "utkface has no class 'others'; it has: asian, indian, white"),
@@ -318,8 +315,22 @@ def test_what_the_dataset_does_not_have_is_wrong_usage(name: str, choices: dict[
         labelled(name, table, **choices)
 
 
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ("Bald,", "classes Bald,: one of the names is empty"),
+        ("race:", "classes race:: one of the names is empty"),
+        ("Bald,Young,Bald", "classes Bald,Young,Bald: a class is named twice"),
+        ("random0", "classes random0: expected 1 or more, such as random4"),
+    ],
+)
+def test_classes_that_make_no_sense_are_refused_before_any_label_is_read(classes: str, message: str) -> None:
+    with pytest.raises(FieldError, match=re.escape(message)):
+        Configuration.of("celeba", classes=classes)
+
+
 def test_dataset_without_classes_says_so() -> None:
-    with pytest.raises(UsageError, match="--classes all: toy has no classes ''; it has: none"):
+    with pytest.raises(UsageError, match="classes all: toy has no classes ''; it has: none"):
         toy = Description(
             name="toy",
             title="",

@@ -100,7 +100,7 @@ def test_batch_of_one_pixel_each_can_be_learnt_from(name: str) -> None:
     ("mode", "reason"),
     [
         ("from:layer5", "no layer 'layer5' with weights; did you mean layer"),
-        ("from:xyz", "there are conv1, bn1, layer1, layer2, layer3, layer4, fc, and those below them"),
+        ("from:xyz", "known are conv1, bn1, layer1, layer2, layer3, layer4, fc"),
         ("from:relu", "no layer 'relu' with weights"),
     ],
 )

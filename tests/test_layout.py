@@ -1,115 +1,167 @@
-"""Rules of the repository: import direction, one sentence per file, nothing left out of the README."""
+"""Rules of the repository's layout: arrows that no import may take, and a tree in the documents that is true."""
 
 import ast
 import subprocess
 import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
+import source_tree
 
 ROOT = Path(__file__).parents[1]
-MODULES = sorted((ROOT / "facepack").glob("*.py"))
-TRAINER = sorted((ROOT / "trainer").rglob("*.py"))
-ORDER = [
-    ["errors"],
-    ["terminal", "storage", "drawing", "page"],
-    ["dataset", "download", "unpack"],
-    ["manifest", "index", "lock"],
-    ["label", "fetch"],
-    ["plan", "image", "datasets"],
-    ["align"],
-    ["shard", "summary"],
-    ["workers", "resume"],
-    ["build", "verify", "synthetic"],
-    ["preview"],
-    ["demo"],
-    ["cli"],
-    ["__main__"],
+MODULES = source_tree.modules()
+IMPORTED = {name: source_tree.imported(source_tree.parsed(path)) for name, path in MODULES.items()}
+
+EDGE = ("facepack.cli", "facepack.__main__", "facepack.commands", "facepack.demo", "trainer.commands")
+"""What a person meets; the rest is the library."""
+TERMINAL = (*EDGE, "facepack.terminal", "trainer.progress")
+"""What may show something on a terminal."""
+
+FORBIDDEN = [
+    ("the library does not know the trainer", ["facepack.*"], [*EDGE], ["trainer", "trainer.*"], []),
+    ("training does not need Ray", ["trainer", "trainer.*"], [], ["ray", "ray.*"], []),
+    (
+        "the trainer knows a build only as it is stored",
+        ["trainer", "trainer.*"],
+        [],
+        [f"facepack.{name}" for name in ("api", "builder", "label", "plan", "prepare", "resume", "workers")],
+        [],
+    ),
+    (
+        "only commands show things",
+        ["*"],
+        [*TERMINAL],
+        ["typer", "typer.*", "rich.console", "rich.progress", "facepack.terminal"],
+        [],
+    ),
+    ("nobody imports the commands", ["*"], [*EDGE], [*EDGE], []),
+    (
+        "planning reads no image",
+        [f"facepack.{name}" for name in ("bins", "configuration", "hashing", "index", "label", "plan", "prepare")],
+        [],
+        ["cv2", "PIL", "PIL.*", "dlib", "ray", "ray.*", "facepack.align", "facepack.shard", "facepack.workers"],
+        [],
+    ),
+    (
+        "packing an image does not know the plan it is part of",
+        ["facepack.image", "facepack.align", "facepack.shard"],
+        [],
+        [f"facepack.{name}" for name in ("builder", "index", "label", "plan", "prepare", "resume", "workers")],
+        [],
+    ),
+    (
+        "nobody who builds real data draws any",
+        ["facepack.*"],
+        [*EDGE, "facepack.drawn", "facepack.drawn.*"],
+        ["facepack.drawn", "facepack.drawn.*"],
+        [],
+    ),
+    (
+        "loading knows nothing of training",
+        ["trainer.loading", "trainer.loading.*"],
+        [],
+        ["trainer", "trainer.*"],
+        ["trainer.loading", "trainer.loading.*", "trainer.calls", "trainer.checks"],
+    ),
+    (
+        "the parts of a recipe know nothing of runs",
+        [f"trainer.{name}" for name in ("recipe", "recipes", "recipes.*", "models", "models.*", "optim", "stopping")],
+        [],
+        [f"trainer.{name}" for name in ("data", "evaluation", "experiments", "report", "runs", "training")],
+        [],
+    ),
+    (
+        "training does not know its reports",
+        ["trainer.training", "trainer.evaluation", "trainer.runs", "trainer.checkpoint"],
+        [],
+        [f"trainer.{name}" for name in ("comparison", "experiments", "plots", "prediction", "report")],
+        [],
+    ),
 ]
-"""A module may import those of earlier lines."""
-
-TRAINER_ORDER = [
-    ["draws", "targets", "staging", "calls", "checkpoint", "plots", "progress", "layers", "memory"],
-    ["feed", "augment", "task", "models"],
-    ["pipeline", "recipe", "metrics"],
-    ["loader", "recipes", "optim", "stopping"],
-    ["data"],
-    ["run"],
-    ["logs", "evaluate", "weights"],
-    ["fit", "predict"],
-    ["report"],
-    ["experiment"],
-    ["commands"],
-]
-SEEN_BY_TRAINER = {"errors", "manifest", "storage"}
-"""All that the trainer knows of a build."""
-ALSO_SEEN = {
-    "progress": {"terminal"},
-    "weights": {"terminal", "download", "dataset"},
-    "experiment": {"terminal"},
-    "fit": {"terminal", "lock"},
-    "predict": {"terminal", "align", "image", "shard"},  # a photo is treated as the build treated its images
-    "report": {"image", "page"},
-    "commands": {"terminal"},
-}
-"""What some modules use of facepack beside that."""
+"""Why; who, but for whom; must not import what, but for what. Patterns of dotted names."""
 
 
-def imported(path: Path, package: str = "facepack") -> set[str]:
-    """Names of the modules of a package that a file imports, anywhere in it."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module == package:
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{package}."):
-            names.add(str(node.module).split(".")[1])
-    return names
+def matches(name: str, patterns: list[str]) -> bool:
+    """True where a name fits one of the patterns."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if path.stem != "__init__"], ids=lambda path: path.stem)
-def test_imports_follow_the_direction(path: Path) -> None:
-    level = next(number for number, names in enumerate(ORDER) if path.stem in names)
-    allowed = {name for names in ORDER[:level] for name in names}
-    assert imported(path) <= allowed
+@pytest.mark.parametrize(
+    ("who", "but_who", "what", "but_what"), [rule[1:] for rule in FORBIDDEN], ids=[rule[0] for rule in FORBIDDEN]
+)
+def test_no_import_takes_a_forbidden_arrow(
+    who: list[str], but_who: list[str], what: list[str], but_what: list[str]
+) -> None:
+    taken = [
+        f"{name} imports {other}"
+        for name in MODULES
+        if matches(name, who) and not matches(name, but_who)
+        for other in sorted(IMPORTED[name])
+        if matches(other, what) and not matches(other, but_what)
+    ]
+    assert taken == []
 
 
-def trainer_module(path: Path) -> str:
-    """The module of the trainer that a file is, or belongs to."""
-    return path.relative_to(ROOT / "trainer").parts[0].removesuffix(".py")
+def test_only_commands_print_or_redirect_what_others_print() -> None:
+    names = {"print", "dup2", "redirect_stderr", "redirect_stdout"}
+    calls = [
+        f"{name}, line {node.lineno}: {ast.unparse(node.func)}"
+        for name, path in MODULES.items()
+        if name not in (*TERMINAL, "trainer.rivals")  # a program of its own
+        for node in ast.walk(source_tree.parsed(path))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in names
+    ]
+    assert calls == []
 
 
-@pytest.mark.parametrize("path", [path for path in TRAINER if path.parent.name != "trainer" or path.stem != "__init__"])
-def test_trainer_imports_follow_the_direction_and_know_a_build_only_as_it_is_stored(path: Path) -> None:
-    name = trainer_module(path)
-    level = next(number for number, names in enumerate(TRAINER_ORDER) if name in names)
-    assert imported(path, "trainer") <= {name, *(one for names in TRAINER_ORDER[:level] for one in names)}
-    assert imported(path) <= SEEN_BY_TRAINER | ALSO_SEEN.get(name, set())
-    assert "import ray" not in path.read_text(encoding="utf-8")
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    arrows = {
+        name: source_tree.imported(source_tree.parsed(path), with_types=False) & set(MODULES) - {name}
+        for name, path in MODULES.items()
+    }
+    while leaves := [name for name, others in arrows.items() if not others]:
+        arrows = {name: others - set(leaves) for name, others in arrows.items() if name not in leaves}
+    while roots := set(arrows) - {other for others in arrows.values() for other in others}:
+        arrows = {name: others for name, others in arrows.items() if name not in roots}
+    assert arrows == {}
 
 
-def test_every_module_has_its_place_in_the_order() -> None:
-    assert {path.stem for path in MODULES} - {"__init__"} == {name for names in ORDER for name in names}
-    found = {trainer_module(path) for path in TRAINER} - {"__init__"}
-    assert found == {name for names in TRAINER_ORDER for name in names}
-    assert not any(imported(path, "trainer") for path in MODULES if path.stem not in ("cli", "demo"))
-
-
-@pytest.mark.parametrize("path", MODULES + TRAINER, ids=lambda path: path.stem)
-def test_file_opens_with_one_sentence_that_the_readme_repeats(path: Path) -> None:
-    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-    assert docstring
-    sentence = docstring.split("\n")[0]
+@pytest.mark.parametrize("path", MODULES.values(), ids=list(MODULES))
+def test_file_opens_with_one_sentence(path: Path) -> None:
+    sentence, *rest = (ast.get_docstring(source_tree.parsed(path)) or "").split("\n")
     assert sentence.endswith(".")
-    if not path.stem.startswith("__"):
-        assert f"{path.name}" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert ". " not in sentence
+    assert not rest or rest[0] == ""
+
+
+def test_tree_in_the_design_is_that_of_the_docstrings() -> None:
+    ended = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "source_tree.py"), "--check"], capture_output=True, text=True, check=False
+    )
+    assert ended.stderr == ""
+    assert ended.returncode == 0
 
 
 def test_importing_the_command_line_imports_neither_ray_nor_torch_nor_dali() -> None:
-    program = (
-        "import sys; import facepack.cli; print([name for name in ('ray', 'torch', 'nvidia') if name in sys.modules])"
-    )
+    assert loaded_by("import facepack.cli", "ray", "torch", "nvidia") == []
+
+
+def test_importing_the_library_imports_neither_torch_nor_dali() -> None:
+    library = [name for name in MODULES if name.startswith("facepack") and "__main__" not in name]
+    program = "; ".join(f"import {name}" for name in library if "webdataset" not in IMPORTED[name])
+    assert loaded_by(program, "torch", "nvidia") == []
+
+
+def test_importing_the_packages_alone_imports_none_of_their_libraries() -> None:
+    assert loaded_by("import facepack, trainer", "numpy", "pyarrow", "cv2", "ray", "torch", "nvidia") == []
+
+
+def loaded_by(program: str, *names: str) -> list[str]:
+    """Those of some modules that a program imports."""
+    program = f"{program}; import sys; print(*[name for name in {names!r} if name in sys.modules])"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert ended.stdout.strip() == "[]"
+    return ended.stdout.split()
 
 
 def test_constraints_pin_versions_and_name_no_address() -> None:

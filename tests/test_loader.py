@@ -27,12 +27,10 @@ from hypothesis import strategies as st
 
 from facepack import image, manifest
 from facepack.drawn import synthetic
-from facepack.errors import JobError, UsageError
+from facepack.errors import FieldError, JobError, UsageError
 from facepack.manifest import Status
 from facepack.storage import Store
-from trainer.loader import Batch, EngineSettings, Loader
-from trainer.loading import loader as loading
-from trainer.loading.augment import (
+from trainer.augment import (
     CenterCrop,
     ColorJitter,
     Normalize,
@@ -41,8 +39,11 @@ from trainer.loading.augment import (
     RandomRotation,
     Resize,
 )
-from trainer.loading.feed import FeedSettings
-from trainer.loading.staging import StagingSettings
+from trainer.feed import FeedSettings
+from trainer.loader import Batch, EngineSettings, Loader
+from trainer.loading import decoded
+from trainer.loading.decoded import ControlGroup, DecodedCache
+from trainer.staging import StagingSettings
 
 
 @pytest.fixture(scope="module")
@@ -222,8 +223,9 @@ def test_iterator_ends_the_one_before_and_takes_no_image_from_it(build: Path, ca
 def test_closed_loader_holds_no_image_and_opens_again(build: Path) -> None:
     loader = Loader(build, split="train", batch_size=16, augment=RANDOM, cache="ram")
     first = list(loader)
+    assert loader.cached_bytes == loader.num_samples * 32 * 32 * 3
     loader.close()
-    assert loader._pixels.images is None
+    assert loader.cached_bytes == 0
     loader.load_state_dict(loader.state_dict() | {"epoch": 0, "consumed": 0})
     assert same(list(loader), first)
 
@@ -242,21 +244,22 @@ def test_images_and_parameters_of_two_sources_belong_together(
         return found + list(loader)
 
     expected = batches()
-    monkeypatch.setattr(loading._Pixels, "is_on_device", True)
+    monkeypatch.setattr(DecodedCache, "is_on_device", True)
     assert same(batches(), expected)
 
 
 def test_cache_is_chosen_within_the_limit_of_a_container(
     build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    most, used, facts = tmp_path / "memory.max", tmp_path / "memory.current", tmp_path / "memory.stat"
-    monkeypatch.setattr(loading, "_CGROUPS", ((tmp_path, most.name, used.name, "inactive_file"),))
-    used.write_text("900000\n")
-    facts.write_text("anon 5\ninactive_file 500000\n")
+    most = tmp_path / "memory.max"
+    group = ControlGroup(tmp_path, most.name, "memory.current", "inactive_file")
+    monkeypatch.setattr(decoded, "CONTROL_GROUPS", [group])
+    (tmp_path / group.usage).write_text("900000\n")
+    (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 500000\n")
     free = {}
     for limit in ("max", "1000000"):
         most.write_text(f"{limit}\n")
-        free[limit] = loading._free_memory()
+        free[limit] = decoded.free_memory()
     assert free["1000000"] == 600_000 < free["max"]
     assert Loader(build, split="train", batch_size=16).cache == "none"
     most.write_text("max\n")
@@ -318,16 +321,28 @@ def test_ages_and_categories_as_targets(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("choices", "reason"),
     [
-        ({"targets": ("shoe size",)}, "no such column; there are attributes, class"),
+        ({"targets": ("shoe size",)}, "targets shoe size: the build has no such column; known are attributes, class"),
         ({"targets": ("Smilin",)}, "did you mean Smiling"),
-        ({"targets": ("identity:young",)}, "expected bins such as"),
+        ({"targets": ("identity:young",)}, "targets identity:young: expected ascending bins"),
+        (
+            {"targets": ("identity:1-10,5-20",)},
+            "targets identity:1-10,5-20: expected ascending bins that do not overlap",
+        ),
         ({"targets": ("identity:0-3",)}, "samples are in no bin"),
-        ({"classes": ["Bold"]}, "the build has no class 'Bold'; it has Bald"),
-        ({"split": "training"}, "no packed sample of split 'training'"),
-        ({"rows": [10**9]}, "no packed sample"),
-        ({"batch_size": 0}, "batch_size 0"),
-        ({"rank": 2, "world_size": 2}, "rank 2 of world_size 2"),
-        ({"cache": "disk"}, "cache 'disk': expected none, ram, device or auto"),
+        ({"targets": "class"}, "targets class: expected a list of names"),
+        ({"classes": ["Bold"]}, "classes Bold: no class of the build; did you mean Bald"),
+        ({"classes": "Bald"}, "classes Bald: expected a list of names"),
+        ({"split": "training"}, "split training: no packed sample in .*; did you mean train"),
+        ({"rows": [10**9]}, "no packed sample of split train is among the rows"),
+        ({"rows": [0.5]}, "rows: expected row numbers of the manifest"),
+        ({"batch_size": 0}, "batch_size 0: expected at least 1"),
+        ({"batch_size": 2.5}, "batch_size 2.5: expected at least 1"),
+        ({"rank": 2, "world_size": 2}, "rank 2: expected 0 <= rank < world_size, which is 2"),
+        ({"world_size": 0}, "world_size 0: expected at least 1"),
+        ({"cache": "disk"}, "cache disk: expected none, ram, device, auto"),
+        ({"device": "gpu"}, "device gpu: expected cpu, cuda or cuda:0"),
+        ({"device": "meta"}, "device meta: expected cpu, cuda or cuda:0"),
+        ({"augment": (torch.nn.Identity(),)}, "augment .*: expected augmentations of trainer.augment"),
         ({"augment": (Normalize(std=(0, 1, 1)),)}, "expected more than 0"),
         ({"augment": (CenterCrop(64),)}, "an image of 32x32 pixels is smaller"),
     ],
@@ -335,6 +350,30 @@ def test_ages_and_categories_as_targets(tmp_path: Path) -> None:
 def test_wrong_choices_are_refused_at_once(build: Path, choices: dict[str, Any], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         Loader(build, **{"split": "train", "batch_size": 16, **choices})
+
+
+def test_errors_of_arguments_name_their_field(build: Path) -> None:
+    arguments: list[dict[str, Any]] = [{"batch_size": 0}, {"rank": 7}, {"cache": "disk"}, {"targets": ("no",)}]
+    for argument in arguments:
+        with pytest.raises(FieldError) as caught:
+            Loader(build, **{"split": "train", "batch_size": 16, **argument})
+        assert caught.value.field in argument
+
+
+def test_engine_settings_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(FieldError, match="num_threads -1: expected at least 1, or 0"):
+        EngineSettings(num_threads=-1)
+    with pytest.raises(FieldError, match="prefetch 0: expected at least 1"):
+        EngineSettings(prefetch=0)
+
+
+def test_build_and_loader_refuse_the_same_bins(build: Path, tmp_path: Path) -> None:
+    synthetic.draw("utkface", tmp_path / "source", num_images=30)
+    for bins in ("1-10,5-20", "5-1", "1-4,,5-", "young"):
+        with pytest.raises(UsageError, match="expected ascending bins that do not overlap"):
+            make(tmp_path / "source", tmp_path / "build", dataset="utkface", classes="", age_bins=bins)
+        with pytest.raises(UsageError, match="expected ascending bins that do not overlap"):
+            Loader(build, split="train", batch_size=16, targets=(f"identity:{bins}",))
 
 
 def test_classes_and_rows_choose_samples(build: Path) -> None:

@@ -11,9 +11,10 @@ from sklearn.svm import SVC
 
 from facepack.errors import UsageError
 from trainer import models
+from trainer.models import pretrained
 
 SIZE = (160, 160)
-PRETRAINED = sorted(name for name, make in models.known().items() if make.__module__.endswith(".pretrained"))
+PRETRAINED = sorted(pretrained.NETWORKS)
 
 
 @pytest.mark.parametrize(("num_classes", "num_weights"), [(8631, 27_910_327), (3, 23_484_163)])

@@ -57,7 +57,7 @@ def planned(table: pa.Table, *, name: str = "cacd", present: Iterable[str] | Non
         load_dataset(name),
         Labelled(table, class_names, ()),
         source=Source(Store("nowhere"), there),
-        configuration=Configuration(dataset=name, **choices),  # type: ignore[arg-type]
+        configuration=Configuration.of(name, **choices),  # type: ignore[arg-type]
     )
 
 
@@ -65,7 +65,7 @@ def planned_paths(name: str, paths: Iterable[str], **choices: object) -> Plan:
     """Index, label and plan a dataset whose rows are named by paths."""
     description = load_dataset(name)
     source = Source(Store("nowhere"), frozenset(paths))
-    configuration = Configuration(dataset=name, **choices)  # type: ignore[arg-type]
+    configuration = Configuration.of(name, **choices)  # type: ignore[arg-type]
     labelled = assign_classes(description, index_dataset(description, source).table, configuration=configuration)
     return make_plan(description, labelled, source=source, configuration=configuration)
 
@@ -239,14 +239,16 @@ def test_any_fractions_are_met_within_rounding(number: int, weights: tuple[int, 
     ["80/20", "80/10/10/0", "0/50/50", "random", "80/10/x", "-1/1/1", "80:10:10", "official:80/10/10", "80//20", "/"],
 )
 def test_split_that_makes_no_sense_is_wrong_usage(split: str) -> None:
-    with pytest.raises(UsageError, match=f"^--split {split}: expected official, identity or TRAIN/VALID/TEST"):
+    with pytest.raises(UsageError, match=f"^split {split}: expected official, identity or TRAIN/VALID/TEST"):
         planned(pets(), split=split)
 
 
 @pytest.mark.parametrize("fractions", ["80/20", "0/1/1", "half"])
 def test_fractions_of_an_identity_split_are_checked(fractions: str) -> None:
     table = sample_table(files(4), identities=[0, 1, 2, 3])
-    with pytest.raises(UsageError, match=f"--split {fractions}: expected official, identity or TRAIN/VALID/TEST"):
+    with pytest.raises(
+        UsageError, match=f"^split identity:{fractions}: expected official, identity or TRAIN/VALID/TEST"
+    ):
         planned(table, split=f"identity:{fractions}")
 
 
@@ -298,8 +300,13 @@ def test_default_split_is_official_then_by_identity_then_by_fractions() -> None:
 @pytest.mark.parametrize(
     ("table", "split", "error", "message"),
     [
-        (sample_table(files(4)), "official", UsageError, "--split official: cacd has none here; give --split 80/10/10"),
-        (sample_table(files(4)), "identity", UsageError, "--split identity: cacd names no identities here"),
+        (
+            sample_table(files(4)),
+            "official",
+            UsageError,
+            "split official: cacd has none here; give fractions such as 80/10/10",
+        ),
+        (sample_table(files(4)), "identity", UsageError, "split identity: cacd names no identities here"),
         (
             sample_table(files(3), official=["train", None, "test"]),
             "official",
@@ -310,7 +317,7 @@ def test_default_split_is_official_then_by_identity_then_by_fractions() -> None:
             sample_table(files(3), identities=[None, 3, None]),
             "identity",
             JobError,
-            "--split identity, but 2 rows have no identity",
+            "split identity, but 2 rows have no identity",
         ),
     ],
 )
@@ -322,7 +329,7 @@ def test_split_the_rows_cannot_have_is_refused(
 
 
 def test_dataset_without_people_has_no_identity_split() -> None:
-    with pytest.raises(UsageError, match="--split identity: folder names no identities here"):
+    with pytest.raises(UsageError, match="split identity: folder names no identities here"):
         planned_paths("folder", ["cats/1.jpg", "dogs/1.jpg"], split="identity")
 
 
@@ -434,7 +441,7 @@ def test_limits_draw_at_random_by_the_seed() -> None:
 def test_notes_of_labelling_are_kept() -> None:
     labelled = Labelled(pets(), tuple(SIZES), ("a note",))
     source = Source(Store("nowhere"), frozenset(pets()["source"].to_pylist()))
-    found = make_plan(load_dataset("cacd"), labelled, source=source, configuration=Configuration(dataset="cacd"))
+    found = make_plan(load_dataset("cacd"), labelled, source=source, configuration=Configuration.of("cacd"))
     assert found.notes == ("a note",)
 
 
@@ -465,7 +472,7 @@ def write(folder: Path, contents: dict[str, bytes]) -> Path:
 def planned_folder(name: str, folder: Path, **choices: object) -> Plan:
     description = load_dataset(name)
     source = open_source(str(folder))
-    configuration = Configuration(dataset=name, **choices)  # type: ignore[arg-type]
+    configuration = Configuration.of(name, **choices)  # type: ignore[arg-type]
     labelled = assign_classes(description, index_dataset(description, source).table, configuration=configuration)
     return make_plan(description, labelled, source=source, configuration=configuration)
 
@@ -556,7 +563,7 @@ def test_real_cacd_lists_leak_nearly_everybody(real_data: Path) -> None:
     table = index_dataset(description, open_source(str(real_data / "cacd"))).table
     labelled = Labelled(table.append_column("class", pa.nulls(len(table), pa.string())), (), ())
     source = Source(Store("nowhere"), frozenset(table["source"].to_pylist()))
-    found = make_plan(description, labelled, source=source, configuration=Configuration(dataset="cacd"))
+    found = make_plan(description, labelled, source=source, configuration=Configuration.of("cacd"))
     assert (found.split, found.num_leaking) == ("official", 1989)
     assert len(found.shards) == 115 + 13 + 32
 

@@ -1,24 +1,30 @@
-"""predict: a photo is treated as the images that the run learnt from, and says so where it cannot be."""
+"""prediction: a photo is treated as the images that the run learnt from, and has a problem where it cannot be."""
 
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
-import torch
 from conftest import make, tiny, train
+from PIL import Image
 
+from facepack.align import Box
 from facepack.drawn import synthetic
-from facepack.errors import JobError, UsageError
+from facepack.errors import UsageError
 from facepack.image import decode
-from trainer import prediction, runs
-from trainer.prediction import Predictor
+from facepack.index import IMAGE_SUFFIXES
+from facepack.manifest import Status
+from trainer import contact_sheet, prediction, runs
+from trainer.prediction import Prediction, Predictor
+from trainer.results.attributes import AttributeResults
+from trainer.results.classes import ClassResults
+from trainer.results.numbers import NumberResults
 from trainer.task import Number
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module", params=["jpeg", "raw"])
@@ -48,73 +54,110 @@ def wild(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_photo_gets_the_very_answer_that_its_packed_image_got(celeba: Path, run: Path) -> None:
-    build = run.parent / "build"
-    sources = {row["key"]: row["source"] for row in pq.read_table(build / "manifest.parquet").to_pylist()}
-    predictor = Predictor(run, device=CPU)
+def packed_rows(build: Path) -> list[dict[str, Any]]:
+    return [row for row in pq.read_table(build / "manifest.parquet").to_pylist() if row["status"] == "packed"]
+
+
+def test_photo_gets_the_very_prediction_that_its_packed_image_got(celeba: Path, run: Path) -> None:
+    sources = {row["key"]: row["source"] for row in packed_rows(run.parent / "build")}
+    predictor = Predictor(run, device="cpu")
     names = runs.read(run).names
     for row in pq.read_table(run / runs.PREDICTIONS_FILE).to_pylist()[:8]:
-        (answer,) = predictor(celeba / sources[row["key"]])
+        (predicted,) = predictor(celeba / sources[row["key"]])
         expected = dict(zip(names, row["probabilities"], strict=True))
-        assert dict(answer.said) == pytest.approx(expected, abs=2e-6)
-        assert answer.said[0][0] == row["prediction"]
-        assert answer.box is None
+        assert predicted.probabilities == pytest.approx(expected, abs=2e-6)
+        assert next(iter(predicted.probabilities)) == row["prediction"], "the likeliest first"
+        assert (predicted.box, predicted.number, predicted.problem) == (None, None, "")
+
+
+def test_paths_bytes_images_and_arrays_get_the_same_prediction(celeba: Path, run: Path) -> None:
+    path = sorted((celeba / "img_align_celeba").iterdir())[0]
+    pixels = np.ascontiguousarray(decode(path.read_bytes())[:, :, ::-1])
+    predictor = Predictor(str(run), device="cpu")
+    photos: list[prediction.Photo] = [path, str(path), path.read_bytes(), Image.fromarray(pixels), pixels]
+    predictions = predictor(photos)
+    assert [predicted.photo for predicted in predictions] == [str(path), str(path), "photo 3", "photo 4", "photo 5"]
+    assert {predicted.run for predicted in predictions} == {"run"}
+    for predicted in predictions:
+        assert predicted.probabilities == predictions[0].probabilities
+    assert predictor(pixels)[0].photo == "photo 1", "one alone, too"
+    assert len(predictor(np.stack([pixels, pixels]))) == 2
+    assert predictor(photo for photo in [path]) == predictor(path)
+
+
+@pytest.mark.parametrize(
+    ("photo", "told"),
+    [
+        (np.zeros((8, 8, 3), np.float32), r"float32 \(8, 8, 3\)"),
+        (np.zeros((8, 8), np.uint8), r"uint8 \(8, 8\)"),
+        (7, "int"),
+        ([7], "int"),
+    ],
+)
+def test_what_is_no_photo_is_refused(run: Path, photo: Any, told: str) -> None:
+    with pytest.raises(UsageError, match=rf"photo: {told}; expected a path, bytes, a PIL image, or a uint8 RGB array"):
+        Predictor(run, device="cpu")(photo)
 
 
 def test_face_is_cut_out_as_the_build_did(wild: Path) -> None:
-    rows = pq.read_table(wild / "build" / "manifest.parquet").to_pylist()
-    known = {row["key"]: row for row in rows}
-    predictor = Predictor(wild / "run", device=CPU)
+    rows = {row["key"]: row for row in packed_rows(wild / "build")}
+    predictor = Predictor(wild / "run", device="cpu")
     for row in pq.read_table(wild / "run" / runs.PREDICTIONS_FILE).to_pylist()[:8]:
-        (answer,) = predictor(wild / "utkface" / known[row["key"]]["source"])
-        assert dict(answer.said)["age"] == pytest.approx(row["prediction"], abs=1e-3)
-        assert answer.box == pytest.approx(known[row["key"]]["box"], abs=0.1)
+        (predicted,) = predictor(wild / "utkface" / rows[row["key"]]["source"])
+        assert predicted.number == pytest.approx(row["prediction"], abs=1e-3)
+        assert predicted.box == pytest.approx(rows[row["key"]]["box"], abs=0.1)
+        assert predicted.probabilities == {}
 
 
-def two_faces(wild: Path) -> np.ndarray:
-    """Two packed faces side by side."""
-    rows = [row for row in pq.read_table(wild / "build" / "manifest.parquet").to_pylist() if row["status"] == "packed"]
+def two_faces(wild: Path) -> npt.NDArray[np.uint8]:
+    """Two packed faces side by side, BGR."""
+    rows = packed_rows(wild / "build")
     return np.hstack([decode((wild / "utkface" / row["source"]).read_bytes()) for row in rows[:2]])
 
 
-def test_photo_without_a_face_or_with_several_is_said_so(wild: Path, tmp_path: Path) -> None:
+def test_photo_without_a_face_or_with_several_has_a_problem(wild: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "two.png"), two_faces(wild))
     cv2.imwrite(str(tmp_path / "none.png"), np.full((200, 200, 3), 90, np.uint8))
     (tmp_path / "text.jpg").write_text("no picture")
-    names = ["two.png", "none.png", "text.jpg"]
-    answers = prediction.predict([wild / "run"], [tmp_path / name for name in names], device=CPU)
-    assert [answer.lines for answer in answers] == [
-        ["several faces; --all-faces takes each"],
-        ["no face found"],
-        ["not an image"],
-    ]
-    every = prediction.predict([wild / "run"], [tmp_path / "two.png"], device=CPU, all_faces=True)
-    assert len(every) == 2
-    assert all(not answer.problem and answer.box is not None for answer in every)
-    left, right = sorted(answer.box[0] for answer in every if answer.box is not None)
+    photos = [tmp_path / name for name in ("two.png", "none.png", "text.jpg", "absent.jpg")]
+    problems = [predicted.problem for predicted in Predictor(wild / "run", device="cpu")(photos)]
+    statuses = (Status.SEVERAL_FACES, Status.NO_FACE, Status.NOT_AN_IMAGE)
+    assert problems == [*(status.meaning for status in statuses), "cannot be read: No such file or directory"]
+
+
+def test_all_faces_of_a_photo_are_predicted(wild: Path) -> None:
+    rgb = np.ascontiguousarray(two_faces(wild)[:, :, ::-1])
+    predictions = Predictor(wild / "run", device="cpu", all_faces=True)(rgb)
+    assert [predicted.problem for predicted in predictions] == ["", ""]
+    left, right = sorted(predicted.box[0] for predicted in predictions if predicted.box is not None)
     assert right - left > 50
-    with pytest.raises(JobError, match="none of 3 photos could be predicted"):
-        prediction.show(answers, as_json=False)
 
 
-def test_several_runs_side_by_side(run: Path, wild: Path, celeba: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_runs_side_by_side(run: Path, wild: Path, celeba: Path) -> None:
     photos = sorted((celeba / "img_align_celeba").iterdir())[:2]
-    answers = prediction.predict([run, wild / "run"], photos, device=CPU)
-    assert [answer.photo for answer in answers] == [photos[0], photos[0], photos[1], photos[1]]
-    prediction.show(answers, as_json=True)
-    told = json.loads(capsys.readouterr().out)
-    assert told[0]["said"].keys() == {"Bald", "Mustache", "Gray_Hair", "Pale_Skin"}
-    assert told[1]["problem"] or "age" in told[1]["said"]
-    png = prediction.picture(answers)
-    shown = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
-    assert shown is not None
-    assert shown.shape[0] > 400
-    assert shown.std() > 20
+    predictions = Predictor([run, wild / "run"], device="cpu")(photos)
+    assert [predicted.photo for predicted in predictions] == [str(photos[0])] * 2 + [str(photos[1])] * 2
+    first, second = (predicted.to_dict() for predicted in predictions[:2])
+    assert first["probabilities"].keys() == {"Bald", "Mustache", "Gray_Hair", "Pale_Skin"}
+    assert first["number"] is None
+    assert second["problem"] or second["number"] > 0
+    shown = prediction.table(predictions)
+    assert (shown.row_count, len(shown.columns)) == (2, 3)
+    png = contact_sheet.png_of(predictions)
+    pixels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    assert pixels is not None
+    assert pixels.shape[0] > 400
+    assert pixels.std() > 20
 
 
-def test_all_faces_of_whole_photos_is_refused(run: Path, celeba: Path) -> None:
+def test_all_faces_of_whole_photos_is_refused(run: Path) -> None:
     with pytest.raises(UsageError, match="trained on whole photos"):
-        prediction.predict([run], [celeba / "img_align_celeba" / "000001.jpg"], device=CPU, all_faces=True)
+        Predictor(run, device="cpu", all_faces=True)
+
+
+def test_device_that_is_not_there_is_refused(run: Path) -> None:
+    with pytest.raises(UsageError, match="device gpu: expected cpu, or cuda"):
+        Predictor(run, device="gpu")
 
 
 def test_folders_give_their_images_and_empty_ones_an_error(celeba: Path, tmp_path: Path) -> None:
@@ -125,10 +168,45 @@ def test_folders_give_their_images_and_empty_ones_an_error(celeba: Path, tmp_pat
         prediction.photos_of([str(tmp_path / "nobody.jpg")])
 
 
-def test_runs_of_one_name_stay_apart_and_ages_below_one_are_no_shares(wild: Path, tmp_path: Path) -> None:
+def test_folders_give_the_very_files_that_a_build_takes(celeba: Path, tmp_path: Path) -> None:
+    names = [f"photo{suffix}" for suffix in (*IMAGE_SUFFIXES, ".AVIF", ".txt", ".json", "")]
+    assert {"photo.avif", "photo.heic", "photo.jfif", "photo.jp2", "photo.jxl"} < set(names)
+    (tmp_path / "photos" / "me").mkdir(parents=True)
+    for name in names:
+        (tmp_path / "photos" / "me" / name).write_bytes(b"no picture")
+    shutil.copy(celeba / "img_align_celeba" / "000001.jpg", tmp_path / "photos" / "me" / "photo.jpg")
+    make(tmp_path / "photos", tmp_path / "build", dataset="folder", classes="", split="100/0/0")
+    built = pq.read_table(tmp_path / "build" / "manifest.parquet")["source"].to_pylist()
+    photos = prediction.photos_of([tmp_path / "photos"])
+    predicted = [str(path.relative_to(tmp_path / "photos")) for path in photos]
+    assert sorted(predicted) == sorted(built)
+    assert len(predicted) == len(IMAGE_SUFFIXES) + 1
+
+
+def test_runs_of_one_name_stay_apart(wild: Path, tmp_path: Path) -> None:
     shutil.copytree(wild / "run", tmp_path / "run")
-    photo = wild / "utkface" / pq.read_table(wild / "build" / "manifest.parquet")["source"][0].as_py()
-    answers = prediction.predict([wild / "run", tmp_path / "run"], [photo], device=CPU)
-    assert len({answer.run for answer in answers}) == 2
-    assert prediction.Answer(photo, "run", said=(("age", 0.6),), is_number=True).lines == ["age 0.6"]
-    assert prediction.Answer(photo, "run", said=(("Bald", 0.6),)).lines == ["Bald 60 %"]
+    photo = wild / "utkface" / packed_rows(wild / "build")[0]["source"]
+    predictions = Predictor([wild / "run", tmp_path / "run"], device="cpu")(photo)
+    assert [predicted.run for predicted in predictions] == [f"{wild.name}/run", f"{tmp_path.name}/run"]
+
+
+def test_predictions_in_words() -> None:
+    assert NumberResults.photo_lines([("age", 0.6)]) == ["age 0.6"]
+    classes = [("a", 0.6), ("b", 0.3), ("c", 0.095), ("d", 0.005)]
+    assert ClassResults.photo_lines(classes) == ["a 60 %", "b 30 %", "c 10 %"]
+    assert AttributeResults.photo_lines([("a", 0.9), ("b", 0.5), ("c", 0.4)]) == ["a 90 %", "b 50 %"]
+    assert AttributeResults.photo_lines([("a", 0.2), ("b", 0.1)]) == ["a 20 %"], "the likeliest where there is none"
+
+
+def test_prediction_as_json_has_it() -> None:
+    predicted = Prediction(
+        "me.jpg", "run", Box(1.04, 2.0, 3.0, 4.0), probabilities={"a": 0.12345678}, lines=("a 12 %",)
+    )
+    assert json.loads(json.dumps(predicted.to_dict())) == {
+        "photo": "me.jpg",
+        "run": "run",
+        "box": [1.0, 2, 3, 4],
+        "probabilities": {"a": 0.123457},
+        "number": None,
+        "problem": None,
+    }

@@ -15,11 +15,12 @@ import pytest
 from conftest import make
 from PIL import Image
 
-from facepack import image, manifest, preview
+from facepack import image, manifest, pictures, preview
 from facepack.description import load_dataset
 from facepack.drawn import synthetic
 from facepack.errors import JobError, UsageError
 from facepack.manifest import Status
+from facepack.preview_model import Page, PreviewInput
 from facepack.storage import Store
 
 
@@ -50,7 +51,7 @@ class Reader(HTMLParser):
             self.text += f" {data.strip()}"
 
 
-def read(page: preview.Page) -> Reader:
+def read(page: Page) -> Reader:
     return Reader(preview.html(page))
 
 
@@ -112,8 +113,8 @@ def test_people_in_two_splits_are_counted_and_named(celeba: Path, build: Path, t
     for row in rows:
         splits.setdefault(row["identity"], set()).add(row["split"])
     assert page.leaks is not None
-    assert page.leaks.number == sum(len(found) > 1 for found in splits.values()) > 0
-    assert dict(page.leaks.pairs)["train and test"] == sum({"train", "test"} <= found for found in splits.values())
+    assert page.leaks.number == sum(len(names) > 1 for names in splits.values()) > 0
+    assert dict(page.leaks.pairs)["train and test"] == sum({"train", "test"} <= names for names in splits.values())
     assert f"{page.leaks.number:,} of {page.leaks.num_people:,} people" in re.sub(r"\s+", " ", read(page).text)
     make(celeba, tmp_path / "clean", split="identity")
     clean = preview.of_build(str(tmp_path / "clean"), src=str(celeba))
@@ -134,17 +135,17 @@ def test_rejects_are_shown_by_reason_with_what_was_seen(celeba: Path, tmp_path: 
     paths[7].write_bytes(image.encode_jpeg(pair, quality=95))
     make(source, tmp_path / "build", classes="", align="crop")
     page = preview.of_build(str(tmp_path / "build"), src=str(source))
-    found = {reject.reason: reject for reject in page.rejects}
-    assert {"missing", "not_an_image", "truncated", "no_face", "several_faces"} <= set(found)
-    assert found["missing"].paths == [f"img_align_celeba/{paths[0].name}"]
-    texts = {picture.caption: picture.text for picture in found["not_an_image"].pictures}
+    rejects = {reject.reason: reject for reject in page.rejects}
+    assert {"missing", "not_an_image", "truncated", "no_face", "several_faces"} <= set(rejects)
+    assert rejects["missing"].paths == [f"img_align_celeba/{paths[0].name}"]
+    texts = {picture.caption: picture.text for picture in rejects["not_an_image"].pictures}
     assert texts == {f"img_align_celeba/{paths[1].name}": "37 bytes: version https://example.org/<pointer>"}
     assert "<pointer>" not in preview.html(page)  # escaped
-    several = next(one for one in found["several_faces"].pictures if one.caption.endswith(paths[7].name))
+    several = next(picture for picture in rejects["several_faces"].pictures if picture.caption.endswith(paths[7].name))
     shown = image.decode(base64.b64decode(several.uri.partition(",")[2])).astype(int)
     green = (shown[:, :, 1] - shown[:, :, 2] > 60) & (shown[:, :, 1] - shown[:, :, 0] > 60)
     assert green[:, : shown.shape[1] // 2].sum() > 50 < green[:, shown.shape[1] // 2 :].sum()  # a box around each
-    assert len(page.found) > 5
+    assert len(page.faces) > 5
 
 
 def test_without_its_source_a_build_is_shown_without_photos(build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,8 +208,10 @@ def test_hundreds_of_classes_stay_a_page(tmp_path: Path) -> None:
 
 
 def test_page_and_chart_are_written(celeba: Path, build: Path, tmp_path: Path) -> None:
-    page = preview.write(str(build), src=str(celeba), out=tmp_path / "page.html", png=True)
-    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    written = preview.write_page(preview.page_of(str(build), src=str(celeba)), tmp_path / "page.html", png=True)
+    assert written.chart == tmp_path / "page.png"
+    assert written.num_bytes == written.page.stat().st_size
+    assert written.page.read_text(encoding="utf-8").startswith("<!doctype html>")
     chart = cv2.imread(str(tmp_path / "page.png"))
     assert chart is not None
     assert chart.shape[1] > 400
@@ -217,11 +220,11 @@ def test_page_and_chart_are_written(celeba: Path, build: Path, tmp_path: Path) -
 
 def test_what_is_neither_build_nor_dataset_is_refused(celeba: Path, build: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean celeba"):
-        preview.write("celebs")
+        preview.page_of("celebs")
     with pytest.raises(JobError, match=r"no build\.json"):
-        preview.write(str(tmp_path / "nothing"))
+        preview.page_of(str(tmp_path / "nothing"))
     with pytest.raises(UsageError, match="--images and --classes choose"):
-        preview.write(str(build), src=str(celeba), classes="rarest4")
+        preview.page_of(str(build), src=str(celeba), classes="rarest4")
     content = (build / "train-00000.tar").read_bytes()
     shutil.copytree(build, tmp_path / "damaged")
     (tmp_path / "damaged" / "train-00000.tar").write_bytes(bytes(len(content)))
@@ -253,12 +256,12 @@ def test_photos_that_changed_since_are_not_shown_as_those_that_were_built(celeba
     bad.write_text("no image")
     make(source, tmp_path / "build", classes="", align="crop", limit=60)
     before = preview.of_build(str(tmp_path / "build"), src=str(source))
-    assert before.found
+    assert before.faces
     for path in (source / "img_align_celeba").iterdir():
         path.write_bytes(image.encode_jpeg(np.full((218, 178, 3), 9, np.uint8), quality=90))
     after = preview.of_build(str(tmp_path / "build"), src=str(source))
-    assert after.found == []
-    assert {one.text for reject in after.rejects for one in reject.pictures} <= {"the file has changed since"}
+    assert after.faces == []
+    assert {picture.text for reject in after.rejects for picture in reject.pictures} <= {"the file has changed since"}
     assert [sheet.number for sheet in after.sheets] == [sheet.number for sheet in before.sheets]
 
 
@@ -266,7 +269,21 @@ def test_dollar_in_a_name_is_no_formula_and_a_page_is_no_png(tmp_path: Path) -> 
     for name in (r"a$\frac$b", "other"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         Image.new("RGB", (40, 40), (len(name), 9, 9)).save(tmp_path / "photos" / name / "1.png")
-    preview.write("folder", src=str(tmp_path / "photos"), classes="all", out=tmp_path / "page.html", png=True)
+    page = preview.page_of("folder", src=str(tmp_path / "photos"), classes="all")
+    preview.write_page(page, tmp_path / "page.html", png=True)
     assert (tmp_path / "page.png").exists()
     with pytest.raises(UsageError, match="the page is HTML"):
-        preview.write("folder", src=str(tmp_path / "photos"), out=tmp_path / "page.png")
+        preview.write_page(page, tmp_path / "page.png")
+
+
+def test_every_reject_reason_there_is_shows_on_the_page() -> None:
+    reasons = [status for status in Status if status != Status.PACKED]
+    rows = [(f"{status}.jpg", "train", str(status), None) for status in Status]
+    table = pa.table(dict(zip(("source", "split", "status", "class"), zip(*rows, strict=True), strict=True)))
+    data = PreviewInput("title", "about", load_dataset("celeba"), table, [], Status.PACKED, source=None)
+    rejects = pictures.rejects(data)
+    assert {reject.reason for reject in rejects} == set(reasons)
+    assert {reject.reason: reject.paths for reject in rejects} == {status: [f"{status}.jpg"] for status in reasons}
+    page = Page("title", "about", "packed", [], [], {"": {"train": 1}}, [], [], [], [], [], rejects, None)
+    text = read(page).text
+    assert [status for status in reasons if status not in text or status.meaning not in text] == []

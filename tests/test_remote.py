@@ -11,7 +11,7 @@ from conftest import digests, make, use_s3
 
 from facepack import manifest, preview
 from facepack.errors import JobError
-from facepack.lock import held
+from facepack.lock import BUILD, held
 from facepack.source import open_source
 from facepack.storage import Store
 from facepack.verification import verify
@@ -101,7 +101,7 @@ def test_other_configuration_on_s3_is_refused(celeba: Path, bucket: str) -> None
 
 def test_second_build_on_s3_is_refused(celeba: Path, bucket: str) -> None:
     store = Store(f"{bucket}/build")
-    with held(store), pytest.raises(JobError, match="another build is at work"):
+    with held(store, work=BUILD), pytest.raises(JobError, match="another build is at work"):
         make(celeba, f"{bucket}/build")
     assert store.list() == []
 

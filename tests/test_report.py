@@ -1,19 +1,21 @@
-"""report: pages that say what the files of a run say, load nothing, and show the mistakes that were made."""
+"""report and comparison: pages that agree with the files of a run, load nothing, and show the mistakes."""
 
 import json
 import shutil
 from pathlib import Path
 
 import boto3
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 from conftest import make, tiny, train, use_s3
 from test_preview import Reader
 
+from facepack.description import load_dataset
+from facepack.drawn import synthetic
 from facepack.errors import JobError, UsageError
 from facepack.storage import Store
-from trainer import evaluation, report, runs
+from trainer import comparison, evaluation, plots, report, runs
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +29,11 @@ def page(path: Path) -> Reader:
     return Reader(path.read_text(encoding="utf-8"))
 
 
-def test_page_tells_what_the_files_say(run: Path) -> None:
+def test_page_agrees_with_the_files(run: Path) -> None:
     read = page(report.write(run))
     scores = json.loads((run / runs.SCORES_FILE).read_text())["splits"]
     assert f"{100 * scores['test']['accuracy']:.1f} %" in read.text
-    assert f"{100 * scores['test']['majority']:.1f} % for the commonest answer" in read.text
+    assert f"majority {100 * scores['test']['majority']:.1f} %" in read.text
     for row in scores["test"]["per_class"]:
         assert row["name"] in read.text
         assert f"{row['f1']:.3f}" in read.text
@@ -61,6 +63,40 @@ def test_page_loads_nothing_and_shows_every_mistake(run: Path) -> None:
     tar = (run.parent / "build" / table["shard"]).read_bytes()
     assert read.pictures[0] == tar[table["offset"] : table["offset"] + table["size"]]
     assert path.read_text(encoding="utf-8").count("<svg") == 4
+
+
+def test_axes_say_predicted_and_true() -> None:
+    matrix = np.eye(2)
+    ages = np.array([10.0, 20.0, 31.0])
+    for plot in (
+        plots.confusion("a", "a", matrix=matrix, names=["x", "y"]),
+        plots.predicted_against_true("b", "b", true=ages, predicted=ages + 1),
+    ):
+        assert "<!-- predicted -->" in plot.svg
+        assert "<!-- true -->" in plot.svg
+
+
+def test_people_are_counted_by_the_identities_that_the_description_names(tmp_path: Path) -> None:
+    synthetic.draw("cacd", tmp_path / "cacd", num_images=120)
+    make(tmp_path / "cacd", tmp_path / "build", dataset="cacd", classes="", split="60/20/20")
+    folder = train(tmp_path / "build", tmp_path / "run", tiny("age_modern", epochs=1, lr=1e-3))
+    table = pq.read_table(tmp_path / "build" / "manifest.parquet")
+    rows = [row for row in table.to_pylist() if row["status"] == "packed"]
+    (column,) = load_dataset("cacd").labels_of("identity")
+    splits: dict[int, set[str]] = {}
+    for row in rows:
+        splits.setdefault(row[column], set()).add(row["split"])
+    people = report.people_in_several_splits(runs.read(folder))
+    assert people.num_people == len(splits)
+    assert people.num_leaking == sum(len(names) > 1 for names in splits.values()) > 0
+
+
+def test_dataset_without_identities_is_said_so(tmp_path: Path) -> None:
+    synthetic.draw("utkface", tmp_path / "utkface", num_images=120)
+    make(tmp_path / "utkface", tmp_path / "build", dataset="utkface", classes="", split="60/20/20")
+    folder = train(tmp_path / "build", tmp_path / "run", tiny("age_modern", epochs=1, lr=1e-3))
+    assert report.people_in_several_splits(runs.read(folder)) == report.PeopleInSplits(None)
+    assert "The dataset names no identities" in page(report.write(folder)).text
 
 
 def test_plots_are_pngs_too_and_the_same_every_time(run: Path) -> None:
@@ -97,9 +133,9 @@ def test_attributes_have_a_table_of_their_own(celeba: Path, tmp_path: Path) -> N
     assert read.pictures, "raw images are shown, too"
 
 
-def test_runs_side_by_side_say_in_what_they_differ(run: Path, tmp_path: Path) -> None:
+def test_page_of_runs_side_by_side_shows_what_differs(run: Path, tmp_path: Path) -> None:
     other = train(run.parent / "build", tmp_path / "other", tiny(lr=0.1))
-    path = report.compare([run, other], out=tmp_path / "compare.html")
+    path = comparison.compare([run, other], out=tmp_path / "compare.html")
     read = page(path)
     assert "2 runs" in read.text
     assert " lr " in read.text
@@ -112,8 +148,9 @@ def test_runs_with_different_scores_cannot_be_compared(run: Path, tmp_path: Path
     content = json.loads((tmp_path / "ages" / "run.json").read_text())
     content["recipe"]["task"] = "Number()"
     (tmp_path / "ages" / "run.json").write_text(json.dumps(content))
+    (tmp_path / "ages" / runs.SCORES_FILE).unlink()
     with pytest.raises(UsageError, match="its score is absolute_error, that of the first run accuracy"):
-        report.compare([run, tmp_path / "ages"], out=tmp_path / "compare.html")
+        comparison.compare([run, tmp_path / "ages"], out=tmp_path / "compare.html")
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"recipe": {}}'])
@@ -138,4 +175,4 @@ def test_run_on_an_object_store_is_trained_scored_and_shown_as_any_other(
     read = page(report.write(tmp_path / "run"))
     assert "s3://report/build" in read.text
     assert len(read.pictures) == round(30 * (1 - figures[0]["test"]["accuracy"]))
-    assert evaluation.evaluate(tmp_path / "run", device=torch.device("cpu"))[1] == tmp_path / "run"
+    assert evaluation.evaluate(tmp_path / "run", device="cpu").folder == tmp_path / "run"

@@ -1,4 +1,4 @@
-"""fit: what a run learns, keeps and says; stopped anywhere it goes on as if it never stopped."""
+"""training: what a run learns, keeps and reports; stopped anywhere it goes on as if it never stopped."""
 
 import csv
 import json
@@ -24,9 +24,14 @@ from hypothesis import strategies as st
 
 from facepack.errors import JobError, UsageError
 from trainer import checkpoint, models, optim, recipes, runs, training
+from trainer.loading.loader import Batch
+from trainer.optim import SGD, Adam, Constant, Drop, InverseTime, OneCycle, Schedule
 from trainer.recipe import Recipe
 from trainer.task import Classes
+from trainer.watching import EpochEnd, RunStart, StepEnd, Watcher
 
+PYTHONPATH = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+"""Of child processes, so that they find these tests and the same checkout."""
 TINY = "small_resnet(widths=(8, 16), dropout=0.2)"
 
 
@@ -55,17 +60,60 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def interrupt_at(stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Press Ctrl-C during a step."""
-    step = training._Trainer._step
+class CtrlC(Watcher):
+    """Presses Ctrl-C before the last of some steps."""
 
-    def interrupted(self: Any, batch: Any, **settings: Any) -> Any:
-        if self._state.step + 1 == stop:
-            os.kill(os.getpid(), signal.SIGINT)
-            settings["stops"] = True  # in time for this very step
-        return step(self, batch, **settings)
+    def __init__(self, num_steps: int) -> None:
+        self._num_steps = num_steps
 
-    monkeypatch.setattr(training._Trainer, "_step", interrupted)
+    def before_step(self, step: int, batch: Batch) -> None:  # noqa: ARG002
+        """Press it once all steps but one are done."""
+        if step + 1 == self._num_steps:
+            signal.raise_signal(signal.SIGINT)
+
+
+class Rows(Watcher):
+    """Notes the rows of every step."""
+
+    def __init__(self) -> None:
+        self.of_steps: dict[int, list[int]] = {}
+
+    def before_step(self, step: int, batch: Batch) -> None:
+        """Note them, sorted."""
+        self.of_steps[step] = sorted(batch.rows[batch.mask].tolist())
+
+
+class Events(Watcher):
+    """Notes what it is called with."""
+
+    def __init__(self) -> None:
+        self.start: RunStart | None = None
+        self.names: list[str] = []
+        self.steps: list[StepEnd] = []
+        self.epochs: list[EpochEnd] = []
+
+    def begin(self, start: RunStart) -> None:
+        """Note it."""
+        self.start = start
+        self.names.append("begin")
+
+    def before_step(self, step: int, batch: Batch) -> None:  # noqa: ARG002
+        """Note it."""
+        self.names.append("before")
+
+    def after_step(self, end: StepEnd) -> None:
+        """Note it."""
+        self.names.append("after")
+        self.steps.append(end)
+
+    def after_epoch(self, end: EpochEnd) -> None:
+        """Note it."""
+        self.names.append("epoch")
+        self.epochs.append(end)
+
+    def end(self) -> None:
+        """Note it."""
+        self.names.append("end")
 
 
 @pytest.fixture(scope="module")
@@ -99,14 +147,30 @@ def test_tensorboard_holds_every_epoch(whole: Path) -> None:
     assert len(events.Scalars("step/loss")) > 10
 
 
+def test_watchers_are_called_around_each_step_and_after_each_epoch(build: Path, tmp_path: Path) -> None:
+    events, again = Events(), Events()
+    recipe = small(epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        train(build, tmp_path / "run", recipe, watchers=[CtrlC(8), events])
+    epoch = ["before", "after"] * 6 + ["epoch"]
+    assert events.names == ["begin", *epoch, *["before", "after"] * 2, "end"], "also where it is stopped"
+    assert [(end.step, end.epoch) for end in events.steps[5:7]] == [(6, 0), (7, 1)]
+    train(build, tmp_path / "run", recipe, watchers=[again])
+    assert again.names == ["begin", *["before", "after"] * 4, "epoch", "end"]
+    assert again.start is not None
+    assert (again.start.step, again.start.num_steps, again.start.num_epochs) == (8, 12, 2)
+    assert again.start.last_row == events.epochs[0].row
+    losses = [float(row["valid_loss"]) for row in metrics_of(tmp_path / "run")]
+    assert losses == [end.row["valid_loss"] for end in (*events.epochs, *again.epochs)]
+
+
 @pytest.mark.parametrize("stop", [1, 4, 6, 7, 13, 18])
 def test_stopped_anywhere_it_ends_with_the_same_weights_bit_for_bit(
-    build: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+    build: Path, whole: Path, tmp_path: Path, stop: int
 ) -> None:
     assert checkpoint.load(whole / runs.LAST_FILE)["step"] == 3 * 6
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        interrupt_at(stop, patched)
-        train(build, tmp_path / "run", small())
+    with pytest.raises(KeyboardInterrupt):
+        train(build, tmp_path / "run", small(), watchers=[CtrlC(stop)])
     assert checkpoint.load(tmp_path / "run" / runs.LAST_FILE)["step"] == stop
     train(build, tmp_path / "run", small())
     assert same(weights(tmp_path / "run"), weights(whole))
@@ -119,11 +183,11 @@ def test_killed_without_warning_again_and_again_it_ends_with_the_same_weights(
     build: Path, whole: Path, tmp_path: Path
 ) -> None:
     program = (
-        "import sys; from pathlib import Path; import test_fit;"
-        "test_fit.train(Path(sys.argv[1]), Path(sys.argv[2]), test_fit.small(), save_every_s=0.0)"
+        "import sys; from pathlib import Path; import test_training as here;"
+        "here.train(Path(sys.argv[1]), Path(sys.argv[2]), here.small(), save_every_s=0.0)"
     )
     command = [sys.executable, "-c", program, str(build), str(tmp_path / "run")]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    environment = os.environ | {"PYTHONPATH": PYTHONPATH}
     rng = np.random.default_rng(0)
     for kill in (True, True, False):
         process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
@@ -157,31 +221,25 @@ def test_interrupt_keeps_the_step_it_was_at(build: Path, tmp_path: Path) -> None
 RANKS = """
 import os, sys
 from pathlib import Path
-import pytest, test_fit, torch
+import test_training as here
 from conftest import train
-from trainer import training
 
 build, out, recipe, stop = sys.argv[1:]
-step = training._Trainer._step
-
-def noted(self, batch, **settings):
-    with open(f"{out}-rank{os.environ['RANK']}.rows", "a") as file:
-        file.write(f"{self._state.step} {' '.join(map(str, batch.rows[batch.mask].tolist()))}\\n")
-    settings["stops"] = os.environ["RANK"] == "1" and self._state.step + 1 == int(stop)  # one rank alone hears it
-    return step(self, batch, **settings)
-
-training._Trainer._step = noted
+rank, rows = os.environ["RANK"], here.Rows()
+stopping = [here.CtrlC(int(stop))] if rank == "1" else []  # one rank alone is interrupted
 try:
-    train(Path(build), Path(out), getattr(test_fit, recipe)())
+    train(Path(build), Path(out), getattr(here, recipe)(), watchers=[rows, *stopping])
 except KeyboardInterrupt:
     print("stopped")
+lines = [f"{step} {' '.join(map(str, numbers))}\\n" for step, numbers in rows.of_steps.items()]
+Path(f"{out}-rank{rank}.rows").write_text("".join(lines))
 """
 
 
 def two_ranks(build: Path, out: Path, recipe: str, *, stop: int = 0) -> str:
     """Train on two ranks that torchrun starts; gives what they print."""
     (out.parent / "ranks.py").write_text(RANKS)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": PYTHONPATH, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
     command += [str(out.parent / "ranks.py"), str(build), str(out), recipe, str(stop)]
@@ -201,20 +259,11 @@ def rows_of_steps(files: list[Path]) -> dict[int, list[int]]:
 
 
 @pytest.mark.slow
-def test_two_ranks_see_the_batches_and_have_the_losses_of_one(
-    build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_ranks_see_the_batches_and_have_the_losses_of_one(build: Path, tmp_path: Path) -> None:
     two_ranks(build, tmp_path / "two", "plain")
-    seen: dict[int, list[int]] = {}
-    step = training._Trainer._step
-
-    def noted(self: Any, batch: Any, **settings: Any) -> Any:
-        seen[self._state.step] = sorted(batch.rows.tolist())
-        return step(self, batch, **settings)
-
-    monkeypatch.setattr(training._Trainer, "_step", noted)
-    train(build, tmp_path / "one", plain())
-    assert rows_of_steps(sorted(tmp_path.glob("two-rank*.rows"))) == seen
+    rows = Rows()
+    train(build, tmp_path / "one", plain(), watchers=[rows])
+    assert rows_of_steps(sorted(tmp_path.glob("two-rank*.rows"))) == rows.of_steps
     one, two = (metrics_of(tmp_path / name) for name in ("one", "two"))
     for row, other in zip(one, two, strict=True):
         for name in ("train_loss", "valid_loss", "train_accuracy", "valid_accuracy"):
@@ -242,7 +291,7 @@ def metrics_of(run: Path) -> list[dict[str, str]]:
 def plain() -> Recipe:
     """Nothing that depends on how many ranks share a batch: no dropout, no batch norm, no mixing."""
     still: dict[str, Any] = {"network": "simpsons_cnn(dropout=0.0)", "augment": small().eval_augment, "mixup": 0.0}
-    return small(**still, lr=1e-3, optimizer="adam", epochs=2)
+    return small(**still, optimizer=Adam(lr=1e-3), lr=1e-3, epochs=2)
 
 
 def test_same_command_again_does_nothing_more(build: Path, whole: Path, tmp_path: Path) -> None:
@@ -255,14 +304,16 @@ def test_same_command_again_does_nothing_more(build: Path, whole: Path, tmp_path
 
 def test_folder_with_another_run_is_refused_and_kept(build: Path, whole: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in whole.iterdir()}
-    with pytest.raises(UsageError, match=r"holds another run \(lr: 0.01 there, 0.5 here\); give another --out"):
+    with pytest.raises(
+        UsageError, match=r"holds another run \(optimizer.lr: 0.01 there, 0.5 here\); give another --out"
+    ):
         train(build, whole, small(lr=0.5))
     assert {path.name: path.stat().st_mtime_ns for path in whole.iterdir()} == before
 
 
 def test_loss_that_is_no_number_stops_with_step_rate_and_keys(build: Path, tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"loss is (nan|inf) at step \d+ \(epoch \d+, learning rate 1e\+20\)") as stopped:
-        train(build, tmp_path / "run", small(lr=1e20, schedule="constant", optimizer="sgd"))
+        train(build, tmp_path / "run", small(optimizer=SGD(lr=1e20), schedule=Constant(), lr=1e20))
     keys = re.findall(r"[0-9a-f]{16}", str(stopped.value))
     assert 1 <= len(keys) <= 16
     assert not (tmp_path / "run" / "run.lock").exists()
@@ -298,40 +349,42 @@ def test_build_without_valid_and_test_trains_and_keeps_the_last_epoch(celeba: Pa
     assert json.loads((tmp_path / "run" / "scores.json").read_text())["splits"] == {}
 
 
-@given(st.integers(0, 10_000), st.sampled_from(["constant", "inverse_time", "drop", "one_cycle"]))
-def test_learning_rate_stays_within_its_bounds(step: int, schedule: Any) -> None:
-    recipe = small(lr=0.1, schedule=schedule, lr_decay=1e-3, drop_after=1)
-    rate = optim.learning_rate(recipe, step=step, num_steps=10_000)
+SCHEDULES = (Constant(), InverseTime(decay=1e-3), Drop(factor=1e-3, after_epochs=1), OneCycle())
+
+
+@given(st.integers(0, 10_000), st.sampled_from(SCHEDULES))
+def test_learning_rate_stays_within_its_bounds(step: int, schedule: Schedule) -> None:
+    rate = small(lr=0.1, schedule=schedule).learning_rate(step=step, num_steps=10_000)
     assert 0 <= rate <= 0.1 + 1e-12
-    if schedule == "inverse_time":
+    if isinstance(schedule, InverseTime):
         assert rate == pytest.approx(0.1 / (1 + 1e-3 * step))
 
 
 def test_rate_drops_when_its_epochs_are_over() -> None:
-    recipe = small(lr=0.1, schedule="drop", lr_decay=0.1, drop_after=2, epochs=5)
-    rates = [optim.learning_rate(recipe, step=step, num_steps=50) for step in range(50)]
+    recipe = small(lr=0.1, schedule=Drop(factor=0.1, after_epochs=2), epochs=5)
+    rates = [recipe.learning_rate(step=step, num_steps=50) for step in range(50)]
     assert rates == [0.1] * 20 + [pytest.approx(0.01)] * 30
 
 
 def test_layers_before_the_head_have_their_share_of_the_rate() -> None:
     network = models.network("resnet18()", num_outputs=3, size_hw=(64, 64))
-    optimizer = optim.optimizer(small(backbone_lr=0.1), network)
+    optimizer = optim.optimizer(small().optimizer, network, backbone_lr=0.1)
     optim.set_learning_rate(optimizer, 0.5)
     rates = {id(weight): group["lr"] for group in optimizer.param_groups for weight in group["params"]}
     for name, weight in network.named_parameters():
         assert rates[id(weight)] == pytest.approx(0.5 if name.startswith("fc.") else 0.05), name
-    assert {len(group["params"]) for group in optim.optimizer(small(), network).param_groups} == {21, 41}
+    assert {len(group["params"]) for group in optim.optimizer(small().optimizer, network).param_groups} == {21, 41}
 
 
 def test_adagrad_is_that_of_keras() -> None:
     recipe = recipes.load("celeba_rarest4")
     weight = torch.nn.Parameter(torch.tensor([[1.0]]))
     network = torch.nn.ParameterList([weight])
-    optimizer = optim.optimizer(recipe, network)
+    optimizer = optim.optimizer(recipe.optimizer, network)
     accumulator, expected = 0.1, 1.0
     for step, gradient in enumerate([0.5, -2.0, 0.25]):
         weight.grad = torch.tensor([[gradient]])
-        rate = optim.learning_rate(recipe, step=step, num_steps=3)
+        rate = recipe.learning_rate(step=step, num_steps=3)
         optimizer.param_groups[0]["lr"] = rate
         optimizer.step()
         accumulator += gradient**2
@@ -384,6 +437,6 @@ def test_gpu_learns_what_the_cpu_learns_and_answers_photos_alike(
         source = pq.read_table(build / "manifest.parquet")["source"][row["row"]].as_py()
         (answer,) = Predictor(out, device=torch.device("cuda"))(celeba / source)
         expected = dict(zip(runs.read(out).names, row["probabilities"], strict=True))
-        assert dict(answer.said) == pytest.approx(expected, abs=0.02)
+        assert answer.probabilities == pytest.approx(expected, abs=0.02)
         times = [float(one) for one in (out / runs.TIMES_FILE).read_text().splitlines()[1].split(",")[1:]]
         assert all(one >= 0 for one in times)

@@ -112,7 +112,7 @@ def test_changed_label_in_the_tar(copy: Path) -> None:
 def test_shard_cut_off(copy: Path) -> None:
     path = copy / str(row_of(copy)["shard"])
     path.write_bytes(path.read_bytes()[:3000])
-    check_names(copy, "3,000 bytes, build.json says", "sha256 is", "not a sound tar")
+    check_names(copy, "3,000 bytes, build.json has", "sha256 is", "not a sound tar")
 
 
 @pytest.mark.parametrize("suffix", ["tar", "idx", "parquet"])
@@ -160,8 +160,8 @@ def test_changed_shard_table(copy: Path) -> None:
         ("offset", 1024, "offset and size are (1024, "),
         ("size", 17, "offset and size are (512, 17) in the manifest, (512, "),
         ("sha256", "0" * 64, "the image's sha256 is not that of the manifest"),
-        ("width", 33, "the image is 32x32, the manifest says 33x32"),
-        ("height", 33, "the image is 32x32, the manifest says 32x33"),
+        ("width", 33, "the image is 32x32, the manifest has 33x32"),
+        ("height", 33, "the image is 32x32, the manifest has 32x33"),
         ("position", 5, "positions in the manifest are not 0, 1, 2"),
         ("source_sha256", None, "1 packed rows without source_sha256"),
         ("identity", 123456, "label identity is"),
@@ -209,7 +209,7 @@ def test_samples_not_in_shuffled_order(celeba: Path, copy: Path, tmp_path: Path)
     ("fields", "expected"),
     [
         ({"digest": "0"}, "build.json: digest is 0"),
-        ({"dataset": "cacd"}, "metadata dataset is 'celeba', build.json says 'cacd'"),
+        ({"dataset": "cacd"}, "metadata dataset is 'celeba', build.json has 'cacd'"),
         ({"counts": {}}, "counts disagree with the manifest: train is None"),
         ({"mean": [0.1, 0.2, 0.3]}, "build.json: mean is [0.1, 0.2, 0.3]"),
         ({"mean": None}, "build.json: mean and std are None"),
@@ -293,4 +293,4 @@ def test_rejected_row_that_names_a_shard(celeba: Path, tmp_path: Path) -> None:
 
 def test_number_of_padded_crops_is_that_of_the_shards(copy: Path) -> None:
     edit_json(copy, num_padded=7)
-    check_names(copy, "build.json: num_padded is 7, the shards' tables say 0")
+    check_names(copy, "build.json: num_padded is 7, the sum over the shards' tables 0")

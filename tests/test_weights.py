@@ -22,7 +22,7 @@ NETWORK = "resnet18()"
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache of torch for each test, and short waits."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(download, "_FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(download, "FIRST_WAIT_S", 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +47,17 @@ def serve(monkeypatch: pytest.MonkeyPatch, web: Web, name: str) -> None:
 
 @pytest.mark.parametrize("given", ["IMAGENET1K_V1", "DEFAULT"])
 def test_weights_by_name_are_fetched_once_checked_and_loaded(
-    given: str, published: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    given: str, published: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     name = name_of(published)
     with Web({name: published}) as web:
         serve(monkeypatch, web, name)
-        found = weights.find(given, network="resnet18(dropout=0.1)")
+        with caplog.at_level("INFO", logger="facepack.trainer"):
+            found = weights.find(given, network="resnet18(dropout=0.1)")
         assert found is not None
         assert found.path == tmp_path / "torch" / "hub" / "checkpoints" / name, "where torchvision looks for it, too"
         assert found.sha256 == hashlib.sha256(published).hexdigest()
-        assert f"fetching {web.url}/{name}" in capsys.readouterr().err
+        assert caplog.messages == [f"fetching {web.url}/{name}"]
         assert weights.find(given, network=NETWORK) == found
         assert web.count(name) == 1
     network = models.network(NETWORK, num_outputs=3, size_hw=(64, 64))

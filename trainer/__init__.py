@@ -1,1 +1,43 @@
-"""The trainer: from shards to trained networks and reports."""
+"""The trainer: from shards to trained networks and reports.
+
+    import trainer
+
+    run = trainer.train("celeba_rarest4", data="builds/celeba-rarest4", epochs=5)
+    run.results["test"].accuracy
+    trainer.Predictor(run.folder)("me.jpg")
+
+These names are imported when they are first used, as they take torch along: `Loader`, `train`, `evaluate`,
+`Predictor` and `recipes`. See docs/api.md.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trainer import recipes
+    from trainer.api import train
+    from trainer.evaluation import evaluate
+    from trainer.loader import Loader
+    from trainer.prediction import Predictor
+
+__all__ = ["Loader", "Predictor", "evaluate", "recipes", "train"]
+
+_HOMES = {
+    "Loader": "trainer.loader",
+    "Predictor": "trainer.prediction",
+    "evaluate": "trainer.evaluation",
+    "train": "trainer.api",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name (PEP 562)."""
+    if name == "recipes":
+        return importlib.import_module("trainer.recipes")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'trainer' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -15,16 +15,16 @@ from facepack.storage import Store
 
 def save(path: Path, content: dict[str, Any]) -> None:
     """Write a checkpoint: under its name it is whole. `OSError` on a full disk leaves the one before."""
-    kept = io.BytesIO()  # torch hides what a file says when it cannot be written
-    torch.save(content, kept)
-    Store(str(path.parent)).write(path.name, kept.getvalue())
+    buffer = io.BytesIO()  # torch hides the reason where a file cannot be written
+    torch.save(content, buffer)
+    Store(str(path.parent)).write(path.name, buffer.getvalue())
 
 
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU; `JobError` where there is none, or it holds more than tensors and values."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch warns of in a foreign file, the error says
+            warnings.simplefilter("ignore")  # the error names what torch warns of in a foreign file
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise JobError(f"{path}: no such checkpoint; run facepack train (again)") from error

@@ -37,7 +37,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """What is kept of the build that a run was trained on."""
+    """The build that a run was trained on, as run.json records it."""
 
     location: str
     digest: str
@@ -52,8 +52,8 @@ class TrainedOn:
     @classmethod
     def of(cls, build: Build, location: str) -> "TrainedOn":
         """Take it from build.json."""
-        kept = {name: getattr(build, name) for name in cls.__dataclass_fields__ if name != "location"}
-        return cls(location=location, **kept)
+        values = {name: getattr(build, name) for name in cls.__dataclass_fields__ if name != "location"}
+        return cls(location=location, **values)
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,13 @@ class ChannelStatistics:
         if not self.mean:
             return augmentations
         return tuple(
-            Normalize(one.mean or self.mean, one.std or self.std) if isinstance(one, Normalize) else one
-            for one in augmentations
+            Normalize(step.mean or self.mean, step.std or self.std) if isinstance(step, Normalize) else step
+            for step in augmentations
         )
 
 
 class Data:
-    """A build as a recipe looks at it."""
+    """The builds of a run: the one it is trained on, and the one its negatives are drawn from."""
 
     def __init__(
         self,
@@ -94,26 +94,23 @@ class Data:
         self.build = manifest.read_build(self.location)
         self.statistics = statistics or ChannelStatistics.of(self.build)
         self._recipe, self._placement = recipe, placement
-        self._parts = [_Part.read(self.location, self.build)]
-        if recipe.negatives:
-            self._parts.append(_Part.read(recipe.negatives, manifest.read_build(recipe.negatives)))
+        self.builds = [RunBuild.read(self.location, self.build)]
+        """The builds: rows of the second are counted on after those of the first."""
+        if recipe.negatives is not None:
+            location = recipe.negatives.build
+            self.builds.append(RunBuild.read(location, manifest.read_build(location)))
             if recipe.task.target != "class" or OTHER in self.build.class_names:
                 raise UsageError(f"negatives: the build must have classes, none of them {OTHER!r}")
 
     @property
     def splits(self) -> list[str]:
         """Those that hold images."""
-        return [split for split in ("train", "valid", "test") if len(self._parts[0].rows(split))]
+        return [split for split in ("train", "valid", "test") if len(self.builds[0].rows(split))]
 
     @property
     def trained_on(self) -> list[TrainedOn]:
-        """What a run keeps of its builds."""
-        return [TrainedOn.of(part.build, part.location) for part in self._parts]
-
-    @property
-    def parts(self) -> "list[_Part]":
-        """The builds: rows of the second are counted on after those of the first."""
-        return self._parts
+        """The builds, as run.json records them."""
+        return [TrainedOn.of(opened.build, opened.location) for opened in self.builds]
 
     def loader(self, split: str, *, is_train: bool) -> "Loader | Mixture":
         """Batches of a split, shuffled and augmented for training, in stored order and plain elsewhere."""
@@ -136,11 +133,11 @@ class Data:
             feed = replace(feed, balanced=recipe.balanced, copies=recipe.copies)
         batch_size = recipe.batch_size if is_train else max(2 * recipe.batch_size, 64)
         target = (recipe.task.target,)
-        if len(self._parts) == 1:
-            return Loader(self._parts[0].location, batch_size=batch_size, targets=target, feed=feed, **common)
-        own, others = self._parts
-        num, times = len(own.rows(split)), recipe.negatives_times if is_train else 1
-        rows = others.drawn(split, num=num, times=times, seed=recipe.seed)
+        if recipe.negatives is None:
+            return Loader(self.builds[0].location, batch_size=batch_size, targets=target, feed=feed, **common)
+        own, others = self.builds
+        num, times = len(own.rows(split)), recipe.negatives.times if is_train else 1
+        rows = others.random_rows(split, num=num, times=times, seed=recipe.seed)
         half = max(1, batch_size // 2)
         first = Loader(own.location, batch_size=half, targets=target, feed=feed, **common)
         feed = replace(feed, balanced=False)
@@ -149,29 +146,29 @@ class Data:
 
     def keys(self, rows: npt.NDArray[np.int64]) -> list[str]:
         """The keys of rows."""
-        keys = pa.chunked_array([chunk for part in self._parts for chunk in part.table["key"].chunks])
-        found: list[str] = keys.take(pa.array(rows)).to_pylist()
-        return found
+        keys = pa.chunked_array([chunk for opened in self.builds for chunk in opened.table["key"].chunks])
+        taken: list[str] = keys.take(pa.array(rows)).to_pylist()
+        return taken
 
 
 @dataclass(frozen=True)
-class _Part:
-    """A build and its manifest."""
+class RunBuild:
+    """A build of a run, with its manifest."""
 
     location: str
     build: Build
     table: pa.Table
 
     @classmethod
-    def read(cls, location: str, build: Build) -> "_Part":
+    def read(cls, location: str, build: Build) -> "RunBuild":
         return cls(location, build, manifest.read_table(Store(location), manifest.MANIFEST_FILE))
 
     def rows(self, split: str) -> npt.NDArray[np.int64]:
         """Rows of the manifest that are packed in a split."""
-        chosen = pc.and_(pc.equal(self.table["split"], split), pc.equal(self.table["status"], Status.PACKED))
-        return np.flatnonzero(chosen.to_numpy()).astype(np.int64)
+        is_packed = pc.and_(pc.equal(self.table["split"], split), pc.equal(self.table["status"], Status.PACKED))
+        return np.flatnonzero(is_packed.to_numpy()).astype(np.int64)
 
-    def drawn(self, split: str, *, num: int, times: int, seed: int) -> npt.NDArray[np.int64]:
+    def random_rows(self, split: str, *, num: int, times: int, seed: int) -> npt.NDArray[np.int64]:
         """So many rows of a split at random, and up to so many times as many, the same ones every time."""
         rows = self.rows(split)
         if len(rows) < num:
@@ -190,7 +187,7 @@ class Mixture:
         self._first, self._second, self._target, self._first_row = first, second, target, first_row
         self._others: Iterator[Batch] | None = None
         self.targets = {target: replace(first.targets[target], names=(*first.targets[target].names, OTHER))}
-        """What the numbers of the target mean."""
+        """The names of the classes, in the order of their numbers."""
 
     def __len__(self) -> int:
         return len(self._first)

@@ -1,4 +1,4 @@
-"""Evaluate: what a network says of every sample of a split, once each over all ranks, and how right it is."""
+"""Evaluation: predictions of a network for every sample of a split, once over all ranks, and how right they are."""
 
 import json
 import math
@@ -12,17 +12,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-import torch.distributed
 from torch import nn
 
 from facepack import manifest
-from facepack.errors import JobError, UsageError
+from facepack.errors import FieldError, JobError, UsageError
 from facepack.storage import Store
-from trainer import checkpoint, memory, metrics, models, runs
+from trainer import checkpoint, memory, models, ranks, runs, scores
 from trainer.data import Data, Mixture, Placement
 from trainer.loading.loader import Loader
 from trainer.recipe import Recipe
+from trainer.results.protocol import Results, SplitPredictions
 from trainer.runs import Run
+from trainer.scores import Scores
 from trainer.task import Task
 
 _MAX_STEPS = 100
@@ -32,11 +33,11 @@ _TEMPERATURES = (0.2, 5.0)
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a network said of a split, sample by sample in the order of the manifest."""
+    """The logits of a network for a split, sample by sample in the order of the manifest."""
 
     rows: npt.NDArray[np.int64]
-    outputs: npt.NDArray[np.float32]
-    """(num, num_outputs), before they become probabilities."""
+    logits: npt.NDArray[np.float32]
+    """(num, num_outputs)."""
     targets: npt.NDArray[Any]
 
     def __len__(self) -> int:
@@ -45,7 +46,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Trained:
-    """A network ready to be asked, with what calibrates it."""
+    """A trained network, with what calibrates it."""
 
     network: nn.Module
     temperature: float = 1.0
@@ -54,24 +55,41 @@ class Trained:
     epoch: int = 0
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of a run's network on a build, and the folder that they were written into."""
+
+    folder: Path
+    scores: Scores[Results]
+
+    @property
+    def results(self) -> dict[str, Results]:
+        """The figures by split."""
+        return self.scores.splits
+
+
+def device_of(device: str | torch.device | None = "") -> torch.device:
+    """The device of this name; without one the GPU where there is one, else the CPU."""
+    if isinstance(device, torch.device):
+        return device
+    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if name not in ("cpu", "cuda") or (name == "cuda" and not torch.cuda.is_available()):
+        raise FieldError("device", name, "expected cpu, or cuda where there is a GPU that torch can use")
+    return torch.device(name)
+
+
 def load_network(folder: Path, run: Run, *, device: torch.device) -> Trained:
     """The best network of a run; `JobError` where it is not there or not of this run."""
     content = checkpoint.load(folder / runs.BEST_FILE)
     network = models.network(run.recipe.network, num_outputs=num_outputs(run), size_hw=run.size_hw)
     try:
         network.load_state_dict(content["network"])
-        thresholds = content["thresholds"]
-        kept = None if thresholds is None else np.array(thresholds)
-        return Trained(
-            network.to(device).to(memory_format=torch.channels_last).eval(),
-            content["temperature"],
-            kept,
-            content["epoch"],
-        )
+        thresholds = None if content["thresholds"] is None else np.array(content["thresholds"])
+        network = network.to(device).to(memory_format=torch.channels_last).eval()
+        return Trained(network, content["temperature"], thresholds, content["epoch"])
     except (KeyError, RuntimeError, TypeError) as error:
-        raise JobError(
-            f"{folder / runs.BEST_FILE}: not the network of {folder}: {str(error).splitlines()[0]}"
-        ) from error
+        fault = str(error).splitlines()[0]
+        raise JobError(f"{folder / runs.BEST_FILE}: not the network of {folder}: {fault}") from error
 
 
 def save_network(folder: Path, trained: Trained) -> None:
@@ -88,127 +106,136 @@ def num_outputs(run: Run) -> int:
 
 @torch.inference_mode()
 def forward(network: nn.Module, images: torch.Tensor, *, run: Run) -> torch.Tensor:
-    """Outputs, float32, averaged with those of the mirror images where the recipe says so."""
+    """Logits, float32, averaged with those of the mirror images where the recipe has flip_at_test."""
     images = images.contiguous(memory_format=torch.channels_last)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=run.precision == "bf16-mixed"):
-        outputs: torch.Tensor = network(images).float()
+        logits: torch.Tensor = network(images).float()
         if run.recipe.flip_at_test:
-            outputs = (outputs + network(images.flip(3)).float()) / 2
-    return outputs
+            logits = (logits + network(images.flip(3)).float()) / 2
+    return logits
 
 
 def predictions_of(network: nn.Module, loader: Loader | Mixture, *, run: Run) -> Predictions | None:
-    """Ask about every sample of a loader; on ranks but the first None."""
-    rows, outputs, targets = [], [], []
+    """The logits for every sample of a loader, over all ranks; None on ranks but the first."""
+    rows, logits, targets = [], [], []
     name = run.recipe.task.target
     network.eval()
     for batch in loader:
-        kept = batch.mask
-        given = forward(network, batch.images, run=run)
-        rows.append(batch.rows[kept].cpu())
-        outputs.append(given[kept].cpu())
-        targets.append(batch.targets[name][kept].cpu())
-    part = tuple(torch.cat(one).numpy() for one in (rows, outputs, targets))
-    every = _gathered(part)
-    if every is None:
+        batch_logits = forward(network, batch.images, run=run)
+        rows.append(batch.rows[batch.mask].cpu())
+        logits.append(batch_logits[batch.mask].cpu())
+        targets.append(batch.targets[name][batch.mask].cpu())
+    parts = ranks.gathered(tuple(torch.cat(column).numpy() for column in (rows, logits, targets)))
+    if parts is None:
         return None
-    joined = [np.concatenate(column) for column in zip(*every, strict=True)]
+    joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
     order = np.argsort(joined[0], kind="stable")
     assert len(np.unique(joined[0])) == len(joined[0]) == loader.num_samples, "every sample once"
     return Predictions(*(column[order] for column in joined))
 
 
-def _gathered(part: Any) -> list[Any] | None:
-    """The parts of all ranks on the first, in order."""
-    if not torch.distributed.is_initialized():
-        return [part]
-    world_size, is_first = torch.distributed.get_world_size(), torch.distributed.get_rank() == 0
-    every: list[Any] | None = [None] * world_size if is_first else None
-    torch.distributed.gather_object(part, every)
-    return every
-
-
-def scored(found: Predictions, *, run: Run, trained: Trained) -> tuple[dict[str, Any], npt.NDArray[np.float32]]:
-    """The figures of a split, and what the calibrated network says: (num, num_names) or (num, 1)."""
+def split_predictions(predictions: Predictions, *, run: Run, trained: Trained) -> SplitPredictions:
+    """What the calibrated network predicts for a split, with the losses."""
     task = run.recipe.task.scored
-    outputs = torch.from_numpy(found.outputs) / trained.temperature
-    said = task.predictions(outputs).numpy()
-    losses = task.losses(outputs, torch.from_numpy(found.targets)).numpy()
-    figures = metrics.scores(task, said, found.targets, losses=losses, names=run.names, thresholds=trained.thresholds)
-    return figures, said
+    logits, targets = torch.from_numpy(predictions.logits) / trained.temperature, predictions.targets
+    return SplitPredictions(
+        names=run.names,
+        predictions=task.predictions(logits).numpy(),
+        targets=targets,
+        losses=task.losses(logits, torch.from_numpy(targets)).numpy(),
+        prior_loss=prior_loss(task, targets, num_names=len(run.names)),
+        thresholds=trained.thresholds,
+    )
 
 
-def calibrated(trained: Trained, found: Predictions, *, recipe: Recipe) -> Trained:
-    """With the temperature that gives these answers the least loss, and thresholds that tell attributes apart best."""
+def prior_loss(task: Task, targets: npt.NDArray[Any], *, num_names: int) -> float | None:
+    """The loss of always predicting how frequent each class or attribute is; None for a number."""
+    logits = task.prior_logits(targets, num_names)
+    if logits is None:
+        return None
+    true = torch.from_numpy(targets if targets.ndim == 1 else targets.astype(np.float64))
+    return float(task.losses(logits.expand(len(targets), -1), true).mean())
+
+
+def calibrated(trained: Trained, predictions: Predictions, *, recipe: Recipe) -> Trained:
+    """With the temperature and the thresholds that are fitted to these predictions (Guo et al. 2017)."""
     task = recipe.task.scored
-    outputs, targets = torch.from_numpy(found.outputs), torch.from_numpy(found.targets)
+    logits, targets = torch.from_numpy(predictions.logits), torch.from_numpy(predictions.targets)
     temperature = 1.0
-    if recipe.calibrate and task.kind != "number" and len(found) >= _FEWEST_TO_CALIBRATE:
-        temperature = _temperature(task, outputs.double(), targets)
-    if task.kind != "attributes":
-        return replace(trained, temperature=temperature)
-    said = task.predictions(outputs / temperature).numpy()
-    return replace(trained, temperature=temperature, thresholds=metrics.best_thresholds(said, found.targets))
+    if recipe.calibrate and task.results.are_probabilities and len(predictions) >= _FEWEST_TO_CALIBRATE:
+        temperature = _temperature(task, logits.double(), targets)
+    probabilities = task.predictions(logits / temperature).numpy()
+    thresholds = task.results.best_thresholds(probabilities, predictions.targets)
+    return replace(trained, temperature=temperature, thresholds=thresholds)
 
 
-def _temperature(task: Task, outputs: torch.Tensor, targets: torch.Tensor) -> float:
-    """The number that outputs are divided by for the least mean loss, within bounds that a small split needs."""
+def _temperature(task: Task, logits: torch.Tensor, targets: torch.Tensor) -> float:
+    """The number that logits are divided by for the least mean loss, within bounds that a small split needs."""
     log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([log_temperature], max_iter=_MAX_STEPS, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        value = task.losses(outputs / log_temperature.exp(), targets).mean()
+        value = task.losses(logits / log_temperature.exp(), targets).mean()
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
-    found = float(log_temperature.detach().exp())
+    temperature = float(log_temperature.detach().exp())
     low, high = _TEMPERATURES
-    return min(max(found, low), high) if math.isfinite(found) else 1.0
+    return min(max(temperature, low), high) if math.isfinite(temperature) else 1.0
 
 
 def evaluate(
-    folder: Path, *, data: str = "", splits: Sequence[str] = (), device: torch.device
-) -> tuple[dict[str, Any], Path]:
-    """Ask the best network of a run about the valid and test splits (or others) of a build, by default its own.
+    folder: str | Path, *, data: str = "", splits: Sequence[str] = (), device: str | torch.device | None = ""
+) -> Evaluation:
+    """Score the best network of a run on splits of a build: by default on valid and test of its own.
 
-    Writes scores.json and predictions.parquet: into the run's folder, or for another build into one below it; gives the
-    figures and that folder. Raises `UsageError` for a build with other classes.
+    Writes scores.json and predictions.parquet: into the run's folder, or for another build into one below it. The
+    results are those of all splits that scores.json holds. Raises `UsageError` for a build with other classes or of
+    another image size, `JobError` where the run or the build is not there.
     """
-    run = runs.read(folder)
-    trained = load_network(folder, run, device=device)
-    try:
-        opened = Data(
-            run.recipe,
-            data or run.data.location,
-            placement=Placement(device),
-            statistics=run.statistics,
-        )
-    except JobError as error:
-        hint = "" if data else "; where the build of the run lies now, say with --data"
-        raise JobError(f"{error}{hint}") from error
+    folder = Path(folder)
+    run, place = runs.read(folder), device_of(device)
+    trained = load_network(folder, run, device=place)
+    opened = _opened(run, data, folder=folder, device=place)
     is_own = run.is_trained_on(opened.trained_on)
-    if not data and not is_own:
-        raise JobError(f"{run.data.location}: built anew since {folder} was trained; name it with --data to use it")
     if is_own and opened.location != run.data.location:  # it was moved
         run = replace(run, data=replace(run.data, location=opened.location))
         run.write(folder)
-    chosen = list(splits) or [split for split in opened.splits if split != "train"] or opened.splits
-    loaders = {split: opened.loader(split, is_train=False) for split in chosen}
+    names = list(splits) or [split for split in opened.splits if split != "train"] or opened.splits
+    loaders = {split: opened.loader(split, is_train=False) for split in names}
     for loader in loaders.values():
-        check_names(run, loader.targets[run.recipe.task.target].names, where=opened.location, folder=folder)
-        if loader.size_hw != run.size_hw:
-            size, expected = f"{loader.size_hw[1]}x{loader.size_hw[0]}", f"{run.size_hw[1]}x{run.size_hw[0]}"
-            raise UsageError(f"{opened.location}: images of {size} pixels; {folder} was trained on {expected}")
-    found = {}
+        _check_fits(loader, run, where=opened.location, folder=folder)
+    predictions = {}
     for split, loader in loaders.items():
-        with loader, memory.keep_freed_memory(device):
-            answered = predictions_of(trained.network, loader, run=run)
-        assert answered is not None
-        found[split] = answered
+        with loader, memory.keep_freed_memory(place):
+            of_split = predictions_of(trained.network, loader, run=run)
+        assert of_split is not None
+        predictions[split] = of_split
     out = folder if is_own else folder / f"on-{Path(opened.location).name}-{opened.build.plan_digest[:8]}"
-    return write_results(found, run=run, trained=trained, data=opened, out=out), out
+    return Evaluation(out, write_results(predictions, run=run, trained=trained, data=opened, out=out))
+
+
+def _opened(run: Run, data: str, *, folder: Path, device: torch.device) -> Data:
+    """The build that is named, or the run's own, which must not have changed."""
+    place = Placement(device)
+    try:
+        opened = Data(run.recipe, data or run.data.location, placement=place, statistics=run.statistics)
+    except JobError as error:
+        hint = "" if data else "; where the build of the run lies now, say with --data"
+        raise JobError(f"{error}{hint}") from error
+    if not data and not run.is_trained_on(opened.trained_on):
+        raise JobError(f"{run.data.location}: built anew since {folder} was trained; name it with --data to use it")
+    return opened
+
+
+def _check_fits(loader: Loader | Mixture, run: Run, *, where: str, folder: Path) -> None:
+    """Refuse a build whose classes or image size are others than those of a run."""
+    check_names(run, loader.targets[run.recipe.task.target].names, where=where, folder=folder)
+    if loader.size_hw != run.size_hw:
+        size, expected = f"{loader.size_hw[1]}x{loader.size_hw[0]}", f"{run.size_hw[1]}x{run.size_hw[0]}"
+        raise UsageError(f"{where}: images of {size} pixels; {folder} was trained on {expected}")
 
 
 def check_names(run: Run, names: tuple[str, ...], *, where: str, folder: Path) -> None:
@@ -226,53 +253,38 @@ def check_names(run: Run, names: tuple[str, ...], *, where: str, folder: Path) -
 
 
 def write_results(
-    found: dict[str, Predictions], *, run: Run, trained: Trained, data: Data, out: Path
-) -> dict[str, Any]:
-    """Score the answers of some splits; write scores.json and predictions.parquet, where other splits stay."""
-    scores: dict[str, Any] = {"score": run.recipe.task.score, "epoch": trained.epoch}
-    scores |= {"temperature": trained.temperature, "splits": {}}
-    tables = _kept(out, scores, besides=list(found))
-    for split, answered in found.items():
-        scores["splits"][split], said = scored(answered, run=run, trained=trained)
-        tables.append(_table(answered, said, split=split, run=run, keys=data.keys(answered.rows)))
+    predictions: dict[str, Predictions], *, run: Run, trained: Trained, data: Data, out: Path
+) -> Scores[Results]:
+    """Score the predictions for some splits; write scores.json and predictions.parquet, where other splits stay."""
+    task = run.recipe.task
+    earlier, tables = _of_other_splits(out, run=run, trained=trained, besides=list(predictions))
+    splits = dict(earlier)
+    for split, of_split in predictions.items():
+        computed = split_predictions(of_split, run=run, trained=trained)
+        splits[split] = task.results.of(computed)
+        own = {"key": data.keys(of_split.rows), "split": [split] * len(of_split), "row": of_split.rows}
+        tables.append(pa.table(own | task.results.prediction_columns(computed)))
     out.mkdir(parents=True, exist_ok=True)
-    store = Store(str(out))
     if tables:
-        manifest.write_table(store, runs.PREDICTIONS_FILE, pa.concat_tables(tables))
-    store.write(runs.SCORES_FILE, (json.dumps(scores, indent=1, ensure_ascii=False) + "\n").encode())
-    return scores
+        metadata = {manifest.METADATA_KEY: json.dumps({"names": list(run.names), "recipe": run.recipe_name})}
+        table = pa.concat_tables([table.replace_schema_metadata(metadata) for table in tables])
+        manifest.write_table(Store(str(out)), runs.PREDICTIONS_FILE, table=table)
+    written = Scores(task.score, trained.epoch, trained.temperature, splits)
+    written.write(out)
+    return written
 
 
-def _kept(out: Path, scores: dict[str, Any], *, besides: list[str]) -> list[pa.Table]:
-    """What was found before of other splits with the same network: its figures go into `scores`, its rows are given."""
+def _of_other_splits(
+    out: Path, *, run: Run, trained: Trained, besides: list[str]
+) -> tuple[dict[str, Results], list[pa.Table]]:
+    """Results and predictions that the same network has for other splits."""
     try:
-        before = json.loads((out / runs.SCORES_FILE).read_bytes())
+        earlier = scores.read(out, results=run.recipe.task.results)
         table = manifest.read_table(Store(str(out)), runs.PREDICTIONS_FILE)
-        if any(before[name] != scores[name] for name in ("score", "epoch", "temperature")):
-            return []
-        others = {split: figures for split, figures in before["splits"].items() if split not in besides}
-    except (OSError, ValueError, KeyError, AttributeError, JobError):
-        return []
-    scores["splits"] |= others
-    return [table.filter(pc.equal(table["split"], split)) for split in others]
-
-
-def _table(found: Predictions, said: npt.NDArray[np.float32], *, split: str, run: Run, keys: list[str]) -> pa.Table:
-    """predictions.parquet: key, split, row, target, prediction and probabilities, in the order of the names."""
-    columns: dict[str, Any] = {"key": keys, "split": [split] * len(keys), "row": found.rows}
-    kind = run.recipe.task.kind
-    names = np.array(run.names, object)
-    if kind == "classes":
-        columns["target"], columns["prediction"] = names[found.targets], names[said.argmax(axis=1)]
-    elif kind == "attributes":
-        listed = pa.list_(pa.string())  # or a split without a single name would be of another type than its neighbours
-        columns["target"] = pa.array([names[one].tolist() for one in found.targets >= 0.5], listed)
-        columns["prediction"] = pa.array([names[one].tolist() for one in said >= 0.5], listed)
-    else:
-        columns["target"], columns["prediction"] = found.targets.astype(np.float32), said[:, 0]
-    if kind != "number":
-        flat = pa.array(said.ravel(), pa.float32())
-        columns["probabilities"] = pa.FixedSizeListArray.from_arrays(flat, said.shape[1])
-    metadata = {"names": list(run.names), "recipe": run.recipe_name}
-    table = pa.table(columns)
-    return table.replace_schema_metadata({manifest.METADATA_KEY: json.dumps(metadata)})
+    except (OSError, JobError):
+        return {}, []
+    network = (run.recipe.task.score, trained.epoch, trained.temperature)
+    if earlier is None or (earlier.score, earlier.epoch, earlier.temperature) != network:
+        return {}, []
+    others = {split: results for split, results in earlier.splits.items() if split not in besides}
+    return others, [table.filter(pc.equal(table["split"], split)) for split in others]

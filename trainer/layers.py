@@ -1,4 +1,4 @@
-"""Layers: the parts of a network that have names, its head and its last block, and which of them learn."""
+"""Layers: the head and the last block of a network, and which layers learn."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,11 +7,20 @@ from torch import nn
 
 from facepack.errors import UsageError, nearest
 
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
 FROM = "from:"
 
 
+def with_last_block(network: nn.Module, name: str) -> nn.Module:
+    """The network with the name of its last block before the head, which `freeze=last_block` lets learn."""
+    network.last_block = name  # type: ignore[assignment] # torch types every attribute as a module
+    return network
+
+
 def head(network: nn.Module) -> str:
-    """The name of what gives the outputs: the module called head, or else the last linear layer."""
+    """The name of the layer that gives the logits: the module called head, or else the last linear layer."""
     names = [name for name, module in network.named_modules() if name == "head" or isinstance(module, nn.Linear)]
     if not names:
         raise UsageError("this network has no linear layer, so that nothing of it is a head")
@@ -47,20 +56,21 @@ def set_training(network: nn.Module) -> None:
     network.train()
     leaves = [module for module in network.modules() if not any(True for _ in module.children())]
     learns = [any(weight.requires_grad for weight in leaf.parameters()) for leaf in leaves]
-    is_frozen = [not one and any(True for _ in leaf.parameters()) for leaf, one in zip(leaves, learns, strict=True)]
-    last = max((number for number, one in enumerate(is_frozen) if one), default=-1)
-    for leaf, one in zip(leaves[: last + 1], learns, strict=False):
-        if not one:
+    frozen = [n for n, leaf in enumerate(leaves) if not learns[n] and any(True for _ in leaf.parameters())]
+    last = max(frozen, default=-1)
+    for leaf, is_learning in zip(leaves[: last + 1], learns, strict=False):
+        if not is_learning:
             leaf.eval()
 
 
 @contextmanager
 def frozen_batch_norm_for_single_image(network: nn.Module, num_images: int) -> Iterator[None]:
-    """Let batch norm go by what it knows where a batch is one image, as the last of an epoch may be.
+    """Let batch norm use its running statistics where a batch is one image, as the last of an epoch may be.
 
     One image has no statistics; where it is down to one pixel, torch refuses to make any.
     """
-    norms = [one for one in network.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm) and one.training]
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    norms = [norm for norm in norms if norm.training]
     if num_images > 1 or not norms:
         yield
         return
@@ -82,8 +92,8 @@ def _first_that_learns(network: nn.Module, mode: str) -> str:
             raise UsageError("freeze=last_block: this network has no blocks; give freeze=head or freeze=from:<layer>")
         return str(name)
     layer = mode.removeprefix(FROM)
-    known = [name for name, module in network.named_modules() if name and any(True for _ in module.parameters())]
-    if layer not in known:
-        top = [name for name in known if "." not in name]
+    layers = [name for name, module in network.named_modules() if name and any(True for _ in module.parameters())]
+    if layer not in layers:
+        top = [name for name in layers if "." not in name]
         raise UsageError(f"freeze={mode}: the network has no layer {layer!r} with weights; {nearest(layer, top)}")
     return layer

@@ -1,4 +1,4 @@
-"""Memory: lets a process that computes on the CPU keep what it frees, for the next step."""
+"""Memory: a process that computes on the CPU reuses the memory it frees in the next step."""
 
 import ctypes
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ import torch
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 """Options of mallopt(3): M_TRIM_THRESHOLD in bytes, M_MMAP_MAX in blocks."""
-_KEPT = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}
-_USUAL = {_MMAP_MAX: 1 << 16, _TRIM_THRESHOLD: 64 << 20}
+_KEEP_FREED = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}
+_DEFAULT = {_MMAP_MAX: 1 << 16, _TRIM_THRESHOLD: 64 << 20}
 
 
 @contextmanager
@@ -24,11 +24,11 @@ def keep_freed_memory(device: torch.device) -> Iterator[None]:
     if device.type != "cpu" or not hasattr(library, "mallopt"):
         yield
         return
-    _set(library, _KEPT)
+    _set(library, _KEEP_FREED)
     try:
         yield
     finally:
-        _set(library, _USUAL)
+        _set(library, _DEFAULT)
         library.malloc_trim(0)
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 _COLOURS = ("#2f6fde", "#e8803d", "#3f9d6b", "#b04fc4", "#c4472f", "#5a7184", "#b8971f", "#1f9aa8")
-_QUIET = "#8a94a6"
+QUIET = "#8a94a6"
 _MAX_NAMED = 40
-_MOST_TOLD, _OUTLIER = 4, 3.0
+_MAX_MARKED, _OUTLIER = 4, 3.0
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Line:
 def curves(name: str, title: str, lines: Sequence[Line], *, what: str) -> Plot:
     """Values over epochs, the best epoch of each line marked with its value."""
     shape, axis = _axes(6.4, 3.8)
-    is_crowded = len(lines) > _MOST_TOLD
+    is_crowded = len(lines) > _MAX_MARKED
     for line in lines:
         epochs = np.arange(1, len(line.values) + 1)
         colour = _COLOURS[line.colour % len(_COLOURS)]
         plain = ("-", "-.", ":")[line.colour // len(_COLOURS) % 3]  # colours come again
         style = {"linestyle": "--" if line.dashed else plain, "marker": "o" if len(epochs) == 1 else ""}
-        axis.plot(epochs, line.values, color=colour, label=_plain(line.name), linewidth=1.8, markersize=4, **style)
+        axis.plot(epochs, line.values, color=colour, label=plain_text(line.name), linewidth=1.8, markersize=4, **style)
         if line.best_epoch is not None and line.best_epoch < len(line.values):
             x, y = line.best_epoch + 1, line.values[line.best_epoch]
             if not is_crowded:
@@ -68,18 +68,18 @@ def curves(name: str, title: str, lines: Sequence[Line], *, what: str) -> Plot:
         axis.set_ylim(top=1.5 * usual, bottom=min(0.0, float(values.min())))
         axis.set_ylabel(f"{what} (up to {values.max():.3g}, cut off)")
     beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "fontsize": 7} if is_crowded else {}
-    axis.legend(frameon=False, labelcolor=_QUIET, **beside)
+    axis.legend(frameon=False, labelcolor=QUIET, **beside)
     return _finished(name, title, shape)
 
 
-def confusion(name: str, title: str, matrix: npt.NDArray[Any], names: Sequence[str]) -> Plot:
-    """What was said of each class: every row adds up to one."""
+def confusion(name: str, title: str, *, matrix: npt.NDArray[Any], names: Sequence[str]) -> Plot:
+    """Predicted classes by true class: every row adds up to one."""
     rows = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     side = min(12.0, max(4.2, 0.42 * len(names) + 2.2))
     shape, axis = _axes(side, side * 0.86)
     axis.imshow(rows, cmap="Blues", vmin=0.0, vmax=1.0)
     if len(names) <= _MAX_NAMED:
-        places, shown = np.arange(len(names)), [_plain(one) for one in names]
+        places, shown = np.arange(len(names)), [plain_text(name) for name in names]
         axis.set_xticks(places, shown, rotation=90 if len(names) > 4 else 0)
         axis.set_yticks(places, shown)
     if len(names) <= _MAX_NAMED // 2:
@@ -87,61 +87,61 @@ def confusion(name: str, title: str, matrix: npt.NDArray[Any], names: Sequence[s
             if share >= 0.005:
                 colour = "white" if share > 0.55 else "#1b2330"
                 axis.text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=8, color=colour)
-    axis.set(xlabel="said", ylabel="is")
+    axis.set(xlabel="predicted", ylabel="true")
     axis.spines[:].set_visible(False)
     return _finished(name, title, shape)
 
 
-def said_against_true(name: str, title: str, true: npt.NDArray[Any], said: npt.NDArray[Any]) -> Plot:
-    """A dot per sample, the diagonal, and the mean of what was said per five years."""
+def predicted_against_true(name: str, title: str, *, true: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> Plot:
+    """A dot per sample, the diagonal, and the mean prediction per five years."""
     shape, axis = _axes(5.6, 4.6)
-    axis.scatter(true, said, s=7, alpha=0.35, color=_COLOURS[0], linewidths=0, rasterized=True)
-    low, high = float(min(true.min(), said.min())), float(max(true.max(), said.max()))
-    axis.plot([low, high], [low, high], color=_QUIET, linewidth=1)
+    axis.scatter(true, predicted, s=7, alpha=0.35, color=_COLOURS[0], linewidths=0, rasterized=True)
+    low, high = float(min(true.min(), predicted.min())), float(max(true.max(), predicted.max()))
+    axis.plot([low, high], [low, high], color=QUIET, linewidth=1)
     bins = (true // 5).astype(int)
-    middles = [(5 * number + 2.5, said[bins == number].mean()) for number in np.unique(bins)]
+    middles = [(5 * number + 2.5, predicted[bins == number].mean()) for number in np.unique(bins)]
     axis.plot(*zip(*middles, strict=True), color=_COLOURS[1], marker="o", markersize=4, label="mean of five years")
-    axis.set(xlabel="is", ylabel="said")
-    axis.legend(frameon=False, labelcolor=_QUIET)
+    axis.set(xlabel="true", ylabel="predicted")
+    axis.legend(frameon=False, labelcolor=QUIET)
     return _finished(name, title, shape)
 
 
-def error_by_value(name: str, title: str, true: npt.NDArray[Any], said: npt.NDArray[Any]) -> Plot:
+def error_by_value(name: str, title: str, *, true: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> Plot:
     """Mean absolute error per five years as bars, the mean error as a line, and how many samples each is of."""
     shape, axis = _axes(5.6, 4.6)
     bins = (true // 5).astype(int)
-    every = np.unique(bins)
-    middles = 5 * every + 2.5
-    errors = [np.abs(said - true)[bins == number].mean() for number in every]
-    bias = [(said - true)[bins == number].mean() for number in every]
+    places = np.unique(bins)
+    middles = 5 * places + 2.5
+    errors = [np.abs(predicted - true)[bins == number].mean() for number in places]
+    bias = [(predicted - true)[bins == number].mean() for number in places]
     axis.bar(middles, errors, width=4.2, color=_COLOURS[0], alpha=0.75, label="mean absolute error")
     axis.plot(middles, bias, color=_COLOURS[1], marker="o", markersize=3, linewidth=1.4, label="mean error")
-    axis.axhline(float(np.abs(said - true).mean()), color=_QUIET, linewidth=0.9, linestyle="--", label="over all")
-    for middle, error, number in zip(middles, errors, every, strict=True):
+    axis.axhline(float(np.abs(predicted - true).mean()), color=QUIET, linewidth=0.9, linestyle="--", label="over all")
+    for middle, error, number in zip(middles, errors, places, strict=True):
         axis.annotate(
-            f"{int((bins == number).sum())}", (middle, error), ha="center", va="bottom", fontsize=6, color=_QUIET
+            f"{int((bins == number).sum())}", (middle, error), ha="center", va="bottom", fontsize=6, color=QUIET
         )
-    axis.set(xlabel="is (five years each; above a bar, how many)", ylabel="error")
-    axis.legend(frameon=False, labelcolor=_QUIET)
+    axis.set(xlabel="true (five years each; above a bar, how many)", ylabel="error")
+    axis.legend(frameon=False, labelcolor=QUIET)
     return _finished(name, title, shape)
 
 
-def cumulative_score(name: str, title: str, true: npt.NDArray[Any], said: npt.NDArray[Any]) -> Plot:
-    """The share of samples by the error that it allows, beside that of always giving the median."""
+def cumulative_score(name: str, title: str, *, true: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> Plot:
+    """The share of samples by the error that it allows, beside that of always predicting the median."""
     shape, axis = _axes(5.6, 4.6)
     allowed = np.arange(0, 21)
     for label, errors, colour, style in (
-        ("what was said", np.abs(said - true), _COLOURS[0], "-"),
-        ("always the median", np.abs(np.median(true) - true), _QUIET, "--"),
+        ("predicted", np.abs(predicted - true), _COLOURS[0], "-"),
+        ("median", np.abs(np.median(true) - true), QUIET, "--"),
     ):
         axis.plot(allowed, [(errors <= limit).mean() for limit in allowed], style, color=colour, label=label)
-    five = float((np.abs(said - true) <= 5).mean())
+    five = float((np.abs(predicted - true) <= 5).mean())
     axis.plot([5], [five], marker="o", color=_COLOURS[0])
     axis.annotate(
         f"{100 * five:.1f} % within 5", (5, five), xytext=(8, -12), textcoords="offset points", color=_COLOURS[0]
     )
     axis.set(xlabel="error", ylabel="share of samples", ylim=(0, 1.02), xlim=(0, 20))
-    axis.legend(frameon=False, labelcolor=_QUIET)
+    axis.legend(frameon=False, labelcolor=QUIET)
     return _finished(name, title, shape)
 
 
@@ -154,10 +154,10 @@ def _axes(width: float, height: float) -> Any:
 
     shape, axis = plt.subplots(figsize=(width, height), layout="constrained")
     axis.spines[["top", "right"]].set_visible(False)
-    axis.spines[["left", "bottom"]].set_color(_QUIET)
-    axis.tick_params(colors=_QUIET, which="both")
-    axis.xaxis.label.set_color(_QUIET)
-    axis.yaxis.label.set_color(_QUIET)
+    axis.spines[["left", "bottom"]].set_color(QUIET)
+    axis.tick_params(colors=QUIET, which="both")
+    axis.xaxis.label.set_color(QUIET)
+    axis.yaxis.label.set_color(QUIET)
     return shape, axis
 
 
@@ -172,65 +172,6 @@ def _finished(name: str, title: str, shape: Any) -> Plot:
     return Plot(name, title, text[text.index("<svg") :], png.getvalue())
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """A name as text: "$" in it is no formula, "_" at its front hides nothing."""
     return text.replace("$", r"\$").lstrip("_") or text
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A photo (RGB, or None), the boxes in it, and blocks of a heading and lines beside it."""
-
-    title: str
-    image_hwc: npt.NDArray[np.uint8] | None
-    boxes: Sequence[tuple[float, ...]]
-    blocks: Sequence[tuple[str, Sequence[str]]]
-
-
-_LINE_HEIGHT, _TEXT_SIZE = 0.19, 9.0
-
-
-def photos(panels: Sequence[Panel]) -> bytes:
-    """Photos one under the other with text beside each, as a PNG."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.patches import Rectangle
-
-    shown = panels
-    per_row = 3
-    rows = [-(-len(panel.blocks) // per_row) for panel in shown]
-    heights = [
-        max(2.4, _LINE_HEIGHT * num * (2 + max((len(lines) for _, lines in panel.blocks), default=1)) + 0.3)
-        for panel, num in zip(shown, rows, strict=True)
-    ]
-    widest = min(per_row, max(len(panel.blocks) for panel in shown))
-    width = 3.0 + 2.6 * widest
-    shape = plt.figure(figsize=(width, sum(heights)), facecolor="white")
-    top = sum(heights)
-    for panel, height, num in zip(shown, heights, rows, strict=True):
-        top -= height
-        axis = shape.add_axes((0.1 / width, (top + 0.1) / sum(heights), 2.6 / width, (height - 0.4) / sum(heights)))
-        axis.set_title(_plain(panel.title), fontsize=9, loc="left", color="#1b2330")
-        axis.set_axis_off()
-        if panel.image_hwc is None:
-            axis.text(0.5, 0.5, "no picture", ha="center", va="center", color=_QUIET)
-        else:
-            axis.imshow(panel.image_hwc, interpolation="antialiased")
-        for number, (x0, y0, x1, y1) in enumerate(panel.boxes):
-            axis.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="#3cc828", linewidth=1.6))
-            if len(panel.boxes) > 1:
-                axis.text(x0, y0, f"{number + 1}", color="white", backgroundcolor="#2f9d1f", fontsize=7, va="bottom")
-        for number, (heading, lines) in enumerate(panel.blocks):
-            left = (3.0 + 2.6 * (number % per_row)) / width
-            down = (number // per_row) * (height - 0.3) / max(1, num)
-            place = (top + height - 0.25 - down) / sum(heights)
-            text = "\n".join(_plain(line) for line in lines)
-            shape.text(left, place, _plain(heading), fontsize=_TEXT_SIZE, weight="bold", va="top", color="#1b2330")
-            below = place - _LINE_HEIGHT / sum(heights)
-            shape.text(left, below, text, fontsize=_TEXT_SIZE, va="top", color="#1b2330", linespacing=1.45)
-    file = io.BytesIO()
-    shape.savefig(file, format="png", dpi=130)
-    plt.close(shape)
-    return file.getvalue()

@@ -1,111 +1,153 @@
-"""Predict: what trained networks say of photos, cut out and normalised as the images they learnt from."""
+"""Prediction: what trained networks predict for photos, cut out and normalised as the images they learnt from."""
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image, ImageOps
 
-from facepack import align, image, shard, terminal
+from facepack import align, image, shard
 from facepack.align import Aligner, Box
-from facepack.errors import JobError, UsageError
-from facepack.image import BadImageError, Pixels
+from facepack.errors import FieldError, UsageError
+from facepack.hashing import sha256_of
+from facepack.image import BadImageError
 from facepack.index import IMAGE_SUFFIXES
 from facepack.manifest import Status
 from facepack.shard import Sample
-from trainer import evaluation, plots, runs
-from trainer.evaluation import Trained
+from trainer import evaluation, runs
 from trainer.loading.augment import Normalize
-from trainer.loading.pipeline import Engine, Graph, Host, Pipeline
-from trainer.plots import Panel
+from trainer.loading.graphs import Graph
+from trainer.loading.pipeline import Engine, Pipeline
+from trainer.run_record import distinct_names
 from trainer.runs import Run
 
-_NUM_SAID = 5
-_WORTH_SAYING = 0.01
-_MAX_SHOWN, _SHOWN_PX = 40, 640
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Photo: TypeAlias = str | Path | bytes | Image.Image | npt.NDArray[np.uint8]
+"""A file, the bytes of one, a PIL image, or pixels uint8 RGB (height, width, 3)."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What one run says of one face of one photo, or why it says nothing."""
+class Prediction:
+    """What one run predicts for one face of one photo, or why it predicts nothing."""
 
-    photo: Path
+    photo: str
+    """The file, or "photo 1" and so on for photos that are given as bytes or pixels."""
     run: str
     box: Box | None = None
-    """In pixels of the upright photo; None for a photo that is taken whole."""
-    said: tuple[tuple[str, float], ...] = ()
-    """Names with their probabilities, the likeliest first; or the target with its number."""
+    """The face, x0, y0, x1, y1 in pixels of the upright photo; None for a photo that is taken whole."""
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    """Of classes or attributes by name, the likeliest first; empty for a number."""
+    number: float | None = None
+    """Such as an age in years; None for probabilities."""
+    lines: tuple[str, ...] = ()
+    """The prediction, or the problem, in words."""
     problem: str = ""
-    is_number: bool = False
-    """True for a number such as an age, False for probabilities."""
-
-    @property
-    def lines(self) -> list[str]:
-        """One for each thing that is said."""
-        if self.problem:
-            return [self.problem]
-        if self.is_number:
-            return [f"{name} {value:.1f}" for name, value in self.said]
-        worth = [pair for pair in self.said if pair[1] >= _WORTH_SAYING] or self.said[:1]
-        return [f"{name} {100 * value:.0f} %" for name, value in worth]
+    """Why there is no prediction; empty where there is one."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
-        box = None if self.box is None else [round(side, 1) for side in self.box]
-        said = {name: round(value, 6) for name, value in self.said}
-        return {"photo": str(self.photo), "run": self.run, "box": box, "said": said, "problem": self.problem or None}
+        return {
+            "photo": self.photo,
+            "run": self.run,
+            "box": None if self.box is None else [round(side, 1) for side in self.box],
+            "probabilities": {name: round(value, 6) for name, value in self.probabilities.items()},
+            "number": None if self.number is None else round(self.number, 6),
+            "problem": self.problem or None,
+        }
 
 
 class Predictor:
-    """A run's network, with all that its build did to images."""
+    """The networks of one or more runs, with all that their builds did to images.
 
-    def __init__(self, folder: Path, *, device: torch.device, landmarks: str = "", name: str = "") -> None:
-        """Load it; `landmarks` is the landmark model for chips. Raises `JobError`, `UsageError`."""
-        self.name = name or folder.absolute().name
+    predictor = Predictor("runs/celeba_rarest4")
+    predictor("me.jpg")[0].probabilities
+    """
+
+    def __init__(
+        self,
+        folders: str | Path | Sequence[str | Path],
+        *,
+        device: str | torch.device | None = None,
+        all_faces: bool = False,
+        landmarks: str = "",
+    ) -> None:
+        """Load the networks of these runs.
+
+        `device` is cpu or cuda, by default the GPU where there is one. `all_faces` predicts for every face of a photo;
+        else a photo must have exactly one, where the build looked for faces. `landmarks` is the landmark model for
+        runs on chips. Raises `JobError` where a run is not there or damaged, `UsageError` for settings that do not fit.
+        """
+        paths = [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
+        place = evaluation.device_of(device)
+        pairs = zip(paths, distinct_names(paths), strict=True)
+        self._networks = [_RunNetwork(path, name=name, device=place, landmarks=landmarks) for path, name in pairs]
+        self._all_faces = all_faces
+        if all_faces and all(network.run.data.configuration.align == "none" for network in self._networks):
+            raise FieldError(
+                "all_faces", "", "these runs were trained on whole photos, in which no faces were looked for"
+            )
+
+    def __call__(self, photos: Photo | Iterable[Photo]) -> list[Prediction]:
+        """The predictions of all runs for the first photo, then for the second; a photo without one has a problem.
+
+        One photo or several: paths, bytes of image files, PIL images, or pixels uint8 RGB (height, width, 3), also
+        stacked (num, height, width, 3). Raises `UsageError` for anything else.
+        """
+        predictions = []
+        for number, photo in enumerate(_listed(photos), start=1):
+            name = f"{photo}" if isinstance(photo, str | Path) else f"photo {number}"
+            try:
+                content = _content(photo)
+            except OSError as error:
+                problem = f"cannot be read: {error.strerror or error}"
+                predictions += [_without(name, network.name, problem) for network in self._networks]
+                continue
+            for network in self._networks:
+                predictions += network.predictions(content, photo=name, all_faces=self._all_faces)
+        return predictions
+
+
+class _RunNetwork:
+    """The network of a run, with all that its build did to images."""
+
+    def __init__(self, folder: Path, *, name: str, device: torch.device, landmarks: str) -> None:
+        self.name = name
         self.run: Run = runs.read(folder)
-        self._trained: Trained = evaluation.load_network(folder, self.run, device=device)
+        self._trained = evaluation.load_network(folder, self.run, device=device)
         configuration = self.run.data.configuration
         file = align.landmarks_file(landmarks) if configuration.align == "chip" else None
-        if file is not None and align.digest_of(file) != configuration.landmarks:
+        if file is not None and sha256_of(file) != configuration.landmarks:
             raise UsageError(f"{file}: another landmark model than {folder} was trained with")
         self._aligner = Aligner.of(configuration, landmarks=file)
         self._graph = _graph(self.run)
-        self._coming: list[Host] = []
-        self._pipeline = Pipeline(self._graph, batch_size=1, engine=Engine(device, 1, 1), source=self._coming.pop)
+        self._pipeline = Pipeline(self._graph, batch_size=1, engine=Engine(device, 1, 1))
 
-    def __call__(self, photo: Path, *, all_faces: bool = False) -> list[Answer]:
-        """Predictions for the one face of a photo, or for `all_faces`; a photo without an answer says why."""
+    def predictions(self, content: bytes, *, photo: str, all_faces: bool) -> list[Prediction]:
+        """For the one face of a photo, or for each."""
         try:
-            content = photo.read_bytes()
-            return [self._answer(photo, one) for one in self._samples(content, all_faces=all_faces)]
+            samples = self._samples(content, all_faces=all_faces)
         except BadImageError as error:
-            return [self._no_answer(photo, error)]
-        except OSError as error:
-            return [Answer(photo, self.name, problem=f"cannot be read: {error.strerror or error}")]
-
-    def _answer(self, photo: Path, sample: Sample | BadImageError) -> Answer:
-        if isinstance(sample, BadImageError):
-            return self._no_answer(photo, sample)
-        try:
-            said = self.predictions(sample)
-        except UsageError as error:
-            return Answer(photo, self.name, sample.box, problem=str(error))
-        is_number = self.run.recipe.task.kind == "number"
-        return Answer(photo, self.name, sample.box, self._in_words(said), is_number=is_number)
-
-    def _no_answer(self, photo: Path, error: BadImageError) -> Answer:
-        return Answer(photo, self.name, problem=error.status.meaning)
-
-    def predictions(self, sample: Sample) -> npt.NDArray[np.float32]:
-        """Probabilities (num_names,), or a number (1,), for one image as a build would hold it."""
-        images = self._normalised(sample)
-        outputs = evaluation.forward(self._trained.network, images, run=self.run) / self._trained.temperature
-        return np.asarray(self.run.recipe.task.predictions(outputs)[0].cpu().numpy(), np.float32)
+            samples = [error]
+        predictions = []
+        for sample in samples:
+            if isinstance(sample, BadImageError):
+                predictions.append(_without(photo, self.name, sample.status.meaning))
+                continue
+            try:
+                values = self._predicted(sample)
+            except UsageError as error:
+                predictions.append(_without(photo, self.name, f"{error}", box=sample.box))
+                continue
+            predictions.append(self._prediction(values, photo=photo, box=sample.box))
+        return predictions
 
     def _samples(self, content: bytes, *, all_faces: bool) -> list[Sample | BadImageError]:
         """What a build would hold of a photo, or of each face, where it would hold it."""
@@ -116,139 +158,117 @@ class Predictor:
         boxes = align.find(cv2.cvtColor(photo_hwc, cv2.COLOR_BGR2GRAY))  # type: ignore[arg-type]
         if not boxes:
             raise BadImageError(Status.NO_FACE)
-        found: list[Sample | BadImageError] = []
+        samples: list[Sample | BadImageError] = []
         for box in boxes:
             try:
-                found.append(shard.finished(self._aligner.cut(photo_hwc, box), configuration))
+                samples.append(shard.finished(self._aligner.cut(photo_hwc, box), configuration))
             except BadImageError as error:
-                found.append(error)
-        return found
+                samples.append(error)
+        return samples
+
+    def _predicted(self, sample: Sample) -> npt.NDArray[np.float32]:
+        """Probabilities (num_names,), or a number (1,), for one image as a build would hold it."""
+        logits = evaluation.forward(self._trained.network, self._normalised(sample), run=self.run)
+        predictions = self.run.recipe.task.predictions(logits / self._trained.temperature)
+        return np.asarray(predictions[0].cpu().numpy(), np.float32)
 
     def _normalised(self, sample: Sample) -> torch.Tensor:
         """The image as the loader would give it: decoded and normalised by the same pipeline, (1, 3, height, width)."""
         height, width = sample.image_hwc.shape[:2]
-        sizes = np.array([[width, height]], np.int64)
-        inputs, after = self._graph.inputs(seed=0, epoch=0, numbers=np.zeros(1, np.int64), sizes=sizes)
-        run = self.run
-        if (int(after[0, 1]), int(after[0, 0])) != run.size_hw:
-            raise UsageError(f"{width}x{height} pixels, but it was trained on {run.size_hw[1]}x{run.size_hw[0]}")
+        sizes_hw = np.array([[height, width]], np.int64)
+        parameters, after_hw = self._graph.parameters(seed=0, epoch=0, places=np.zeros(1, np.int64), sizes_hw=sizes_hw)
+        expected = self.run.size_hw
+        if tuple(after_hw[0].tolist()) != expected:
+            raise UsageError(f"{width}x{height} pixels, but it was trained on {expected[1]}x{expected[0]}")
         content = np.frombuffer(sample.content, np.uint8)
         if not self._graph.is_encoded:
             content = np.ascontiguousarray(sample.image_hwc[:, :, ::-1])
-        self._coming.append(([content], *inputs.values()))
-        return self._pipeline.run()
+        return self._pipeline.run_on([content], parameters)
 
-    def _in_words(self, said: npt.NDArray[np.float32]) -> tuple[tuple[str, float], ...]:
-        run = self.run
-        if run.recipe.task.kind == "number":
-            return ((run.recipe.task.target, float(said[0])),)
-        order: Sequence[int] = np.argsort(-said).tolist()
-        if run.recipe.task.kind == "attributes":
-            order = [one for one in order if said[one] >= 0.5] or order[:1]
-        else:
-            order = order[:_NUM_SAID]
-        return tuple((run.names[number], float(said[number])) for number in order)
+    def _prediction(self, values: npt.NDArray[np.float32], *, photo: str, box: Box | None) -> Prediction:
+        task = self.run.recipe.task
+        pairs = zip(self.run.names or (task.target,), values.tolist(), strict=True)
+        by_name = dict(sorted(pairs, key=lambda pair: -pair[1]))
+        lines = tuple(task.results.photo_lines(list(by_name.items())))
+        if task.results.are_probabilities:
+            return Prediction(photo, self.name, box, probabilities=by_name, lines=lines)
+        return Prediction(photo, self.name, box, number=float(values[0]), lines=lines)
+
+
+def _without(photo: str, run: str, problem: str, *, box: Box | None = None) -> Prediction:
+    return Prediction(photo, run, box, lines=(problem,), problem=problem)
 
 
 def _graph(run: Run) -> Graph:
-    """What is done to an image of a run's build before its network sees it."""
+    """What is done to an image of a run's build before its network gets it."""
     steps = run.statistics.filled(run.recipe.eval_augment)
     last = steps[-1]
     assert isinstance(last, Normalize) and last.mean is not None and last.std is not None
     return Graph(steps, 0, run.data.configuration.encoding != "raw", tuple(last.mean), tuple(last.std))
 
 
-def photos_of(given: Sequence[str]) -> list[Path]:
-    """Files, and the images in folders."""
-    found: list[Path] = []
-    for one in given:
-        path = Path(one)
+# Photos
+
+
+def _listed(photos: Photo | Iterable[Photo]) -> list[Photo]:
+    """Several photos, or the one."""
+    if isinstance(photos, str | Path | bytes | Image.Image) or (isinstance(photos, np.ndarray) and photos.ndim < 4):
+        return [photos]
+    if not isinstance(photos, Iterable):
+        raise UsageError(_unusable(photos))
+    return list(photos)
+
+
+def _content(photo: Photo) -> bytes:
+    """The bytes of an image file: pixels as PNG, which loses nothing. `OSError` where a file cannot be read."""
+    if isinstance(photo, str | Path):
+        return Path(photo).read_bytes()
+    if isinstance(photo, bytes):
+        return photo
+    if isinstance(photo, Image.Image):
+        upright = ImageOps.exif_transpose(photo).convert("RGB")
+        return _content(np.asarray(upright))
+    if not (isinstance(photo, np.ndarray) and photo.dtype == np.uint8 and photo.ndim == 3 and photo.shape[2] == 3):
+        raise UsageError(_unusable(photo))
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(photo)).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def _unusable(photo: object) -> str:
+    shape = f"{photo.dtype} {photo.shape}" if isinstance(photo, np.ndarray) else type(photo).__name__
+    return f"photo: {shape}; expected a path, bytes, a PIL image, or a uint8 RGB array (height, width, 3)"
+
+
+def photos_of(names: Sequence[str | Path]) -> list[Path]:
+    """Files, and the images in folders; `UsageError` where there are none."""
+    photos: list[Path] = []
+    for path in map(Path, names):
         if path.is_dir():
             inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
             if not inside:
                 raise UsageError(f"{path}: no image in this folder")
-            found += inside
+            photos += inside
         elif path.exists():
-            found.append(path)
+            photos.append(path)
         else:
             raise UsageError(f"{path}: no such photo")
-    return found
+    return photos
 
 
-def predict(
-    folders: Sequence[Path],
-    photos: Sequence[Path],
-    *,
-    device: torch.device,
-    all_faces: bool = False,
-    landmarks: str = "",
-) -> list[Answer]:
-    """Ask runs about photos: the answers of all runs to the first photo, then to the second.
-
-    Raises `UsageError` where `all_faces` are asked for and no run looks for faces.
-    """
-    names = runs.distinct_names(folders)
-    pairs = zip(folders, names, strict=True)
-    predictors = [Predictor(folder, device=device, landmarks=landmarks, name=name) for folder, name in pairs]
-    if all_faces and all(one.run.data.configuration.align == "none" for one in predictors):
-        raise UsageError("--all-faces: these runs were trained on whole photos, in which no faces were looked for")
-    return [answer for photo in photos for predictor in predictors for answer in predictor(photo, all_faces=all_faces)]
-
-
-# Showing
-
-
-def picture(answers: Sequence[Answer]) -> bytes:
-    """A PNG of the first forty photos, with faces marked and numbered, and what the runs say of each beside it."""
-    panels = []
-    for photo in list(dict.fromkeys(answer.photo for answer in answers))[:_MAX_SHOWN]:
-        of_photo = [answer for answer in answers if answer.photo == photo]
-        boxes = list(dict.fromkeys(answer.box for answer in of_photo if answer.box is not None))
-        blocks = []
-        for answer in of_photo:
-            number = f"  face {boxes.index(answer.box) + 1}" if answer.box is not None and len(boxes) > 1 else ""
-            blocks.append((f"{answer.run}{number}", answer.lines))
-        shown_hwc, scale = _shown(photo)
-        scaled = [tuple(side * scale for side in box) for box in boxes]
-        panels.append(Panel(photo.name, shown_hwc, scaled, blocks))
-    return plots.photos(panels)
-
-
-def _shown(photo: Path) -> tuple[Pixels | None, float]:
-    """RGB pixels of a photo, reduced, and by how much; None where it has none."""
-    try:
-        photo_hwc = image.decode(photo.read_bytes())
-    except (BadImageError, OSError):
-        return None, 1.0
-    height, width = photo_hwc.shape[:2]
-    scale = min(1.0, _SHOWN_PX / max(height, width))
-    small_hwc = image.resize(photo_hwc, width_px=max(1, round(width * scale)), height_px=max(1, round(height * scale)))
-    return np.ascontiguousarray(small_hwc[:, :, ::-1]), scale
-
-
-def show(answers: Sequence[Answer], *, as_json: bool) -> None:
-    """Print the answers, as a table or as JSON; `JobError` where there is not one."""
-    if as_json:
-        terminal.out.print(json.dumps([answer.to_dict() for answer in answers], indent=1), soft_wrap=True)
-    else:
-        terminal.out.print(_table(answers))
-    if all(answer.problem for answer in answers):
-        raise JobError(f"none of {len({answer.photo for answer in answers}):,} photos could be predicted")
-
-
-def _table(answers: Sequence[Answer]) -> Any:
-    """A row per photo and face, a column per run."""
+def table(predictions: Sequence[Prediction]) -> "Table":
+    """A row per photo and face, a column per run, for a terminal."""
     from rich import box as rich_box
     from rich.table import Table
 
-    names = list(dict.fromkeys(answer.run for answer in answers))
-    table = Table(box=rich_box.SIMPLE_HEAD)
+    names = list(dict.fromkeys(prediction.run for prediction in predictions))
+    shown = Table(box=rich_box.SIMPLE_HEAD)
     for name in ("photo", *names):
-        table.add_column(name, overflow="fold")
-    for photo in dict.fromkeys(answer.photo for answer in answers):
-        by_run = {name: [one for one in answers if one.photo == photo and one.run == name] for name in names}
-        for number in range(max(len(column) for column in by_run.values())):
-            cells = [", ".join(column[number].lines) if number < len(column) else "" for column in by_run.values()]
-            face = f" face {number + 1}" if number else ""
-            table.add_row(f"{photo.name}{face}", *cells)
-    return table
+        shown.add_column(name, overflow="fold")
+    for photo in dict.fromkeys(prediction.photo for prediction in predictions):
+        of_photo = [prediction for prediction in predictions if prediction.photo == photo]
+        columns = [[prediction.lines for prediction in of_photo if prediction.run == name] for name in names]
+        for number in range(max(map(len, columns))):
+            cells = [", ".join(column[number]) if number < len(column) else "" for column in columns]
+            shown.add_row(f"{Path(photo).name}{f' face {number + 1}' if number else ''}", *cells)
+    return shown

@@ -5,23 +5,29 @@ import time
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from facepack import terminal
+from trainer.stopping import Row
+from trainer.watching import EpochEnd, RunStart, StepEnd, Watcher
 
-_LINE_EVERY_S = 15.0
+LINE_EVERY_S = 15.0
 
 
-class TrainingProgress:
+class TrainingProgress(Watcher):
     """A bar over all steps on a terminal, a line every fifteen seconds elsewhere; and a line per epoch on both."""
 
-    def __init__(self, *, num_steps: int, done: int, shown: bool) -> None:
-        """Begin with `done` of `num_steps`; nothing is printed where not `shown`: on ranks but the first."""
-        self._num_steps, self._done, self._first, self._shown = num_steps, done, done, shown
-        self._begun = self._last_line = time.monotonic()
+    def __init__(self, *, line_every_s: float = LINE_EVERY_S) -> None:
+        self._line_every_s = line_every_s
+        self._start: RunStart | None = None
+        self._begun = self._last_line = 0.0
         self._num_images = 0
         self._bar: Progress | None = None
         self._task = TaskID(0)
 
-    def __enter__(self) -> "TrainingProgress":
-        if self._shown and terminal.err.is_terminal:
+    def begin(self, start: RunStart) -> None:
+        """Show the bar; nothing is shown on ranks but the first."""
+        self._start = start if start.is_first_rank else None
+        self._begun = self._last_line = time.monotonic()
+        self._num_images = 0
+        if self._start is not None and terminal.err.is_terminal:
             columns = (
                 TextColumn("epoch {task.fields[epoch]}"),
                 BarColumn(),
@@ -30,30 +36,48 @@ class TrainingProgress:
             )
             self._bar = Progress(*columns, console=terminal.err, transient=True)
             self._task = self._bar.add_task(
-                "", total=self._num_steps, completed=self._done, epoch=0, loss=0.0, rate=0.0
+                "", total=start.num_steps, completed=start.step, epoch=0, loss=0.0, rate=0.0
             )
             self._bar.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def advance(self, *, epoch: int, loss: float, num_images: int) -> None:
-        """Count a step over so many images."""
-        self._done += 1
-        self._num_images += num_images
+    def after_step(self, end: StepEnd) -> None:
+        """Count a step."""
+        if self._start is None:
+            return
+        self._num_images += end.num_images
         now = time.monotonic()
         rate = self._num_images / max(now - self._begun, 1e-9)
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._done, epoch=epoch + 1, loss=loss, rate=rate)
-        elif self._shown and now - self._last_line > _LINE_EVERY_S:
+            self._bar.update(self._task, completed=end.step, epoch=end.epoch + 1, loss=end.loss, rate=rate)
+        elif now - self._last_line > self._line_every_s:
             self._last_line = now
-            left_s = (self._num_steps - self._done) * (now - self._begun) / (self._done - self._first)
-            done = f"step {self._done:,} of {self._num_steps:,}"
-            terminal.note(f"{done}, loss {loss:.4f}, {rate:,.0f} images/s, {left_s:,.0f} s left")
+            start = self._start
+            left_s = (start.num_steps - end.step) * (now - self._begun) / (end.step - start.step)
+            done = f"step {end.step:,} of {start.num_steps:,}"
+            terminal.note(f"{done}, loss {end.loss:.4f}, {rate:,.0f} images/s, {left_s:,.0f} s left")
 
-    def line(self, text: str) -> None:
-        """Say how an epoch went."""
-        if self._shown:
-            terminal.note(text)
+    def after_epoch(self, end: EpochEnd) -> None:
+        """A line on an epoch, with a star where it is the best so far."""
+        if self._start is not None:
+            score = self._start.run.recipe.task.score
+            terminal.note(epoch_line(end, num_epochs=self._start.num_epochs, score=score))
+
+    def end(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def epoch_line(end: EpochEnd, *, num_epochs: int, score: str) -> str:
+    """One line on an epoch: losses and scores of its splits, and its speed."""
+    row, times = end.row, end.times
+    parts = [f"epoch {row['epoch'] + 1:>3.0f} of {num_epochs}"]
+    parts += [_split(split, row, score) for split in ("train", "valid") if f"{split}_loss" in row]
+    waiting = 100 * times["wait_s"] / max(times["train_s"], 1e-9)
+    parts.append(f"{times['images_per_s']:,.0f} images/s, {waiting:.1f} % waiting")
+    return ", ".join(parts) + (" *" if end.is_best else "")
+
+
+def _split(split: str, row: Row, score: str) -> str:
+    return f"{split} loss {row[f'{split}_loss']:.4f} {score.replace('_', ' ')} {row[f'{split}_{score}']:.4f}"

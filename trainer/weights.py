@@ -1,6 +1,7 @@
 """Weights: what a network begins with, from a finished run, a file, an address, or by its publisher's name."""
 
 import hashlib
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,15 @@ from urllib.parse import urldefrag
 import torch
 from torch import nn
 
-from facepack import download, terminal
+from facepack import download
 from facepack.description import load_model, model_names, models_folder
 from facepack.download import Expected
 from facepack.errors import JobError, UsageError
 from facepack.storage import is_url
-from trainer import calls, checkpoint, layers, models, runs
+from trainer import calls, checkpoint, layers, runs
+from trainer.models import pretrained
+
+log = logging.getLogger("facepack.trainer")
 
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.[a-z]+$")
 
@@ -26,33 +30,33 @@ class Weights:
     path: Path
     sha256: str
     run: runs.Run | None = None
-    """The run that they are of."""
+    """The run that ended with them, where it is one."""
 
 
-def run_of(given: str) -> runs.Run | None:
-    """The run that is meant, where it is one."""
-    return runs.read(Path(given)) if given and (Path(given) / runs.RUN_FILE).exists() else None
+def run_of(source: str) -> runs.Run | None:
+    """The run that initial weights come from, where it is one."""
+    return runs.read(Path(source)) if source and (Path(source) / runs.RUN_FILE).exists() else None
 
 
-def find(given: str, *, network: str) -> Weights | None:
-    """The file that is meant by the field `weights` of a recipe; None for none.
+def find(source: str, *, network: str) -> Weights | None:
+    """The file that a recipe begins with: of a run, a file, an address or a published name; None for none.
 
-    Files from addresses are kept where torch keeps its own (TORCH_HOME), under their name only when they are whole.
-    Raises `UsageError` for a name that is not known, `JobError` where a file cannot be had or is not as published.
+    Files from addresses are cached where torch caches its own (TORCH_HOME), under their name only when they are whole.
+    Raises `UsageError` for an unknown name, `JobError` where a file cannot be fetched or is not as published.
     """
-    if not given:
+    if not source:
         return None
-    folder = Path(given)
+    folder = Path(source)
     if (folder / runs.RUN_FILE).exists():
         path = folder / runs.BEST_FILE
         return Weights(path, runs.digest_of(path), runs.read(folder))
     if folder.is_dir():
-        raise JobError(f"weights {given}: no {runs.RUN_FILE} in this folder, so no run of facepack train")
+        raise JobError(f"weights {source}: no {runs.RUN_FILE} in this folder, so no run of facepack train")
     if folder.exists():
         return Weights(folder, runs.digest_of(folder))
-    if is_url(given):
-        return _from_address(given)
-    return _by_name(given, network=calls.name_and_arguments(network, what="network")[0])
+    if is_url(source):
+        return _from_address(source)
+    return _by_name(source, network=calls.name_and_arguments(network, what="network")[0])
 
 
 def load_into(network: nn.Module, weights: Weights, *, name: str) -> None:
@@ -61,12 +65,12 @@ def load_into(network: nn.Module, weights: Weights, *, name: str) -> None:
         content = checkpoint.load(weights.path)
     except JobError as error:
         raise JobError(f"{error}; if it was fetched, delete it to have it fetched again") from error
-    kept = next((content[key] for key in ("network", "state_dict") if isinstance(content.get(key), dict)), content)
+    state = next((content[key] for key in ("network", "state_dict") if isinstance(content.get(key), dict)), content)
     head, own = layers.head(network), network.state_dict()
-    taken = {key: value for key, value in kept.items() if not layers.is_in(key, head)}
-    wanted = {key for key in own if not layers.is_in(key, head) and not key.endswith("num_batches_tracked")}
-    odd = sorted(wanted - set(taken)) + sorted(set(taken) - set(own))
-    odd += [key for key in sorted(wanted & set(taken)) if getattr(taken[key], "shape", None) != own[key].shape]
+    backbone = {key: value for key, value in state.items() if not layers.is_in(key, head)}
+    needed = {key for key in own if not layers.is_in(key, head) and not key.endswith("num_batches_tracked")}
+    odd = sorted(needed - set(backbone)) + sorted(set(backbone) - set(own))
+    odd += [key for key in sorted(needed & set(backbone)) if getattr(backbone[key], "shape", None) != own[key].shape]
     if odd:
         hint = f"; give its network with --set 'network={weights.run.recipe.network}'" if weights.run else ""
         raise UsageError(
@@ -74,54 +78,53 @@ def load_into(network: nn.Module, weights: Weights, *, name: str) -> None:
             + (f" and {len(odd) - 1:,} more" if len(odd) > 1 else "")
             + f" differ or are missing{hint}"
         )
-    network.load_state_dict(taken | {key: value for key, value in own.items() if layers.is_in(key, head)})
+    network.load_state_dict(backbone | {key: value for key, value in own.items() if layers.is_in(key, head)})
 
 
-def _from_address(given: str) -> Weights:
-    url, fragment = urldefrag(given)
+def _from_address(address: str) -> Weights:
+    url, fragment = urldefrag(address)
     kind, _, digest = fragment.partition("=")
     if not url.startswith(("http://", "https://")) or (fragment and kind != "sha256"):
-        raise UsageError(f"weights {given}: expected https://..., and #sha256=... at its end to have it checked")
+        raise UsageError(f"weights {address}: expected https://..., and #sha256=... at its end to have it checked")
     name = f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{download.name_of(url)}"
     return _fetched(url, name, Expected(sha256=digest.lower()))
 
 
-def _by_name(given: str, *, network: str) -> Weights:
-    every = [load_model(name) for name in model_names()]
-    models_here = {one.name: one for one in every if one.network == network}
-    if given in models_here:
-        (file,) = models_here[given].files
-        fetched = models_folder() / file.path  # by facepack fetch
-        if fetched.exists():
-            return Weights(fetched, runs.digest_of(fetched))
-        terminal.note(f"{given}: {models_here[given].title}; terms: {models_here[given].terms}")
+def _by_name(name: str, *, network: str) -> Weights:
+    described = {model.name: model for model in map(load_model, model_names()) if model.network == network}
+    if name in described:
+        (file,) = described[name].files
+        path = models_folder() / file.path  # by facepack fetch
+        if path.exists():
+            return Weights(path, runs.digest_of(path))
+        log.info("%s: %s; terms: %s", name, described[name].title, described[name].terms)
         return _fetched(file.urls[0], file.path, Expected(file.num_bytes or None, file.sha256, file.md5))
-    published = _of_torchvision(network) | dict.fromkeys(models_here, "")
-    if given not in published:
-        known = f"there are {', '.join(published)}" if published else "none are published"
-        if "/" in given:
-            raise JobError(f"weights {given}: no such file, and no folder of a run of facepack train")
-        raise UsageError(f"weights {given!r} of {network}: no such file or run, and not a published name: {known}")
-    url = published[given]
-    found = _HASH_IN_NAME.search(url)  # torchvision's names end in the first digits of the sha256
-    return _fetched(url, download.name_of(url), Expected(sha256=found[1] if found else ""))
+    urls = _urls_of_torchvision(network)
+    if name not in urls:
+        if "/" in name:
+            raise JobError(f"weights {name}: no such file, and no folder of a run of facepack train")
+        published = ", ".join([*urls, *described])
+        choices = f"there are {published}" if published else "none are published"
+        raise UsageError(f"weights {name!r} of {network}: no such file or run, and not a published name: {choices}")
+    digits = _HASH_IN_NAME.search(urls[name])  # torchvision's names end in the first digits of the sha256
+    return _fetched(urls[name], download.name_of(urls[name]), Expected(sha256=digits[1] if digits else ""))
 
 
-def _of_torchvision(network: str) -> dict[str, str]:
+def _urls_of_torchvision(network: str) -> dict[str, str]:
     """Addresses by name, the best last as DEFAULT."""
-    if network not in {name for name, make in models.known().items() if make.__module__.endswith(".pretrained")}:
+    if network not in pretrained.NETWORKS:
         return {}
     from torchvision.models import get_model_weights
 
-    every = get_model_weights(network)
-    return {name: every[name].url for name in every.__members__}
+    published = get_model_weights(network)
+    return {name: published[name].url for name in published.__members__}
 
 
 def _fetched(url: str, name: str, expected: Expected) -> Weights:
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     try:
         if not path.exists():
-            terminal.note(f"fetching {url}")
+            log.info("fetching %s", url)
             download.download_file(url, path, expected=expected)
         weights = Weights(path, runs.digest_of(path))
     except JobError as error:

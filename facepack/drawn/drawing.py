@@ -110,7 +110,7 @@ def rng_of(seed: int, dataset: str, *numbers: int) -> Generator:
 
 
 @lru_cache
-def spline(num_points: int, closed: bool, steps: int = 6) -> Points:
+def _spline(num_points: int, closed: bool, steps: int = 6) -> Points:
     """Weights, (num_points x steps, num_points), of a Catmull-Rom curve through its points."""
     weights = np.zeros((num_points * steps, num_points))
     for row, at in enumerate(
@@ -123,56 +123,56 @@ def spline(num_points: int, closed: bool, steps: int = 6) -> Points:
     return weights
 
 
-def curve(points: ArrayLike) -> Points:
+def _curve(points: ArrayLike) -> Points:
     """A smooth line through some points."""
-    given = np.asarray(points, float)
-    line: Points = spline(len(given), False) @ given
+    array = np.asarray(points, float)
+    line: Points = _spline(len(array), False) @ array
     return line
 
 
-def loop(points: ArrayLike) -> Points:
+def _loop(points: ArrayLike) -> Points:
     """A smooth closed line through some points."""
-    given = np.asarray(points, float)
-    line: Points = spline(len(given), True) @ given
+    array = np.asarray(points, float)
+    line: Points = _spline(len(array), True) @ array
     return line
 
 
 ROUND = np.stack([np.cos(np.arange(24) * np.pi / 12), np.sin(np.arange(24) * np.pi / 12)], axis=1)
 
 
-def oval(u: float, v: float, width: float, height: float) -> Points:
+def _oval(u: float, v: float, width: float, height: float) -> Points:
     return ROUND * (width, height) + (u, v)
 
 
-def mirror(points: Points) -> Points:
+def _mirror(points: Points) -> Points:
     """The same outline on the other side of the face, passed the other way round."""
     return points[::-1] * (-1, 1)
 
 
-def both(points: ArrayLike) -> list[Points]:
+def _both(points: ArrayLike) -> list[Points]:
     points = np.asarray(points, float)
-    return [points, mirror(points)]
+    return [points, _mirror(points)]
 
 
-def across(half: ArrayLike) -> Points:
-    """Control points from the right end over the middle, which is the last point given, to the left end."""
+def _across(half: ArrayLike) -> Points:
+    """Control points from the right end over the middle, which is the last point, to the left end."""
     half = np.asarray(half, float)
-    return np.concatenate([half, mirror(half)[1:]])
+    return np.concatenate([half, _mirror(half)[1:]])
 
 
-def tint(rgb: Rgb, factor: float) -> Rgb:
+def _tint(rgb: Rgb, factor: float) -> Rgb:
     """Darker below 1, towards white above."""
     if factor <= 1:
         return rgb[0] * factor, rgb[1] * factor, rgb[2] * factor
-    return mix(rgb, (255, 255, 255), factor - 1)
+    return _mix(rgb, (255, 255, 255), factor - 1)
 
 
-def mix(rgb: Rgb, other: Rgb, share: float) -> Rgb:
+def _mix(rgb: Rgb, other: Rgb, share: float) -> Rgb:
     r, g, b = (a + (z - a) * share for a, z in zip(rgb, other, strict=True))
     return r, g, b
 
 
-def place(canvas: Canvas, points: Points) -> NDArray[np.int32]:
+def _place(canvas: Canvas, points: Points) -> NDArray[np.int32]:
     """Where points fall, in fractions of a pixel; what lies in the middle of the face moves as the head turns."""
     depth = np.maximum(0, 1 - points[:, :1] ** 2 - (points[:, 1:] / 1.5) ** 2)
     points_px = (points + depth * canvas.turn) @ canvas.matrix[:, :2].T + canvas.matrix[:, 2]
@@ -180,38 +180,38 @@ def place(canvas: Canvas, points: Points) -> NDArray[np.int32]:
     return placed
 
 
-def fill(canvas: Canvas, areas: Points | list[Points], rgb: Rgb) -> None:
+def _fill(canvas: Canvas, areas: Points | list[Points], rgb: Rgb) -> None:
     for area in areas if isinstance(areas, list) else [areas]:
-        cv2.fillPoly(canvas.image_hwc, [place(canvas, area)], rgb, cv2.LINE_AA, SUBPIXEL_BITS)
+        cv2.fillPoly(canvas.image_hwc, [_place(canvas, area)], rgb, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
-def stroke(canvas: Canvas, lines: Points | list[Points], rgb: Rgb, *, width: float, closed: bool = False) -> None:
+def _stroke(canvas: Canvas, lines: Points | list[Points], rgb: Rgb, *, width: float, closed: bool = False) -> None:
     """Draw lines whose width is in face units, at least a pixel."""
-    placed = [place(canvas, line) for line in (lines if isinstance(lines, list) else [lines])]
+    placed = [_place(canvas, line) for line in (lines if isinstance(lines, list) else [lines])]
     width_px = max(1, round(width * abs(canvas.matrix[0, 0])))
     cv2.polylines(canvas.image_hwc, placed, closed, rgb, width_px, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
-def shade(canvas: Canvas, blobs: Iterable[tuple[Points | list[Points], float | Rgb]]) -> None:
+def _shade(canvas: Canvas, blobs: Iterable[tuple[Points | list[Points], float | Rgb]]) -> None:
     """Darken (below 1) or brighten softly: areas and their factors, the later over the earlier, blurred as one."""
     height, width = canvas.image_hwc.shape[:2]
     small = Canvas(np.full((height // 4 + 1, width // 4 + 1, 3), 128, np.uint8), canvas.matrix / 4, canvas.turn)
     for areas, factor in blobs:
-        fill(
+        _fill(
             small,
             areas,
-            tint((128, 128, 128), factor) if isinstance(factor, int | float) and factor <= 1 else level(factor),
+            _tint((128, 128, 128), factor) if isinstance(factor, int | float) and factor <= 1 else _level(factor),
         )
     cv2.GaussianBlur(small.image_hwc, (0, 0), 0.09 * abs(small.matrix[0, 0]) + 0.4, dst=small.image_hwc)
-    multiply(canvas.image_hwc, small.image_hwc)
+    _multiply(canvas.image_hwc, small.image_hwc)
 
 
-def level(factor: float | Rgb) -> Rgb:
+def _level(factor: float | Rgb) -> Rgb:
     red, green, blue = (factor,) * 3 if isinstance(factor, int | float) else factor
     return 128 * red, 128 * green, 128 * blue
 
 
-def multiply(image_hwc: Image, factors_hwc: Image) -> None:
+def _multiply(image_hwc: Image, factors_hwc: Image) -> None:
     """Multiply an image in place by a smaller one that is stretched over it, in which 128 means 1."""
     stretched = cv2.resize(factors_hwc, image_hwc.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     cv2.multiply(image_hwc, stretched, dst=image_hwc, scale=1 / 128)
@@ -220,266 +220,268 @@ def multiply(image_hwc: Image, factors_hwc: Image) -> None:
 # ------------------------------------------------------------------------------------------------ the parts of a face
 
 
-def head_outline(face: Face) -> Points:
+def _head_outline(face: Face) -> Points:
     wide = 1 + 0.07 * face.jaw + 0.1 * face.has("Chubby") + 0.06 * face.has("Male") - 0.06 * face.has("Oval_Face")
     long = 1 - 0.2 * face.childhood + 0.05 * face.has("Oval_Face") + 0.03 * face.jaw
     round_ = 0.12 * face.childhood + 0.1 * face.has("Chubby")
     right = [(0.0, 1.47 * long), (0.34 * wide, 1.37 * long), ((0.7 + round_) * wide, 0.98 * long), (0.93 * wide, 0.45)]
     right += [(1.0, -0.1), (0.95, -0.68), (0.62, -1.22), (0.0, -1.4)]
-    return loop(np.concatenate([right, mirror(np.asarray(right))[1:-1]]))
+    return _loop(np.concatenate([right, _mirror(np.asarray(right))[1:-1]]))
 
 
-def paint_body(canvas: Canvas, face: Face, rng: Generator) -> None:
+def _paint_body(canvas: Canvas, face: Face, rng: Generator) -> None:
     cloth = CLOTH_RGB[rng.integers(len(CLOTH_RGB))]
     broad = (1.0 + 0.12 * face.has("Male")) * (1 - 0.35 * face.childhood)
     neck = np.array(
         [(0.52, 0.8), (0.5, 1.62), (0.7, 1.85), (0.75, 2.6), (-0.75, 2.6), (-0.7, 1.85), (-0.5, 1.62), (-0.52, 0.8)]
     )
-    fill(canvas, neck * (broad, 1), tint(face.skin_rgb, 0.93))
+    _fill(canvas, neck * (broad, 1), _tint(face.skin_rgb, 0.93))
     side = [(3.0, 6.0), (2.45, 2.75), (2.0, 2.2), (0.98, 1.86), (0.62, 1.68)]
     neckline = [(0.45, 1.98), (0, 2.1 + 0.3 * (not face.has("Male")))]
-    fill(canvas, curve(across(side + neckline)) * (broad, 1), cloth)
+    _fill(canvas, _curve(_across(side + neckline)) * (broad, 1), cloth)
     if face.has("Wearing_Necktie"):
-        fill(canvas, [area * (broad, 1) for area in both([(0.0, 2.3), (0.5, 1.62), (0.74, 1.8), (0.4, 2.5)])], WHITE)
+        _fill(canvas, [area * (broad, 1) for area in _both([(0.0, 2.3), (0.5, 1.62), (0.74, 1.8), (0.4, 2.5)])], WHITE)
         tie = CLOTH_RGB[rng.integers(3)] if cloth not in CLOTH_RGB[:3] else (200, 160, 60)
-        fill(canvas, np.array([(-0.17, 2.0), (0.17, 2.0), (0.1, 2.24), (0.26, 4.0), (-0.26, 4.0), (-0.1, 2.24)]), tie)
+        _fill(canvas, np.array([(-0.17, 2.0), (0.17, 2.0), (0.1, 2.24), (0.26, 4.0), (-0.26, 4.0), (-0.1, 2.24)]), tie)
     if face.has("Wearing_Necklace"):
-        beads = curve([(-0.6, 1.72), (-0.32, 2.0), (0, 2.1), (0.32, 2.0), (0.6, 1.72)])[::3]
-        fill(canvas, [oval(u, v, 0.065, 0.065) for u, v in beads], (238, 204, 110))
+        beads = _curve([(-0.6, 1.72), (-0.32, 2.0), (0, 2.1), (0.32, 2.0), (0.6, 1.72)])[::3]
+        _fill(canvas, [_oval(u, v, 0.065, 0.065) for u, v in beads], (238, 204, 110))
 
 
-def paint_head(canvas: Canvas, face: Face, light: float) -> None:
+def _paint_head(canvas: Canvas, face: Face, light: float) -> None:
     """Skin and its shading; light is -1 from the left, 1 from the right."""
-    outline, skin = head_outline(face), face.skin_rgb
-    ear = loop([(0.95, -0.18), (1.14, -0.2), (1.17, 0.05), (1.07, 0.36), (0.94, 0.34)])
-    fill(canvas, both(ear), tint(skin, 0.95))
-    stroke(canvas, both(ear[4:16] * 0.94 + (0.05, 0.0)), tint(skin, 0.72), width=0.035)
-    shade(canvas, [(outline + np.array((-0.12 * light, 0.26)), 0.68), (outline, 1.0)])
-    fill(canvas, outline, skin)
-    shade(canvas, skin_shading(face, outline, light))
+    outline, skin = _head_outline(face), face.skin_rgb
+    ear = _loop([(0.95, -0.18), (1.14, -0.2), (1.17, 0.05), (1.07, 0.36), (0.94, 0.34)])
+    _fill(canvas, _both(ear), _tint(skin, 0.95))
+    _stroke(canvas, _both(ear[4:16] * 0.94 + (0.05, 0.0)), _tint(skin, 0.72), width=0.035)
+    _shade(canvas, [(outline + np.array((-0.12 * light, 0.26)), 0.68), (outline, 1.0)])
+    _fill(canvas, outline, skin)
+    _shade(canvas, _skin_shading(face, outline, light))
 
 
-def skin_shading(face: Face, outline: Points, light: float) -> list[tuple[Points | list[Points], float | Rgb]]:
+def _skin_shading(face: Face, outline: Points, light: float) -> list[tuple[Points | list[Points], float | Rgb]]:
     old, dark = face.oldness, -light if light else 1.0
     flush = (1.06, 0.74, 0.74) if face.has("Rosy_Cheeks") else (1.02, 0.95, 0.94)
     cheek = 0.32 if not face.has("High_Cheekbones") else 0.24
     blobs: list[tuple[Points | list[Points], float | Rgb]] = [
         (outline, 0.85),
         (outline * 0.84 + (0.1 * light, 0.0), 1.0),
-        (oval(0.1 * light, -0.75, 0.5, 0.32), 1.07),
-        (both(oval(0.4, -0.04, 0.27, 0.2)), (0.9, 0.85, 0.83)),
-        (both(oval(0.56, cheek + 0.1, 0.25, 0.19)), flush),
-        (loop([(0.16 * dark, -0.1), (0.02, 0.1), (0.02, 0.5), (0.26 * dark, 0.56)]), 0.85),
-        (oval(0.02 * light, 0.45, 0.08, 0.1), 1.12),
-        (oval(0, 1.13, 0.24, 0.06), 0.86),
-        (oval(0, 1.3, 0.2, 0.09), 1.05),
+        (_oval(0.1 * light, -0.75, 0.5, 0.32), 1.07),
+        (_both(_oval(0.4, -0.04, 0.27, 0.2)), (0.9, 0.85, 0.83)),
+        (_both(_oval(0.56, cheek + 0.1, 0.25, 0.19)), flush),
+        (_loop([(0.16 * dark, -0.1), (0.02, 0.1), (0.02, 0.5), (0.26 * dark, 0.56)]), 0.85),
+        (_oval(0.02 * light, 0.45, 0.08, 0.1), 1.12),
+        (_oval(0, 1.13, 0.24, 0.06), 0.86),
+        (_oval(0, 1.3, 0.2, 0.09), 1.05),
     ]
     if face.has("High_Cheekbones"):
-        blobs += [(both(oval(0.62, 0.2, 0.2, 0.09)), 1.1), (both(oval(0.7, 0.62, 0.1, 0.26)), 0.86)]
+        blobs += [(_both(_oval(0.62, 0.2, 0.2, 0.09)), 1.1), (_both(_oval(0.7, 0.62, 0.1, 0.26)), 0.86)]
     if face.has("5_o_Clock_Shadow"):
-        jaw = across([(0.92, 0.35), (0.8, 1.0), (0.36, 1.4), (0, 1.46)])
+        jaw = _across([(0.92, 0.35), (0.8, 1.0), (0.36, 1.4), (0, 1.46)])
         blobs.append(
             (
-                np.concatenate([curve(jaw), curve(across([(0.6, 0.75), (0.36, 0.66), (0, 0.66)]))[::-1]]),
+                np.concatenate([_curve(jaw), _curve(_across([(0.6, 0.75), (0.36, 0.66), (0, 0.66)]))[::-1]]),
                 (0.76, 0.8, 0.86),
             )
         )
     if face.has("Bags_Under_Eyes"):
-        blobs.append((both(oval(0.4, 0.2, 0.2, 0.06)), (0.76, 0.7, 0.76)))
+        blobs.append((_both(_oval(0.4, 0.2, 0.2, 0.06)), (0.76, 0.7, 0.76)))
     if old:
         blobs += [
-            (both(oval(0.62, 0.85, 0.12, 0.25)), 1 - 0.16 * old),
-            (both(oval(0.4, 0.2, 0.18, 0.05)), 1 - 0.2 * old),
+            (_both(_oval(0.62, 0.85, 0.12, 0.25)), 1 - 0.16 * old),
+            (_both(_oval(0.4, 0.2, 0.18, 0.05)), 1 - 0.2 * old),
         ]
     return blobs
 
 
-def paint_wrinkles(canvas: Canvas, face: Face) -> None:
-    old, dark = face.oldness, tint(face.skin_rgb, 0.97 - 0.3 * face.oldness)
+def _paint_wrinkles(canvas: Canvas, face: Face) -> None:
+    old, dark = face.oldness, _tint(face.skin_rgb, 0.97 - 0.3 * face.oldness)
     smile = 0.5 * face.has("Smiling")
     if old + smile > 0.2:
-        fold = curve([(0.27, 0.56), (0.42, 0.72), (0.47, 0.95)])
-        stroke(canvas, both(fold), tint(face.skin_rgb, 0.95 - 0.2 * old - 0.2 * smile), width=0.03)
+        fold = _curve([(0.27, 0.56), (0.42, 0.72), (0.47, 0.95)])
+        _stroke(canvas, _both(fold), _tint(face.skin_rgb, 0.95 - 0.2 * old - 0.2 * smile), width=0.03)
     if face.has("Double_Chin"):
-        stroke(canvas, curve([(-0.36, 1.4), (0, 1.6), (0.36, 1.4)]), tint(face.skin_rgb, 0.72), width=0.045)
+        _stroke(canvas, _curve([(-0.36, 1.4), (0, 1.6), (0.36, 1.4)]), _tint(face.skin_rgb, 0.72), width=0.045)
     if old > 0.1:
         rows = [
-            curve([(-0.45, v + 0.03), (0, v - 0.02), (0.45, v + 0.03)])
+            _curve([(-0.45, v + 0.03), (0, v - 0.02), (0.45, v + 0.03)])
             for v in (-0.58, -0.72, -0.86)[: 1 + round(3 * old)]
         ]
-        stroke(canvas, rows, dark, width=0.025)
+        _stroke(canvas, rows, dark, width=0.025)
     if old > 0.25:
         feet = [np.array([(0.62, 0.0), (0.8, v)]) for v in (-0.1, 0.02, 0.13)]
-        stroke(canvas, [line for foot in feet for line in both(foot)], dark, width=0.025)
-        stroke(canvas, both(curve([(0.26, 0.16), (0.4, 0.24), (0.56, 0.17)])), dark, width=0.03)
+        _stroke(canvas, [line for foot in feet for line in _both(foot)], dark, width=0.025)
+        _stroke(canvas, _both(_curve([(0.26, 0.16), (0.4, 0.24), (0.56, 0.17)])), dark, width=0.03)
 
 
-def paint_eyes(canvas: Canvas, face: Face, rng: Generator) -> None:
+def _paint_eyes(canvas: Canvas, face: Face, rng: Generator) -> None:
     size = 1.1 * (1 + 0.12 * face.eyes) * (1 + 0.35 * face.childhood)
     gap, width = 0.41 + 0.02 * face.eyes, 0.165 * size
     height = width * (0.3 if face.has("Narrow_Eyes") else 0.64) * (0.85 if face.has("Smiling") else 1)
-    upper = curve([(-width, 0.02), (-0.4 * width, -height), (0.35 * width, -0.95 * height), (width, -0.01)])
-    lower = curve([(width, -0.01), (0.4 * width, 0.8 * height), (-0.4 * width, 0.75 * height), (-width, 0.02)])
+    upper = _curve([(-width, 0.02), (-0.4 * width, -height), (0.35 * width, -0.95 * height), (width, -0.01)])
+    lower = _curve([(width, -0.01), (0.4 * width, 0.8 * height), (-0.4 * width, 0.75 * height), (-width, 0.02)])
     look = rng.uniform(-0.3, 0.3) * width
-    lid = np.concatenate([upper, curve([(width, -0.03), (0, -1.2 * height - 0.035), (-width, -0.02)])])
+    lid = np.concatenate([upper, _curve([(width, -0.03), (0, -1.2 * height - 0.035), (-width, -0.02)])])
     made_up = face.has("Heavy_Makeup")
     for side in (-gap, gap):
         at = np.array([side, 0.0])
-        fill(canvas, np.concatenate([upper, lower]) + at, WHITE)
+        _fill(canvas, np.concatenate([upper, lower]) + at, WHITE)
         iris = min(0.62 * width, 1.15 * height)
-        fill(canvas, oval(side + look, -0.1 * height, iris, iris), face.eye_rgb)
-        fill(canvas, oval(side + look, -0.1 * height, 0.5 * iris, 0.5 * iris), INK)
-        fill(canvas, oval(side + look - 0.3 * iris, -0.45 * iris, 0.22 * iris, 0.22 * iris), WHITE)
-        fill(canvas, lid * (np.sign(side), 1) + at, (128, 92, 140) if made_up else tint(face.skin_rgb, 0.84))
+        _fill(canvas, _oval(side + look, -0.1 * height, iris, iris), face.eye_rgb)
+        _fill(canvas, _oval(side + look, -0.1 * height, 0.5 * iris, 0.5 * iris), INK)
+        _fill(canvas, _oval(side + look - 0.3 * iris, -0.45 * iris, 0.22 * iris, 0.22 * iris), WHITE)
+        _fill(canvas, lid * (np.sign(side), 1) + at, (128, 92, 140) if made_up else _tint(face.skin_rgb, 0.84))
         lash = 0.06 if made_up else 0.035 if face.has("Male") else 0.045
-        stroke(canvas, upper * (np.sign(side), 1) + at, tint(face.skin_rgb, 0.22), width=lash)
-    paint_brows(canvas, face, gap)
+        _stroke(canvas, upper * (np.sign(side), 1) + at, _tint(face.skin_rgb, 0.22), width=lash)
+    _paint_brows(canvas, face, gap)
 
 
-def paint_brows(canvas: Canvas, face: Face, gap: float) -> None:
+def _paint_brows(canvas: Canvas, face: Face, gap: float) -> None:
     thick = (0.13 if face.has("Bushy_Eyebrows") else 0.085 if face.has("Male") else 0.06) * (1 - 0.5 * face.childhood)
     peak = -0.1 if face.has("Arched_Eyebrows") else -0.02
-    top = curve([(gap - 0.21, -0.31), (gap + 0.05, -0.35 + peak), (gap + 0.27, -0.23)])
-    bottom = curve([(gap + 0.27, -0.23), (gap + 0.04, -0.35 + peak + thick), (gap - 0.2, -0.31 + thick)])
-    fill(canvas, both(np.concatenate([top, bottom])), tint(mix(face.hair_rgb, (90, 70, 56), 0.3), 0.7))
+    top = _curve([(gap - 0.21, -0.31), (gap + 0.05, -0.35 + peak), (gap + 0.27, -0.23)])
+    bottom = _curve([(gap + 0.27, -0.23), (gap + 0.04, -0.35 + peak + thick), (gap - 0.2, -0.31 + thick)])
+    _fill(canvas, _both(np.concatenate([top, bottom])), _tint(_mix(face.hair_rgb, (90, 70, 56), 0.3), 0.7))
 
 
-def paint_nose(canvas: Canvas, face: Face) -> None:
+def _paint_nose(canvas: Canvas, face: Face) -> None:
     wide = (0.17 + 0.02 * face.nose) * (1.45 if face.has("Big_Nose") else 0.75 if face.has("Pointy_Nose") else 1)
     tip = 0.58 - 0.12 * face.childhood + 0.03 * face.nose
-    dark = tint(face.skin_rgb, 0.62)
-    wing = curve([(wide * 0.8, tip - 0.14), (wide * 1.15, tip - 0.05), (wide * 0.95, tip + 0.03), (wide * 0.6, tip)])
-    stroke(canvas, both(wing), dark, width=0.035)
-    stroke(
+    dark = _tint(face.skin_rgb, 0.62)
+    wing = _curve([(wide * 0.8, tip - 0.14), (wide * 1.15, tip - 0.05), (wide * 0.95, tip + 0.03), (wide * 0.6, tip)])
+    _stroke(canvas, _both(wing), dark, width=0.035)
+    _stroke(
         canvas,
-        curve([(-wide * 0.6, tip), (0, tip + (0.09 if face.has("Pointy_Nose") else 0.05)), (wide * 0.6, tip)]),
+        _curve([(-wide * 0.6, tip), (0, tip + (0.09 if face.has("Pointy_Nose") else 0.05)), (wide * 0.6, tip)]),
         dark,
         width=0.03,
     )
-    fill(canvas, both(oval(wide * 0.52, tip - 0.01, wide * 0.27, 0.03)), tint(face.skin_rgb, 0.35))
+    _fill(canvas, _both(_oval(wide * 0.52, tip - 0.01, wide * 0.27, 0.03)), _tint(face.skin_rgb, 0.35))
 
 
-def paint_mouth(canvas: Canvas, face: Face) -> None:
+def _paint_mouth(canvas: Canvas, face: Face) -> None:
     middle = 0.93 - 0.14 * face.childhood
     wide = 0.3 + 0.03 * face.mouth + 0.08 * face.has("Smiling")
     lift = 0.11 if face.has("Smiling") else 0.03
     gape = (0.16 if face.has("Smiling") else 0.12) * face.has("Mouth_Slightly_Open")
     full = (0.11 if face.has("Big_Lips") else 0.065) * (1 - 0.3 * face.oldness)
-    natural = mix(face.skin_rgb, (170, 60, 66), 0.42)
+    natural = _mix(face.skin_rgb, (170, 60, 66), 0.42)
     lips = (196, 24, 48) if face.has("Wearing_Lipstick") else natural
     ends = ((wide, middle - lift), (-wide, middle - lift))
-    top = curve([ends[1], (-0.12, middle - full), (0, middle - full * 0.75), (0.12, middle - full), ends[0]])
-    bottom = curve([ends[0], (0.45 * wide, middle + gape + full), (-0.45 * wide, middle + gape + full), ends[1]])
-    fill(canvas, np.concatenate([top, bottom]), lips)
-    seam = curve([ends[1], (-0.4 * wide, middle - 0.01), (0.4 * wide, middle - 0.01), ends[0]])
+    top = _curve([ends[1], (-0.12, middle - full), (0, middle - full * 0.75), (0.12, middle - full), ends[0]])
+    bottom = _curve([ends[0], (0.45 * wide, middle + gape + full), (-0.45 * wide, middle + gape + full), ends[1]])
+    _fill(canvas, np.concatenate([top, bottom]), lips)
+    seam = _curve([ends[1], (-0.4 * wide, middle - 0.01), (0.4 * wide, middle - 0.01), ends[0]])
     if gape:
-        low = curve([ends[0], (0.4 * wide, middle + gape), (-0.4 * wide, middle + gape), ends[1]])
-        fill(canvas, np.concatenate([seam, low]) * (0.92, 1), (88, 26, 32))
+        low = _curve([ends[0], (0.4 * wide, middle + gape), (-0.4 * wide, middle + gape), ends[1]])
+        _fill(canvas, np.concatenate([seam, low]) * (0.92, 1), (88, 26, 32))
         teeth = np.concatenate([seam, seam[::-1] * (0.9, 1) + (0, 0.45 * gape)])
-        fill(canvas, teeth * (0.8, 1), WHITE)
+        _fill(canvas, teeth * (0.8, 1), WHITE)
     else:
-        stroke(canvas, seam, tint(natural, 0.5), width=0.03)
+        _stroke(canvas, seam, _tint(natural, 0.5), width=0.03)
 
 
-def paint_beard(canvas: Canvas, face: Face) -> None:
-    rgb = tint(face.hair_rgb, 0.72)
+def _paint_beard(canvas: Canvas, face: Face) -> None:
+    rgb = _tint(face.hair_rgb, 0.72)
     if face.has("Sideburns"):
-        fill(canvas, both(loop([(0.99, -0.35), (0.82, -0.3), (0.8, 0.3), (0.74, 0.66), (0.92, 0.6), (1.0, 0.1)])), rgb)
+        _fill(
+            canvas, _both(_loop([(0.99, -0.35), (0.82, -0.3), (0.8, 0.3), (0.74, 0.66), (0.92, 0.6), (1.0, 0.1)])), rgb
+        )
     if face.has("Goatee"):
-        fill(
+        _fill(
             canvas,
-            loop([(-0.2, 1.1), (0, 1.14), (0.2, 1.1), (0.3, 1.32), (0.16, 1.58), (-0.16, 1.58), (-0.3, 1.32)]),
+            _loop([(-0.2, 1.1), (0, 1.14), (0.2, 1.1), (0.3, 1.32), (0.16, 1.58), (-0.16, 1.58), (-0.3, 1.32)]),
             rgb,
         )
     if face.has("Mustache"):
         half = [(0.52, 0.98), (0.5, 0.84), (0.28, 0.68), (0.08, 0.66), (0.0, 0.7)]
         under = [(0.0, 0.86), (0.14, 0.88), (0.34, 0.88), (0.52, 0.98)]
-        area = np.concatenate([curve(half), curve(under)])
-        fill(canvas, both(area), rgb)
-        stroke(canvas, both(curve([(0.04, 0.76), (0.28, 0.77), (0.47, 0.9)])), tint(rgb, 0.7), width=0.025)
+        area = np.concatenate([_curve(half), _curve(under)])
+        _fill(canvas, _both(area), rgb)
+        _stroke(canvas, _both(_curve([(0.04, 0.76), (0.28, 0.77), (0.47, 0.9)])), _tint(rgb, 0.7), width=0.025)
 
 
 # ------------------------------------------------------------------------------------------------ hair and what is worn
 
 
-def hair_edges(face: Face, rng: Generator) -> tuple[Points, Points]:
+def _hair_edges(face: Face, rng: Generator) -> tuple[Points, Points]:
     """Outer and inner edge of the hair, (N, 2) each, from the right ear over the crown to the left."""
     outer, inner = (np.array(half) for half in HAIR_STYLES[face.hair])
     if face.has("Bangs"):
         inner[2:] = (0.72, -0.5), (0.0, -0.42)
     elif face.has("Receding_Hairline"):
         inner[2:] = (0.6, -1.16), (0.0, -0.98)
-    outer, inner = across(outer), across(inner)
+    outer, inner = _across(outer), _across(inner)
     middle = len(inner) // 2
     if not face.has("Bangs", "Receding_Hairline"):
         inner[middle - 1 : middle + 2] += (rng.uniform(-0.35, 0.35), 0.0)
-    return curve(outer), curve(inner)
+    return _curve(outer), _curve(inner)
 
 
-def paint_back_hair(canvas: Canvas, face: Face, rng: Generator) -> None:
+def _paint_back_hair(canvas: Canvas, face: Face, rng: Generator) -> None:
     if face.has("Bald") or face.hair not in ("long", "bob", "bun"):
         return
-    dark = tint(face.hair_rgb, 0.62)
+    dark = _tint(face.hair_rgb, 0.62)
     if face.hair == "bun":
-        fill(canvas, oval(rng.uniform(-0.3, 0.3), -1.72, 0.42, 0.36), tint(face.hair_rgb, 0.8))
+        _fill(canvas, _oval(rng.uniform(-0.3, 0.3), -1.72, 0.42, 0.36), _tint(face.hair_rgb, 0.8))
         return
-    outer = curve(across(HAIR_STYLES[face.hair][0]))
-    fill(canvas, wavy(outer, face, rng), dark)
+    outer = _curve(_across(HAIR_STYLES[face.hair][0]))
+    _fill(canvas, _wavy(outer, face, rng), dark)
 
 
-def wavy(edge: Points, face: Face, rng: Generator) -> Points:
+def _wavy(edge: Points, face: Face, rng: Generator) -> Points:
     if not face.has("Wavy_Hair"):
         return edge
     ripple = np.sin(edge[:, 1] * 9 + rng.uniform(0, 6)) * np.clip(edge[:, 1] + 0.9, 0, 1) * 0.09
     return edge * (1 + ripple / np.maximum(np.abs(edge[:, 0]), 0.5))[:, None] ** (1, 0)
 
 
-def paint_hair(canvas: Canvas, face: Face, rng: Generator) -> None:
+def _paint_hair(canvas: Canvas, face: Face, rng: Generator) -> None:
     rgb = face.hair_rgb
     if face.has("Bald"):
-        side = loop([(1.03, 0.1), (1.09, -0.2), (1.02, -0.52), (0.95, -0.42), (0.95, -0.05)])
-        fill(canvas, both(side), tint(rgb, 0.9))
-        fill(canvas, oval(0.26, -1.08, 0.18, 0.07), tint(face.skin_rgb, 1.25))
+        side = _loop([(1.03, 0.1), (1.09, -0.2), (1.02, -0.52), (0.95, -0.42), (0.95, -0.05)])
+        _fill(canvas, _both(side), _tint(rgb, 0.9))
+        _fill(canvas, _oval(0.26, -1.08, 0.18, 0.07), _tint(face.skin_rgb, 1.25))
         return
-    outer, inner = hair_edges(face, rng)
-    outer, inner = wavy(outer, face, rng), wavy(inner, face, rng)
+    outer, inner = _hair_edges(face, rng)
+    outer, inner = _wavy(outer, face, rng), _wavy(inner, face, rng)
     if face.hair == "curly":
-        fill(canvas, [oval(u, v, 0.16, 0.16) for u, v in outer[::2]], rgb)
-    fill(canvas, np.concatenate([outer, inner[::-1]]), rgb)
+        _fill(canvas, [_oval(u, v, 0.16, 0.16) for u, v in outer[::2]], rgb)
+    _fill(canvas, np.concatenate([outer, inner[::-1]]), rgb)
     strands = [outer + (inner - outer) * share for share in (0.18, 0.34, 0.5, 0.66, 0.82)]
-    stroke(canvas, strands[::2], tint(rgb, 0.78), width=0.03)
-    stroke(canvas, [line[len(line) // 5 : -len(line) // 2] for line in strands[1::2]], tint(rgb, 1.1), width=0.03)
+    _stroke(canvas, strands[::2], _tint(rgb, 0.78), width=0.03)
+    _stroke(canvas, [line[len(line) // 5 : -len(line) // 2] for line in strands[1::2]], _tint(rgb, 1.1), width=0.03)
     if face.has("Bangs"):
         tips = [np.array([(u * 0.9, -0.95), (u, -0.36)]) for u in np.linspace(-0.66, 0.66, 7)]
-        stroke(canvas, tips, tint(rgb, 0.8), width=0.03)
+        _stroke(canvas, tips, _tint(rgb, 0.8), width=0.03)
 
 
-def paint_hat(canvas: Canvas, rng: Generator) -> None:
+def _paint_hat(canvas: Canvas, rng: Generator) -> None:
     rgb = CLOTH_RGB[rng.integers(len(CLOTH_RGB))]
-    crown = curve(across([(1.16, -0.62), (1.12, -1.3), (0.7, -1.85), (0, -1.95)]))
-    fill(canvas, np.concatenate([crown, curve([(-1.16, -0.62), (0, -0.74), (1.16, -0.62)])]), rgb)
+    crown = _curve(_across([(1.16, -0.62), (1.12, -1.3), (0.7, -1.85), (0, -1.95)]))
+    _fill(canvas, np.concatenate([crown, _curve([(-1.16, -0.62), (0, -0.74), (1.16, -0.62)])]), rgb)
     if rng.random() < 0.5:
-        fill(canvas, loop([(-1.5, -0.56), (0, -0.86), (1.5, -0.56), (0, -0.6)]), tint(rgb, 0.75))
+        _fill(canvas, _loop([(-1.5, -0.56), (0, -0.86), (1.5, -0.56), (0, -0.6)]), _tint(rgb, 0.75))
     else:
         band = np.concatenate(
-            [curve([(-1.18, -0.92), (0, -1.04), (1.18, -0.92)]), curve([(1.2, -0.58), (0, -0.68), (-1.2, -0.58)])]
+            [_curve([(-1.18, -0.92), (0, -1.04), (1.18, -0.92)]), _curve([(1.2, -0.58), (0, -0.68), (-1.2, -0.58)])]
         )
-        fill(canvas, band, tint(rgb, 0.72))
-        fill(canvas, oval(0, -2.0, 0.2, 0.2), tint(rgb, 1.3))
+        _fill(canvas, band, _tint(rgb, 0.72))
+        _fill(canvas, _oval(0, -2.0, 0.2, 0.2), _tint(rgb, 1.3))
 
 
-def paint_accessories(canvas: Canvas, face: Face, rng: Generator) -> None:
+def _paint_accessories(canvas: Canvas, face: Face, rng: Generator) -> None:
     if face.has("Wearing_Earrings"):
-        fill(canvas, both(oval(1.08, 0.48, 0.075, 0.11)), (244, 208, 96))
+        _fill(canvas, _both(_oval(1.08, 0.48, 0.075, 0.11)), (244, 208, 96))
     if face.has("Wearing_Hat"):
-        paint_hat(canvas, rng)
+        _paint_hat(canvas, rng)
     if face.has("Eyeglasses"):
         frame = INK if rng.random() < 0.7 else (130, 40, 40)
-        rim = loop([(0.14, -0.14), (0.42, -0.2), (0.72, -0.15), (0.7, 0.12), (0.44, 0.24), (0.2, 0.14)])
-        stroke(canvas, both(rim), frame, width=0.06, closed=True)
-        stroke(
+        rim = _loop([(0.14, -0.14), (0.42, -0.2), (0.72, -0.15), (0.7, 0.12), (0.44, 0.24), (0.2, 0.14)])
+        _stroke(canvas, _both(rim), frame, width=0.06, closed=True)
+        _stroke(
             canvas,
-            [curve([(-0.15, -0.06), (0, -0.11), (0.15, -0.06)]), *both([(0.72, -0.08), (1.02, -0.12)])],
+            [_curve([(-0.15, -0.06), (0, -0.11), (0.15, -0.06)]), *_both([(0.72, -0.08), (1.02, -0.12)])],
             frame,
             width=0.06,
         )
@@ -489,11 +491,11 @@ def paint_accessories(canvas: Canvas, face: Face, rng: Generator) -> None:
 
 
 @lru_cache
-def grain() -> Image:
+def _grain() -> Image:
     return np.random.default_rng(0).normal(128, 32, (640, 640, 3)).clip(0, 255).astype(np.uint8)
 
 
-def background(rng: Generator, height: int, width: int) -> Image:
+def _background(rng: Generator, height: int, width: int) -> Image:
     """A uint8 HWC image, out of focus: two colours that flow into each other, and some lights or furniture."""
     colours = rng.integers(40, 215) + rng.integers(-35, 35, 3) + rng.integers(-25, 25, (4, 4, 3))
     small = cv2.resize(colours.clip(0, 255).astype(np.uint8), (width // 8, height // 8), interpolation=cv2.INTER_CUBIC)
@@ -510,21 +512,21 @@ def background(rng: Generator, height: int, width: int) -> Image:
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)  # type: ignore[return-value]
 
 
-def camera(image_hwc: Image, rng: Generator, blur_px: float) -> None:
+def _camera(image_hwc: Image, rng: Generator, blur_px: float) -> None:
     """Uneven and coloured light, focus and sensor noise, in place."""
     height, width = image_hwc.shape[:2]
     light = 128 * rng.uniform(0.93, 1.03) * rng.uniform(0.96, 1.04, 3) + rng.uniform(-9, 9, (3, 3, 1))
-    multiply(image_hwc, light.astype(np.uint8))
+    _multiply(image_hwc, light.astype(np.uint8))
     if blur_px:
         cv2.GaussianBlur(image_hwc, (0, 0), blur_px, dst=image_hwc)
     if max(height, width) <= 512:
         top, left = rng.integers(0, 128, 2)
         strength = rng.uniform(0.04, 0.14)
-        noise = grain()[top : top + height, left : left + width]
+        noise = _grain()[top : top + height, left : left + width]
         cv2.addWeighted(image_hwc, 1, noise, strength, -128 * strength, dst=image_hwc)
 
 
-def pose(rng: Generator, middle_px: ArrayLike, unit_px: float) -> Points:
+def _pose(rng: Generator, middle_px: ArrayLike, unit_px: float) -> Points:
     """The matrix, (2, 3), that puts a face near a place, a little shifted, scaled and tilted."""
     scale, tilt = unit_px * rng.uniform(0.93, 1.06), rng.uniform(-0.13, 0.13)
     turned = scale * np.array([[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]])
@@ -538,18 +540,18 @@ def photograph(face: Face, rng: Generator, *, size_wh: tuple[int, int], middle_p
     """
     width, height = size_wh
     turn = (rng.uniform(-0.14, 0.14), rng.uniform(-0.05, 0.05))
-    canvas = Canvas(background(rng, height, width), pose(rng, middle_px, unit_px), turn)
-    paint_back_hair(canvas, face, rng)
-    paint_body(canvas, face, rng)
-    paint_head(canvas, face, rng.choice((-1.0, 1.0)))
-    paint_wrinkles(canvas, face)
-    paint_eyes(canvas, face, rng)
-    paint_nose(canvas, face)
-    paint_mouth(canvas, face)
-    paint_beard(canvas, face)
-    paint_hair(canvas, face, rng)
-    paint_accessories(canvas, face, rng)
-    camera(canvas.image_hwc, rng, 2.2 if face.has("Blurry") else 0)
+    canvas = Canvas(_background(rng, height, width), _pose(rng, middle_px, unit_px), turn)
+    _paint_back_hair(canvas, face, rng)
+    _paint_body(canvas, face, rng)
+    _paint_head(canvas, face, rng.choice((-1.0, 1.0)))
+    _paint_wrinkles(canvas, face)
+    _paint_eyes(canvas, face, rng)
+    _paint_nose(canvas, face)
+    _paint_mouth(canvas, face)
+    _paint_beard(canvas, face)
+    _paint_hair(canvas, face, rng)
+    _paint_accessories(canvas, face, rng)
+    _camera(canvas.image_hwc, rng, 2.2 if face.has("Blurry") else 0)
     return canvas.image_hwc
 
 
@@ -593,42 +595,42 @@ class Character:
     nose_rgb: Rgb = YELLOW
 
 
-def paint_glasses(canvas: Canvas) -> None:
-    stroke(canvas, [oval(-0.36, 0, 0.42, 0.42), oval(0.36, 0, 0.42, 0.42)], (60, 50, 60), width=0.09, closed=True)
+def _paint_glasses(canvas: Canvas) -> None:
+    _stroke(canvas, [_oval(-0.36, 0, 0.42, 0.42), _oval(0.36, 0, 0.42, 0.42)], (60, 50, 60), width=0.09, closed=True)
 
 
 def cartoon(look: Character, rng: Generator, *, size_wh: tuple[int, int]) -> Image:
     """A frame with the head of a character somewhere in it: uint8 HWC RGB of width and height size_wh."""
     width, height = size_wh
     middle = np.array([width, height * 1.1]) * rng.uniform(0.42, 0.58, 2)
-    matrix = pose(rng, middle, min(width, height) * rng.uniform(0.16, 0.24))
+    matrix = _pose(rng, middle, min(width, height) * rng.uniform(0.16, 0.24))
     matrix[:, 0] *= rng.choice((-1.0, 1.0))
-    canvas = Canvas(background(rng, height, width), matrix, (rng.uniform(-0.1, 0.1), 0.0))
+    canvas = Canvas(_background(rng, height, width), matrix, (rng.uniform(-0.1, 0.1), 0.0))
     chin = 1.5 * look.length
-    fill(
+    _fill(
         canvas,
-        loop([(-1.7, 6), (-1.4, chin + 0.9), (-0.5, chin), (0.5, chin), (1.4, chin + 0.9), (1.7, 6)]),
+        _loop([(-1.7, 6), (-1.4, chin + 0.9), (-0.5, chin), (0.5, chin), (1.4, chin + 0.9), (1.7, 6)]),
         look.shirt_rgb,
     )
-    head = loop([(0.85, -0.9), (0.9, 0.4), (0.7, chin), (-0.7, chin), (-0.9, 0.4), (-0.85, -0.9), (0, -1.25)])
-    fill(canvas, head, YELLOW)
-    stroke(canvas, head, INK, width=0.06, closed=True)
+    head = _loop([(0.85, -0.9), (0.9, 0.4), (0.7, chin), (-0.7, chin), (-0.9, 0.4), (-0.85, -0.9), (0, -1.25)])
+    _fill(canvas, head, YELLOW)
+    _stroke(canvas, head, INK, width=0.06, closed=True)
     if look.hair:
-        hair = across(CARTOON_HAIR[look.hair])
-        fill(canvas, hair, look.hair_rgb)
-        stroke(canvas, hair, INK, width=0.05, closed=True)
+        hair = _across(CARTOON_HAIR[look.hair])
+        _fill(canvas, hair, look.hair_rgb)
+        _stroke(canvas, hair, INK, width=0.05, closed=True)
     if look.muzzle:
-        fill(canvas, oval(0, 0.95 * look.length, 0.8, 0.55 * look.length), MUZZLE)
-    eyes = [oval(-0.36, 0, 0.36, 0.36), oval(0.36, 0, 0.36, 0.36)]
-    fill(canvas, eyes, WHITE)
-    stroke(canvas, eyes, INK, width=0.05, closed=True)
+        _fill(canvas, _oval(0, 0.95 * look.length, 0.8, 0.55 * look.length), MUZZLE)
+    eyes = [_oval(-0.36, 0, 0.36, 0.36), _oval(0.36, 0, 0.36, 0.36)]
+    _fill(canvas, eyes, WHITE)
+    _stroke(canvas, eyes, INK, width=0.05, closed=True)
     gaze = rng.uniform(-0.12, 0.12, 2)
-    fill(canvas, [oval(-0.36 + gaze[0], gaze[1], 0.08, 0.08), oval(0.36 + gaze[0], gaze[1], 0.08, 0.08)], INK)
-    fill(canvas, oval(0, 0.42, 0.26, 0.18), look.nose_rgb)
-    stroke(canvas, oval(0, 0.42, 0.26, 0.18), INK, width=0.05, closed=True)
+    _fill(canvas, [_oval(-0.36 + gaze[0], gaze[1], 0.08, 0.08), _oval(0.36 + gaze[0], gaze[1], 0.08, 0.08)], INK)
+    _fill(canvas, _oval(0, 0.42, 0.26, 0.18), look.nose_rgb)
+    _stroke(canvas, _oval(0, 0.42, 0.26, 0.18), INK, width=0.05, closed=True)
     smile = rng.uniform(-0.12, 0.2)
-    stroke(canvas, curve([(-0.4, 0.95), (0, 0.95 + smile), (0.4, 0.95)]) * (1, look.length), INK, width=0.07)
+    _stroke(canvas, _curve([(-0.4, 0.95), (0, 0.95 + smile), (0.4, 0.95)]) * (1, look.length), INK, width=0.07)
     if look.glasses:
-        paint_glasses(canvas)
-    camera(canvas.image_hwc, rng, 0)
+        _paint_glasses(canvas)
+    _camera(canvas.image_hwc, rng, 0)
     return canvas.image_hwc

@@ -73,15 +73,15 @@ def write(path: Path, image_hwc: Image) -> None:
     path.write_bytes(encoded.tobytes())
 
 
-def framed(face: Face, rng: Generator, *, size_wh: tuple[int, int] = FACE_PX, share: float = 0.28) -> Image:
+def _framed(face: Face, rng: Generator, *, size_wh: tuple[int, int] = FACE_PX, share: float = 0.28) -> Image:
     """A face in the middle of a photo; half its width is this share of the photo's width. uint8 HWC RGB."""
     width, height = size_wh
     return photograph(face, rng, size_wh=size_wh, middle_px=(width / 2, height * 0.46), unit_px=width * share)
 
 
-def portrait(rng: Generator, traits: Iterable[str]) -> Image:
+def _portrait(rng: Generator, traits: Iterable[str]) -> Image:
     """Somebody new with these traits in the middle of a photo of CelebA's size: uint8 HWC RGB."""
-    return framed(person(rng, traits), rng)
+    return _framed(person(rng, traits), rng)
 
 
 def somebody(rng: Generator, *, age_years: float, male: bool, smiling: bool) -> Face:
@@ -89,7 +89,7 @@ def somebody(rng: Generator, *, age_years: float, male: bool, smiling: bool) -> 
     gray, beard, bald, glasses = rng.random(4)
     colour, kind = ("Black_Hair", "Brown_Hair", "Blond_Hair")[rng.integers(3)], ("Mustache", "Goatee")[rng.integers(2)]
     old = age_years > 55
-    chosen = {
+    traits = {
         "Male": male,
         "Smiling": smiling,
         "Gray_Hair" if old and gray < 0.8 else colour: True,
@@ -97,19 +97,19 @@ def somebody(rng: Generator, *, age_years: float, male: bool, smiling: bool) -> 
         "Bald": male and age_years > 40 and bald < 0.25,
         "Eyeglasses": glasses < 0.1 + 0.3 * old,
     }
-    return person(rng, [trait for trait, has in chosen.items() if has], age_years=age_years)
+    return person(rng, [trait for trait, has in traits.items() if has], age_years=age_years)
 
 
 # CelebA
 
 
-def some(rng: Generator, among: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
+def _some(rng: Generator, among: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
     """Rows, bool (N,), drawn from those among which to choose: exactly this share of all N where there are enough."""
-    chosen = rng.permutation(np.flatnonzero(among))[: math.ceil(share * len(among))]
-    return np.isin(np.arange(len(among)), chosen)
+    rows = rng.permutation(np.flatnonzero(among))[: math.ceil(share * len(among))]
+    return np.isin(np.arange(len(among)), rows)
 
 
-def rarest(rng: Generator, num_images: int) -> dict[str, NDArray[np.bool_]]:
+def _rarest(rng: Generator, num_images: int) -> dict[str, NDArray[np.bool_]]:
     """The four rarest attributes, bool (num_images,) each: runs of one random order that overlap by a hundredth."""
     order, start, count, labels = rng.permutation(num_images), 0, 0, {}
     for name, share in RAREST.items():
@@ -127,32 +127,32 @@ def celeba_labels(num_images: int, seed: int) -> NDArray[np.bool_]:
     one person at most.
     """
     names, rng, everyone = load_dataset("celeba").attributes, rng_of(seed, "celeba"), np.ones(num_images, bool)
-    labels = {name: some(rng, everyone, rng.uniform(0.3, 0.5)) for name in names}
-    labels |= rarest(rng, num_images)
+    labels = {name: _some(rng, everyone, rng.uniform(0.3, 0.5)) for name in names}
+    labels |= _rarest(rng, num_images)
     labels["Male"] = labels["Bald"] | labels["Mustache"]
-    labels["Male"] |= some(rng, ~labels["Male"], 0.28)
-    labels |= {name: some(rng, labels["Male"], 0.23) for name in MEN_ONLY}
-    labels |= {name: some(rng, ~labels["Male"], 0.3) for name in WOMEN_ONLY}
-    labels["Bangs"] = some(rng, ~labels["Bald"], 0.22)
-    labels["Wearing_Hat"] = some(rng, ~labels["Bald"] & ~labels["Gray_Hair"], 0.22)
-    labels["Blurry"] = some(rng, everyone, BLURRY)
+    labels["Male"] |= _some(rng, ~labels["Male"], 0.28)
+    labels |= {name: _some(rng, labels["Male"], 0.23) for name in MEN_ONLY}
+    labels |= {name: _some(rng, ~labels["Male"], 0.3) for name in WOMEN_ONLY}
+    labels["Bangs"] = _some(rng, ~labels["Bald"], 0.22)
+    labels["Wearing_Hat"] = _some(rng, ~labels["Bald"] & ~labels["Gray_Hair"], 0.22)
+    labels["Blurry"] = _some(rng, everyone, BLURRY)
     labels["No_Beard"] = ~(labels["Goatee"] | labels["Mustache"] | labels["Sideburns"])
-    labels["Young"] = some(rng, ~labels["Gray_Hair"], 0.6)
+    labels["Young"] = _some(rng, ~labels["Gray_Hair"], 0.6)
     free = ~labels["Gray_Hair"]
     for name in ("Black_Hair", "Brown_Hair", "Blond_Hair"):
-        labels[name] = some(rng, free, 0.22)
+        labels[name] = _some(rng, free, 0.22)
         free &= ~labels[name]
-    return np.stack([labels[name] for name in names], axis=1)[people_first(rng, labels["Male"])]
+    return np.stack([labels[name] for name in names], axis=1)[_people_first(rng, labels["Male"])]
 
 
-def people_first(rng: Generator, male: NDArray[np.bool_]) -> NDArray[np.intp]:
+def _people_first(rng: Generator, male: NDArray[np.bool_]) -> NDArray[np.intp]:
     """An order of rows in which people, PHOTOS_PER_PERSON rows of one sex on end, follow each other at random."""
     rows, whole = np.argsort(male, kind="stable"), len(male) // PHOTOS_PER_PERSON * PHOTOS_PER_PERSON
     shuffled = rng.permutation(rows[:whole].reshape(-1, PHOTOS_PER_PERSON))
     return np.concatenate([shuffled.ravel(), rows[whole:]])
 
 
-def draw_celeba(folder: Path, num_images: int, seed: int) -> None:
+def _draw_celeba(folder: Path, num_images: int, seed: int) -> None:
     names = load_dataset("celeba").attributes
     labels = celeba_labels(num_images, seed)
     files = [f"{number:06d}.jpg" for number in range(1, num_images + 1)]
@@ -162,9 +162,9 @@ def draw_celeba(folder: Path, num_images: int, seed: int) -> None:
     ]
     people = [number // PHOTOS_PER_PERSON for number in range(num_images)]
     parts = [0 if person < 0.8 * people[-1] else 1 if person < 0.9 * people[-1] else 2 for person in people]
-    crlf(folder / "list_eval_partition.txt", [f"{file} {part}" for file, part in zip(files, parts, strict=True)])
+    _crlf(folder / "list_eval_partition.txt", [f"{file} {part}" for file, part in zip(files, parts, strict=True)])
     # Numbers without order, as in the official file.
-    crlf(
+    _crlf(
         folder / "identity_CelebA.txt",
         [f"{f} {person * 7919 % 10007 + 1}" for f, person in zip(files, people, strict=True)],
     )
@@ -172,9 +172,9 @@ def draw_celeba(folder: Path, num_images: int, seed: int) -> None:
         traits = {name for name, value in zip(names, row, strict=True) if value}
         old = "Gray_Hair" in traits or "Young" not in traits
         who = rng_of(seed, "celeba people", people[number])
-        image_hwc = framed(person(who, traits, age_years=62 if old else 28), rng_of(seed, "celeba", number))
+        image_hwc = _framed(person(who, traits, age_years=62 if old else 28), rng_of(seed, "celeba", number))
         write(folder / "img_align_celeba" / file, image_hwc)
-    crlf(folder / CELEBA_LABELS, lines)  # last: where it is, all images are
+    _crlf(folder / CELEBA_LABELS, lines)  # last: where it is, all images are
 
 
 def num_drawn(folder: Path) -> int:
@@ -186,14 +186,14 @@ def num_drawn(folder: Path) -> int:
         return 0
 
 
-def crlf(path: Path, lines: Sequence[str]) -> None:
+def _crlf(path: Path, lines: Sequence[str]) -> None:
     path.write_bytes("".join(f"{line}\r\n" for line in lines).encode())
 
 
 # Datasets of ages
 
 
-def draw_cacd(folder: Path, num_images: int, seed: int) -> None:
+def _draw_cacd(folder: Path, num_images: int, seed: int) -> None:
     for number in range(num_images):
         who, photo = divmod(number, 20)
         name = CACD_NAMES[who % len(CACD_NAMES)] + ("" if who < len(CACD_NAMES) else f"_{who:03d}")
@@ -202,20 +202,20 @@ def draw_cacd(folder: Path, num_images: int, seed: int) -> None:
         path = folder / "CACD2000" / f"{age}_{name}_{photo + 1:04d}.jpg"
         rng = rng_of(seed, "cacd", who, photo)
         face = somebody(people, age_years=age, male=who % 2 == 0, smiling=rng.random() < 0.5)
-        write(path, framed(face, rng, size_wh=(250, 250)))
+        write(path, _framed(face, rng, size_wh=(250, 250)))
 
 
-def draw_afad(folder: Path, num_images: int, seed: int) -> None:
+def _draw_afad(folder: Path, num_images: int, seed: int) -> None:
     for number in range(num_images):
         rng = rng_of(seed, "afad", number)
         # Neighbours share a base name, in the folders of the two sexes.
         age, male = 15 + number // 2 % 26, number % 2 == 0
         path = folder / "AFAD-Full" / str(age) / ("111" if male else "112") / f"{number // 2}-0.jpg"
         face = somebody(rng, age_years=age, male=male, smiling=rng.random() < 0.5)
-        write(path, framed(face, rng, size_wh=(120, 120), share=0.36))
+        write(path, _framed(face, rng, size_wh=(120, 120), share=0.36))
 
 
-def draw_appa_real(folder: Path, num_images: int, seed: int) -> None:
+def _draw_appa_real(folder: Path, num_images: int, seed: int) -> None:
     release = folder / "appa-real-release"
     bounds = (0, round(0.54 * num_images), round(0.74 * num_images), num_images)
     for split, start, stop in zip(("train", "valid", "test"), bounds, bounds[1:], strict=False):
@@ -226,15 +226,15 @@ def draw_appa_real(folder: Path, num_images: int, seed: int) -> None:
             wide = int(rng.integers(240, 420))
             path = release / split / f"{number:06d}.jpg"
             face = somebody(rng, age_years=age, male=male, smiling=rng.random() < 0.5)
-            write(path, framed(face, rng, size_wh=(wide, int(wide * rng.uniform(0.8, 1.3))), share=0.16))
-            write(path.with_name(f"{path.name}_face.jpg"), framed(face, rng, size_wh=(224, 224)))
+            write(path, _framed(face, rng, size_wh=(wide, int(wide * rng.uniform(0.8, 1.3))), share=0.16))
+            write(path.with_name(f"{path.name}_face.jpg"), _framed(face, rng, size_wh=(224, 224)))
             rows.append([path.name, 38, f"{max(1.0, age + rng.normal(0, 3)):.6f}", f"{rng.uniform(1, 6):.6f}", age])
         with (release / f"gt_avg_{split}.csv").open("w", newline="") as file:
             header = ["file_name", "num_ratings", "apparent_age_avg", "apparent_age_std", "real_age"]
             csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
-def draw_utkface(folder: Path, num_images: int, seed: int) -> None:
+def _draw_utkface(folder: Path, num_images: int, seed: int) -> None:
     paths = []
     for number in range(num_images):
         rng = rng_of(seed, "utkface", number)
@@ -242,20 +242,20 @@ def draw_utkface(folder: Path, num_images: int, seed: int) -> None:
         stamp = 20170109142408075 + number
         paths.append(folder / "UTKFace" / f"{age}_{int(not male)}_{rng.integers(5)}_{stamp}.jpg.chip.jpg")
         face = somebody(rng, age_years=age, male=male, smiling=rng.random() < 0.5)
-        write(paths[-1], framed(face, rng, size_wh=(200, 200), share=0.34))
+        write(paths[-1], _framed(face, rng, size_wh=(200, 200), share=0.34))
     for number, path in enumerate(paths[:2]):
         shutil.copy(path, path.with_name(f"101_0_0_2017011200000000{number}.jpg.chip.jpg"))
         shutil.copy(path, path.with_name(f"61_1_2017010914240899{number}.jpg.chip.jpg"))
 
 
-def draw_fairface(folder: Path, num_images: int, seed: int) -> None:
+def _draw_fairface(folder: Path, num_images: int, seed: int) -> None:
     rows = []
     for number in range(num_images):
         rng = rng_of(seed, "fairface", number)
         group, male = AGE_GROUPS[number % len(AGE_GROUPS)], number // len(AGE_GROUPS) % 2 == 0
         name = f"fairface_{number + 1:04d}"
         face = somebody(rng, age_years=int(group.rstrip("+").split("-")[0]) + 1, male=male, smiling=rng.random() < 0.5)
-        write(folder / f"{name}.jpg", framed(face, rng, size_wh=(448, 448), share=0.22))
+        write(folder / f"{name}.jpg", _framed(face, rng, size_wh=(448, 448), share=0.22))
         rows.append({"id": name, "filename": f"{name}.jpg", "age": group, "gender": "Male" if male else "Female"})
     (folder / "ground_truth.json").write_text(json.dumps(rows, indent=2))
 
@@ -263,7 +263,7 @@ def draw_fairface(folder: Path, num_images: int, seed: int) -> None:
 # Folders of classes
 
 
-def draw_simpsons(folder: Path, num_images: int, seed: int) -> None:
+def _draw_simpsons(folder: Path, num_images: int, seed: int) -> None:
     names = sorted(CHARACTERS)
     train = folder / "simpsons_dataset"
     for number in range(num_images):
@@ -284,23 +284,23 @@ def draw_simpsons(folder: Path, num_images: int, seed: int) -> None:
     shutil.copytree(train / first, train / "simpsons_dataset" / first)
 
 
-def draw_folder(folder: Path, num_images: int, seed: int) -> None:
+def _draw_folder(folder: Path, num_images: int, seed: int) -> None:
     for number in range(num_images):
         rng = rng_of(seed, "folder", number)
         me = number % 2 == 0
         split = "test" if number % 10 >= 8 else "valid" if number % 10 >= 6 else "train"
         traits = {"Male", "Black_Hair", "Eyeglasses"} if me else {"Blond_Hair", "Smiling"}
         face = person(rng_of(seed, "folder me") if me else rng, traits)
-        write(folder / split / ("me" if me else "someone else") / f"photo {number}.jpg", framed(face, rng))
+        write(folder / split / ("me" if me else "someone else") / f"photo {number}.jpg", _framed(face, rng))
 
 
 DATASETS: dict[str, Callable[[Path, int, int], None]] = {
-    "afad": draw_afad,
-    "appa_real": draw_appa_real,
-    "cacd": draw_cacd,
-    "celeba": draw_celeba,
-    "fairface": draw_fairface,
-    "folder": draw_folder,
-    "simpsons": draw_simpsons,
-    "utkface": draw_utkface,
+    "afad": _draw_afad,
+    "appa_real": _draw_appa_real,
+    "cacd": _draw_cacd,
+    "celeba": _draw_celeba,
+    "fairface": _draw_fairface,
+    "folder": _draw_folder,
+    "simpsons": _draw_simpsons,
+    "utkface": _draw_utkface,
 }

@@ -1,4 +1,4 @@
-"""Augment: what is done to images on their way, with the meaning that torchvision gives to names and parameters."""
+"""Augment: what happens to images on their way to a batch; names and parameters mean what they mean in torchvision."""
 
 import math
 from collections.abc import Sequence
@@ -9,49 +9,49 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from facepack.errors import UsageError
+from facepack.errors import FieldError
 from trainer.loading import draws
 
 Sizes = npt.NDArray[np.int64]
-"""Width and height of each image of a batch in pixels, int64 (batch, 2)."""
+"""Height and width of each image of a batch in pixels, int64 (batch, 2): the order of torchvision and of `size_hw`."""
 
-Inputs = dict[str, npt.NDArray[Any]]
-"""What an augmentation needs to know of each image of a batch; the first axis is the batch."""
+Parameters = dict[str, npt.NDArray[Any]]
+"""What an augmentation needs to know of each image of a batch, by name; the first axis is the batch."""
 
 GREY = (0.2989, 0.587, 0.114)
-_RATIO_TRIES = 10
+_NUM_RATIO_TRIES = 10
 
 
-class Draw(NamedTuple):
-    """Random numbers of one augmentation in one batch: they depend on seed, epoch and place in the epoch alone."""
+class RandomNumbers(NamedTuple):
+    """Random numbers of one augmentation for one batch: they depend on seed, epoch and place in the epoch alone."""
 
     seed: int
     epoch: int
     step: int
     """The place of the augmentation in the list."""
-    numbers: npt.NDArray[np.int64]
-    """The place of each image in the order of the epoch; negative where an image stays plain."""
+    places: npt.NDArray[np.int64]
+    """The place of each image in the order of the epoch, int64 (batch,); negative where an image stays plain."""
 
     @property
     def is_plain(self) -> npt.NDArray[np.bool_]:
-        """True for images that nothing random is done to."""
-        return self.numbers < 0
+        """True for images that nothing random is done to, bool (batch,)."""
+        return self.places < 0
 
     def uniform(
-        self, what: str, low: float = 0.0, high: float = 1.0, *, plain: float | None = None
+        self, purpose: str, *, low: float = 0.0, high: float = 1.0, plain: float | None = None
     ) -> npt.NDArray[np.float64]:
-        """One number per image in [low, high); `plain` for plain images, by default the middle."""
-        key = draws.key(self.seed, self.epoch, self.step, what)
-        drawn = low + (high - low) * draws.uniform(self.numbers, key)
+        """A number per image in [low, high), float64 (batch,); `plain` for plain images, by default the middle."""
+        key = draws.key(self.seed, self.epoch, self.step, purpose)
+        drawn = low + (high - low) * draws.uniform(self.places, key)
         return np.where(self.is_plain, (low + high) / 2 if plain is None else plain, drawn)
 
-    def integer(self, what: str, number: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """One number per image in 0 .. number - 1."""
-        return np.minimum((self.uniform(what) * number).astype(np.int64), number - 1)
+    def integer(self, purpose: str, *, below: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """A number per image in 0 .. below - 1, int64 (batch,)."""
+        return np.minimum((self.uniform(purpose) * below).astype(np.int64), below - 1)
 
 
 class Augmentation(Protocol):
-    """One step. `inputs` gives what it needs for a batch and the sizes after it; `graph` adds it to a DALI pipeline."""
+    """One step: `parameters` computes in numpy what it needs for a batch, `graph` adds it to a DALI pipeline."""
 
     @property
     def is_random(self) -> bool:
@@ -61,11 +61,11 @@ class Augmentation(Protocol):
     def is_pointwise(self) -> bool:
         """True where a pixel stays where it is, so that a flip may as well come after it."""
 
-    def inputs(self, draw: Draw, sizes: Sizes) -> tuple[Inputs, Sizes]:
-        """Random parameters of a batch."""
+    def parameters(self, random: RandomNumbers, sizes_hw: Sizes) -> tuple[Parameters, Sizes]:
+        """Parameters of images of these sizes, and the sizes after the step; `FieldError` where it does not fit."""
 
-    def graph(self, images: Any, inputs: dict[str, Any]) -> Any:
-        """The DALI operators, on images HWC."""
+    def graph(self, images: Any, parameters: dict[str, Any]) -> Any:
+        """The DALI operators, on images HWC, with DALI's nodes of the parameters."""
 
 
 @dataclass(frozen=True)
@@ -76,17 +76,17 @@ class Resize:
     is_random = False
     is_pointwise = False
 
-    def inputs(self, draw: Draw, sizes: Sizes) -> tuple[Inputs, Sizes]:
+    def parameters(self, random: RandomNumbers, sizes_hw: Sizes) -> tuple[Parameters, Sizes]:
         """The size of each image."""
         if isinstance(self.size, tuple):
-            after = np.broadcast_to(np.array([self.size[1], self.size[0]], np.int64), sizes.shape)
+            after_hw = np.broadcast_to(np.array(self.size, np.int64), sizes_hw.shape)
         else:  # torchvision rounds the longer side down
-            after = sizes * self.size // sizes.min(axis=1, keepdims=True)
-        return {"size": after[:, ::-1].astype(np.float32)}, after
+            after_hw = sizes_hw * self.size // sizes_hw.min(axis=1, keepdims=True)
+        return {"size_hw": after_hw.astype(np.float32)}, after_hw
 
-    def graph(self, images: Any, inputs: dict[str, Any]) -> Any:
+    def graph(self, images: Any, parameters: dict[str, Any]) -> Any:
         """A triangular filter, as torchvision's."""
-        return _resized(images, inputs["size"])
+        return _resized(images, parameters["size_hw"])
 
 
 @dataclass(frozen=True)
@@ -97,15 +97,14 @@ class CenterCrop:
     is_random = False
     is_pointwise = False
 
-    def inputs(self, draw: Draw, sizes: Sizes) -> tuple[Inputs, Sizes]:
+    def parameters(self, random: RandomNumbers, sizes_hw: Sizes) -> tuple[Parameters, Sizes]:
         """Top and left as torchvision rounds them: half to even."""
-        after = _checked_crop(self.size, sizes, "CenterCrop")
-        start = np.rint((sizes - after) / 2.0).astype(np.int32)
-        return _slice(start, after), after
+        after_hw = _checked_crop("CenterCrop", self.size, sizes_hw)
+        return _slice(np.rint((sizes_hw - after_hw) / 2.0), after_hw), after_hw
 
-    def graph(self, images: Any, inputs: dict[str, Any]) -> Any:
+    def graph(self, images: Any, parameters: dict[str, Any]) -> Any:
         """A slice."""
-        return _sliced(images, inputs)
+        return _sliced(images, parameters)
 
 
 @dataclass(frozen=True)
@@ -116,16 +115,14 @@ class RandomCrop:
     is_random = True
     is_pointwise = False
 
-    def inputs(self, draw: Draw, sizes: Sizes) -> tuple[Inputs, Sizes]:
+    def parameters(self, random: RandomNumbers, sizes_hw: Sizes) -> tuple[Parameters, Sizes]:
         """Top and left."""
-        after = _checked_crop(self.size, sizes, "RandomCrop")
-        left = draw.integer("left", sizes[:, 0] - after[:, 0] + 1)
-        top = draw.integer("top", sizes[:, 1] - after[:, 1] + 1)
-        return _slice(np.stack([left, top], axis=1), after), after
+        after_hw = _checked_crop("RandomCrop", self.size, sizes_hw)
+        return _slice(_random_corner(random, sizes_hw - after_hw), after_hw), after_hw
 
-    def graph(self, images: Any, inputs: dict[str, Any]) -> Any:
+    def graph(self, images: Any, parameters: dict[str, Any]) -> Any:
         """A slice."""
-        return _sliced(images, inputs)
+        return _sliced(images, parameters)
 
 
 @dataclass(frozen=True)
@@ -141,45 +138,52 @@ class RandomResizedCrop:
     is_random = True
     is_pointwise = False
 
-    def inputs(self, draw: Draw, sizes: Sizes) -> tuple[Inputs, Sizes]:
+    def parameters(self, random: RandomNumbers, sizes_hw: Sizes) -> tuple[Parameters, Sizes]:
         """The first of ten tries that fits, else the largest middle part of an allowed shape."""
-        width, height = sizes[:, 0], sizes[:, 1]
-        part, found = self._fallback(sizes), np.zeros(len(sizes), bool)
-        for number in range(_RATIO_TRIES):
-            area = width * height * draw.uniform(f"area {number}", *self.scale, plain=1.0)
-            ratio = np.exp(draw.uniform(f"ratio {number}", *np.log(self.ratio)))
-            ratio = np.where(draw.is_plain, width / height, ratio)
-            tried = np.rint(np.stack([np.sqrt(area * ratio), np.sqrt(area / ratio)], axis=1)).astype(np.int64)
-            fits = (tried > 0).all(axis=1) & (tried <= sizes).all(axis=1) & ~found
-            part, found = np.where(fits[:, None], tried, part), found | fits
-            if found.all():
-                break
-        left = np.where(found, draw.integer("left", width - part[:, 0] + 1), (width - part[:, 0]) // 2)
-        top = np.where(found, draw.integer("top", height - part[:, 1] + 1), (height - part[:, 1]) // 2)
-        after = sizes
+        crops_hw, is_random = self._random_crops(random, sizes_hw)
+        margins_hw = sizes_hw - crops_hw
+        corners = np.where(is_random[:, None], _random_corner(random, margins_hw), margins_hw // 2)
+        after_hw = sizes_hw
         if self.size is not None:
-            after = np.broadcast_to(np.array(_pair(self.size)[::-1], np.int64), sizes.shape)
-        inputs = _slice(np.stack([left, top], axis=1), part)
-        return inputs | {"size": after[:, ::-1].astype(np.float32)}, after
+            after_hw = np.broadcast_to(np.array(_pair(self.size), np.int64), sizes_hw.shape)
+        return _slice(corners, crops_hw) | {"size_hw": after_hw.astype(np.float32)}, after_hw
 
-    def _fallback(self, sizes: Sizes) -> Sizes:
-        width, height = sizes[:, 0], sizes[:, 1]
+    def _random_crops(self, random: RandomNumbers, sizes_hw: Sizes) -> tuple[Sizes, npt.NDArray[np.bool_]]:
+        """Sizes of the parts, and which of them are random: none of the tries fits the others."""
+        height, width = sizes_hw.T
+        crops_hw, is_random = self._largest_crops(sizes_hw), np.zeros(len(sizes_hw), bool)
+        for number in range(_NUM_RATIO_TRIES):
+            low, high = self.scale
+            area = width * height * random.uniform(f"area {number}", low=low, high=high, plain=1.0)
+            low, high = np.log(self.ratio)
+            ratio = np.exp(random.uniform(f"ratio {number}", low=low, high=high))
+            ratio = np.where(random.is_plain, width / height, ratio)
+            tried = np.rint(np.stack([np.sqrt(area / ratio), np.sqrt(area * ratio)], axis=1)).astype(np.int64)
+            fits = (tried > 0).all(axis=1) & (tried <= sizes_hw).all(axis=1) & ~is_random
+            crops_hw, is_random = np.where(fits[:, None], tried, crops_hw), is_random | fits
+            if is_random.all():
+                break
+        return crops_hw, is_random
+
+    def _largest_crops(self, sizes_hw: Sizes) -> Sizes:
+        """The largest parts of an allowed shape."""
+        height, width = sizes_hw.T
         ratio = width / height
         narrow, wide = self.ratio
-        part_width = np.where(ratio > wide, np.rint(height * wide), width)
-        part_height = np.where(ratio < narrow, np.rint(width / narrow), height)
-        return np.stack([part_width, part_height], axis=1).astype(np.int64)
+        crop_width = np.where(ratio > wide, np.rint(height * wide), width)
+        crop_height = np.where(ratio < narrow, np.rint(width / narrow), height)
+        return np.stack([crop_height, crop_width], axis=1).astype(np.int64)
 
-    def graph(self, images: Any, inputs: dict[str, Any]) -> Any:
+    def graph(self, images: Any, parameters: dict[str, Any]) -> Any:
         """A slice, then the filter of `Resize`; on a CPU OpenCV does what only enlarges, in an eighth of the time."""
         if self.size is None and not _is_on_gpu(images):
-            return _enlarged(images, inputs)
-        return _resized(_sliced(images, inputs), inputs["size"])
+            return _enlarged(images, parameters)
+        return _resized(_sliced(images, parameters), parameters["size_hw"])
 
 
 @dataclass(frozen=True)
 class CenterResizedCrop:
-    """The middle of each image, so large a share of each side, resized to the size that the image had.
+    """The middle of each image, `share` (0 to 1) of each side, resized to the size that the image had.
 
     Networks that learn from random parts, which are enlarged, see things larger in training than elsewhere; with this
     they do not (Touvron et al. 2019, "Fixing the train-test resolution discrepancy").
@@ -191,36 +195,36 @@ class CenterResizedCrop:
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
-            raise UsageError(f"CenterResizedCrop({self.share}): expected more than 0, and at most 1")
+            raise FieldError("augment", f"CenterResizedCrop({self.share})", "expected more than 0, and at most 1")
 
-    def inputs(self, draw: Draw, sizes: Sizes) -> tuple[Inputs, Sizes]:
+    def parameters(self, random: RandomNumbers, sizes_hw: Sizes) -> tuple[Parameters, Sizes]:
         """Top, left and size of the part."""
-        part = np.maximum(1, np.rint(sizes * self.share)).astype(np.int64)
-        inputs = _slice(np.rint((sizes - part) / 2.0), part)
-        return inputs | {"size": sizes[:, ::-1].astype(np.float32)}, sizes
+        crops_hw = np.maximum(1, np.rint(sizes_hw * self.share)).astype(np.int64)
+        corners = np.rint((sizes_hw - crops_hw) / 2.0)
+        return _slice(corners, crops_hw) | {"size_hw": sizes_hw.astype(np.float32)}, sizes_hw
 
-    def graph(self, images: Any, inputs: dict[str, Any]) -> Any:
+    def graph(self, images: Any, parameters: dict[str, Any]) -> Any:
         """A slice, then the filter of `Resize`."""
-        return _resized(_sliced(images, inputs), inputs["size"])
+        return _resized(_sliced(images, parameters), parameters["size_hw"])
 
 
 @dataclass(frozen=True)
 class RandomHorizontalFlip:
-    """Left and right exchanged with probability p."""
+    """Left and right exchanged with probability `p`."""
 
     p: float = 0.5
     is_random = True
     is_pointwise = False
 
-    def inputs(self, draw: Draw, sizes: Sizes) -> tuple[Inputs, Sizes]:
+    def parameters(self, random: RandomNumbers, sizes_hw: Sizes) -> tuple[Parameters, Sizes]:
         """1 where an image is flipped."""
-        return {"flip": (draw.uniform("flip", plain=1.0) < self.p).astype(np.int32)}, sizes
+        return {"flip": (random.uniform("flip", plain=1.0) < self.p).astype(np.int32)}, sizes_hw
 
-    def graph(self, images: Any, inputs: dict[str, Any]) -> Any:
+    def graph(self, images: Any, parameters: dict[str, Any]) -> Any:
         """A flip of its own; the last one of a list is done while normalising."""
         from nvidia.dali import fn
 
-        return fn.flip(images, horizontal=inputs["flip"], vertical=0)
+        return fn.flip(images, horizontal=parameters["flip"], vertical=0)
 
 
 @dataclass(frozen=True)
@@ -232,17 +236,17 @@ class RandomRotation:
     is_random = True
     is_pointwise = False
 
-    def inputs(self, draw: Draw, sizes: Sizes) -> tuple[Inputs, Sizes]:
+    def parameters(self, random: RandomNumbers, sizes_hw: Sizes) -> tuple[Parameters, Sizes]:
         """Degrees, counter-clockwise."""
         low, high = self.degrees if isinstance(self.degrees, tuple) else (-self.degrees, self.degrees)
-        return {"angle": draw.uniform("angle", low, high, plain=0.0).astype(np.float32)}, sizes
+        return {"angle": random.uniform("angle", low=low, high=high, plain=0.0).astype(np.float32)}, sizes_hw
 
-    def graph(self, images: Any, inputs: dict[str, Any]) -> Any:
+    def graph(self, images: Any, parameters: dict[str, Any]) -> Any:
         """The nearest pixel, as is torchvision's default."""
         from nvidia.dali import fn, types
 
         settings = {"keep_size": True, "fill_value": self.fill, "interp_type": types.INTERP_NN}
-        return fn.rotate(images, angle=inputs["angle"], **settings)
+        return fn.rotate(images, angle=parameters["angle"], **settings)
 
 
 @dataclass(frozen=True)
@@ -259,22 +263,22 @@ class ColorJitter:
     is_random = True
     is_pointwise = True
 
-    def inputs(self, draw: Draw, sizes: Sizes) -> tuple[Inputs, Sizes]:
+    def parameters(self, random: RandomNumbers, sizes_hw: Sizes) -> tuple[Parameters, Sizes]:
         """The factors of each image; saturation as a matrix over its channels."""
-        found: Inputs = {}
+        factors: Parameters = {}
         for name in ("brightness", "contrast", "saturation", "hue"):
-            given = getattr(self, name)
-            if not given:
+            spread = getattr(self, name)
+            if not spread:
                 continue
             middle, least = (0.0, -0.5) if name == "hue" else (1.0, 0.0)
-            low, high = given if isinstance(given, tuple) else (max(least, middle - given), middle + given)
-            found[name] = draw.uniform(name, low, high, plain=middle).astype(np.float32)
-        if "saturation" in found:
-            factor = found["saturation"][:, None, None]
-            found["saturation"] = factor * np.eye(3, dtype=np.float32) + (1 - factor) * np.array(GREY, np.float32)
-        return found, sizes
+            low, high = spread if isinstance(spread, tuple) else (max(least, middle - spread), middle + spread)
+            factors[name] = random.uniform(name, low=low, high=high, plain=middle).astype(np.float32)
+        if "saturation" in factors:
+            factor = factors["saturation"][:, None, None]
+            factors["saturation"] = factor * np.eye(3, dtype=np.float32) + (1 - factor) * np.array(GREY, np.float32)
+        return factors, sizes_hw
 
-    def graph(self, images: Any, inputs: dict[str, Any]) -> Any:
+    def graph(self, images: Any, parameters: dict[str, Any]) -> Any:
         """Arithmetic on float32 in 0..255, limited to that range after each step as torchvision does."""
         from nvidia.dali import fn, types
         from nvidia.dali import math as dali_math
@@ -283,17 +287,17 @@ class ColorJitter:
             return dali_math.clamp(values, 0.0, 255.0)
 
         images = fn.cast(images, dtype=types.FLOAT)
-        if "brightness" in inputs:
-            images = limited(images * _like(inputs["brightness"], images))
-        if "contrast" in inputs:
-            factor = _like(inputs["contrast"], images)
+        if "brightness" in parameters:
+            images = limited(images * _like(parameters["brightness"], images))
+        if "contrast" in parameters:
+            factor = _like(parameters["contrast"], images)
             means = fn.reductions.mean(images, axes=[0, 1])  # per channel, float32 (3,)
             grey = fn.reductions.sum(means * _like(types.Constant(np.array(GREY, np.float32)), images))
             images = limited(images * factor + grey * (1.0 - factor))
-        if "saturation" in inputs:
-            images = limited(fn.coord_transform(images, M=inputs["saturation"]))
-        if "hue" in inputs:
-            images = limited(_turned(images, _like(inputs["hue"], images)))
+        if "saturation" in parameters:
+            images = limited(fn.coord_transform(images, M=parameters["saturation"]))
+        if "hue" in parameters:
+            images = limited(_turned(images, _like(parameters["hue"], images)))
         return fn.reinterpret(images, layout="HWC")
 
 
@@ -309,11 +313,11 @@ class Normalize:
     is_random = False
     is_pointwise = True
 
-    def inputs(self, draw: Draw, sizes: Sizes) -> tuple[Inputs, Sizes]:
+    def parameters(self, random: RandomNumbers, sizes_hw: Sizes) -> tuple[Parameters, Sizes]:
         """Nothing that changes from image to image."""
-        return {}, sizes
+        return {}, sizes_hw
 
-    def graph(self, images: Any, inputs: dict[str, Any]) -> Any:
+    def graph(self, images: Any, parameters: dict[str, Any]) -> Any:
         """The pipeline does it last, together with a flip."""
         return images
 
@@ -322,49 +326,56 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return size if isinstance(size, tuple) else (size, size)
 
 
-def _checked_crop(size: int | tuple[int, int], sizes: Sizes, name: str) -> Sizes:
-    after = np.array(_pair(size)[::-1], np.int64)
-    if (sizes < after).any():
-        width, height = sizes[(sizes < after).any(axis=1)][0]
-        raise UsageError(f"{name}({size}): an image of {width}x{height} pixels is smaller; put a Resize before it")
-    return np.broadcast_to(after, sizes.shape)
+def _checked_crop(name: str, size: int | tuple[int, int], sizes_hw: Sizes) -> Sizes:
+    after = np.array(_pair(size), np.int64)
+    if (sizes_hw < after).any():
+        height, width = sizes_hw[(sizes_hw < after).any(axis=1)][0]
+        advice = f"an image of {width}x{height} pixels is smaller; put a Resize before it"
+        raise FieldError("augment", f"{name}({size})", advice)
+    return np.broadcast_to(after, sizes_hw.shape)
 
 
-def _slice(start: npt.NDArray[Any], part: Sizes) -> Inputs:
-    """Start and size in the order of DALI's axes: height, width."""
-    return {"start": start[:, ::-1].astype(np.int32), "part": part[:, ::-1].astype(np.int32)}
+def _random_corner(random: RandomNumbers, margins_hw: Sizes) -> Sizes:
+    """Top and left at random, within the margins."""
+    top, left = (random.integer(name, below=margins_hw[:, axis] + 1) for axis, name in enumerate(("top", "left")))
+    return np.stack([top, left], axis=1)
 
 
-def _sliced(images: Any, inputs: dict[str, Any]) -> Any:
+def _slice(corners: npt.NDArray[Any], crops_hw: Sizes) -> Parameters:
+    """Top and left, height and width: the order of DALI's axes."""
+    return {"corner": corners.astype(np.int32), "crop_hw": crops_hw.astype(np.int32)}
+
+
+def _sliced(images: Any, parameters: dict[str, Any]) -> Any:
     from nvidia.dali import fn
 
-    return fn.slice(images, start=inputs["start"], shape=inputs["part"], axes=(0, 1))
+    return fn.slice(images, start=parameters["corner"], shape=parameters["crop_hw"], axes=(0, 1))
 
 
-def _resized(images: Any, size: Any) -> Any:
+def _resized(images: Any, size_hw: Any) -> Any:
     from nvidia.dali import fn, types
 
-    return fn.resize(images, size=size, interp_type=types.INTERP_LINEAR, antialias=True)
+    return fn.resize(images, size=size_hw, interp_type=types.INTERP_LINEAR, antialias=True)
 
 
-def _enlarged(images: Any, inputs: dict[str, Any]) -> Any:
+def _enlarged(images: Any, parameters: dict[str, Any]) -> Any:
     from nvidia.dali import fn
 
-    arguments = [inputs[name] for name in ("start", "part", "size")]
+    arguments = [parameters[name] for name in ("corner", "crop_hw", "size_hw")]
     return fn.python_function(images, *arguments, function=_with_opencv, batch_processing=True, output_layouts="HWC")
 
 
 def _with_opencv(*batch: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
     """Parts of images enlarged: bilinear, since antialiasing changes only what is made smaller.
 
-    A batch is images, and for each start, part and size as `_slice` and `Resize` give them.
+    A batch is images, and for each corner, crop and size as `_slice` and `Resize` give them.
     """
-    found = []
-    numbers = [np.stack(one).astype(int).tolist() for one in batch[1:]]
-    for image, (top, left), (height, width), size in zip(batch[0], *numbers, strict=True):
-        cut = image[top : top + height, left : left + width]
-        found.append(cv2.resize(cut, size[::-1], interpolation=cv2.INTER_LINEAR))
-    return found
+    enlarged = []
+    parameters = [np.stack(values).astype(int).tolist() for values in batch[1:]]
+    for image, (top, left), (height, width), size_hw in zip(batch[0], *parameters, strict=True):
+        crop = image[top : top + height, left : left + width]
+        enlarged.append(cv2.resize(crop, size_hw[::-1], interpolation=cv2.INTER_LINEAR))  # OpenCV: width, height
+    return enlarged
 
 
 def _is_on_gpu(images: Any) -> bool:
@@ -406,26 +417,28 @@ def _turned(images: Any, hue: Any) -> Any:
     return fn.stack(*channels, axis=2)
 
 
-def default(*, is_train: bool) -> tuple[Augmentation, ...]:
-    """Normalised by the build's own statistics; in train also flipped at random."""
-    return (RandomHorizontalFlip(), Normalize()) if is_train else (Normalize(),)
+def default_augmentations(split: str) -> tuple[Augmentation, ...]:
+    """The augmentations of a split where none are named: normalised by the build; in train first flipped at random."""
+    return (RandomHorizontalFlip(), Normalize()) if split == "train" else (Normalize(),)
 
 
-def fixed_part(augmentations: Sequence[Augmentation]) -> int:
-    """How many of the first steps are the same every time, so that their result can be kept."""
+def num_fixed(augmentations: Sequence[Augmentation]) -> int:
+    """How many of the first steps give the same result every time, so that it can be kept."""
     for number, step in enumerate(augmentations):
         if step.is_random or isinstance(step, Normalize):
             return number
     return len(augmentations)
 
 
-def check(augmentations: Sequence[Augmentation]) -> None:
-    """Refuse a list that does not end where it normalises."""
-    for step in augmentations[:-1]:
-        if isinstance(step, Normalize):
-            raise UsageError("augment: Normalize must come last")
+def check_augmentations(augmentations: Sequence[Augmentation]) -> None:
+    """Check a list of augmentations: `FieldError` where it normalises before its end, or a number is not finite."""
+    for step in augmentations:
+        if not hasattr(step, "graph"):
+            raise FieldError("augment", step, "expected augmentations of trainer.augment, such as Normalize()")
+    if any(isinstance(step, Normalize) for step in augmentations[:-1]):
+        raise FieldError("augment", "", "Normalize must come last")
     for step in augmentations:
         for name, value in vars(step).items():
             for number in value if isinstance(value, Sequence) else (value,):
                 if number is not None and not (isinstance(number, int | float) and math.isfinite(number)):
-                    raise UsageError(f"augment: {type(step).__name__}: {name} is {value}")
+                    raise FieldError("augment", f"{type(step).__name__}({name}={value})", "expected finite numbers")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from facepack.errors import UsageError
+from facepack.errors import FieldError, UsageError
 from trainer.loading import draws
 
 MAX_WINDOW_ROWS = 4_000_000
@@ -31,19 +31,47 @@ class FeedSettings:
     pad_last: bool = False
     """Fill up the last batch with repeated samples that the mask marks, so that every batch has one size."""
 
+    def __post_init__(self) -> None:
+        if self.window_shards is not None and self.window_shards < 1:
+            raise FieldError("window_shards", self.window_shards, "expected at least 1")
+        if self.copies < 1:
+            raise FieldError("copies", self.copies, "expected at least 1")
+
 
 @dataclass(frozen=True)
 class RankBatch:
-    """A rank's part of a global batch: positions, whether each counts (repeats that fill up do not), and the end."""
+    """The part of a global batch that one rank takes; all arrays are (batch,)."""
 
     positions: Positions
+    """Number of each sample among those that are loaded, in stored order."""
     mask: npt.NDArray[np.bool_]
+    """False for repeats that fill up."""
     shards: Positions
     """The shard of each position."""
-    numbers: Positions
-    """What the random numbers of each go by: its place in the order of the epoch; negative where it stays plain."""
+    places: Positions
+    """Place of each in the order of the epoch, by which its random numbers go; negative where it stays plain."""
     consumed: int
     """Samples of the epoch that are consumed once this batch is, over all ranks."""
+
+
+@dataclass(frozen=True)
+class _RankShare:
+    """What a rank takes of each global batch of `batch_size` samples."""
+
+    rank: int
+    world_size: int
+    batch_size: int
+    pad: bool
+    """True: short batches are filled up to the size of whole ones."""
+
+    def of(self, positions: Positions, shards: Positions, *, consumed: int) -> RankBatch:
+        """A run of the global batch; filled up with its first samples where that must be."""
+        start, stop = (len(positions) * rank // self.world_size for rank in (self.rank, self.rank + 1))
+        size = -(-self.batch_size // self.world_size) if self.pad else 1
+        own = np.arange(start, stop)
+        filled = np.concatenate([own, np.arange(max(0, size - len(own))) % len(positions)])
+        mask = np.arange(len(filled)) < len(own)
+        return RankBatch(positions[filled], mask, shards[filled], consumed - len(positions) + filled, consumed)
 
 
 class _Window(NamedTuple):
@@ -55,7 +83,7 @@ class _Window(NamedTuple):
 
 
 class Feed:
-    """The order of samples. `position` is the number of a sample among those chosen, in stored order.
+    """The order of samples. A position is the number of a sample among those that are loaded, in stored order.
 
     An epoch visits the shards in random order, in windows of growing size (1, 2, 4, ... up to the window: so that the
     first batch waits for one shard only), and in each window the samples in random order. Shards are shuffled by the
@@ -71,54 +99,62 @@ class Feed:
         window_shards: int | None = None,
         codes: npt.NDArray[np.int32] | None = None,
     ) -> None:
-        """Take the end of each shard in positions, int64 (num_shards,); with `codes`, the class of each position, int32
-        (num_samples,), every class comes equally often.
+        """Take the end of each shard in positions, int64 (num_shards,).
+
+        With `codes`, the class of each position, int32 (num_samples,), every class comes equally often. Samples of
+        `window_shards` shards are shuffled together; None: of all. Raises `UsageError` where there is no sample,
+        `FieldError` for a window of none.
         """
         self.num_samples = int(shard_stops[-1]) if len(shard_stops) else 0
         if not self.num_samples:
             raise UsageError("no sample to load")
         if window_shards is not None and window_shards < 1:
-            raise UsageError(f"window_shards {window_shards}: expected at least 1")
+            raise FieldError("window_shards", window_shards, "expected at least 1")
+        self.window_shards = window_shards
+        """Shards whose samples are shuffled together at most; None: all."""
         self._stops = shard_stops
         self._starts = np.concatenate([[0], shard_stops[:-1]]).astype(np.int64)
-        self._seed, self._shuffle, self._window, self._codes = seed, shuffle, window_shards, codes
+        self._seed, self._shuffle, self._codes = seed, shuffle, codes
 
     def shard_order(self, epoch: int, *, consumed: int = 0) -> Positions:
-        """Shards in the order in which an epoch needs them; of its rest, where samples were seen already."""
+        """Shards in the order in which an epoch needs them, int64; once samples were consumed, those of its rest."""
         shards = [window.shards for window in self._windows(epoch, consumed)]
         if consumed and shards:  # of the window that was begun, those that still have samples
-            _, rest = next(self._samples(epoch, consumed))
-            shards[0] = shards[0][np.isin(shards[0], rest)]
+            _, unseen = next(self.ordered(epoch, consumed=consumed))
+            shards[0] = shards[0][np.isin(shards[0], unseen)]
         return np.concatenate([np.empty(0, np.int64), *shards])
 
     @property
     def most_together(self) -> int:
         """The most shards whose samples are mixed."""
-        return min(self._window or len(self._stops), len(self._stops)) if self._shuffle else 1
+        return min(self.window_shards or len(self._stops), len(self._stops)) if self._shuffle else 1
 
     def batches(
         self, epoch: int, *, batch_size: int, consumed: int = 0, rank: int = 0, world_size: int = 1, pad: bool = False
     ) -> Iterator[RankBatch]:
-        """A rank's parts of the global batches of an epoch, from where `consumed` samples were seen already.
+        """The rank batches of an epoch, from where `consumed` samples were seen already.
 
         `batch_size` counts over all ranks, so that the sequence of global batches does not depend on their number.
-        Every rank gets as many parts; one that would be empty, or with `pad` short, is filled up with repeats.
+        Every rank gets as many batches; one that would be empty, or with `pad` short, is filled up with repeats.
         """
-        rest, shards_of_rest = np.empty(0, np.int64), np.empty(0, np.int64)
-        for positions, shards in self._samples(epoch, consumed):
-            rest, shards_of_rest = np.concatenate([rest, positions]), np.concatenate([shards_of_rest, shards])
-            num_whole = len(rest) // batch_size
+        share = _RankShare(rank, world_size, batch_size, pad)
+        positions, shards = np.empty(0, np.int64), np.empty(0, np.int64)
+        for new_positions, new_shards in self.ordered(epoch, consumed=consumed):
+            positions, shards = np.concatenate([positions, new_positions]), np.concatenate([shards, new_shards])
+            num_whole = len(positions) // batch_size
             for number in range(num_whole):
-                chosen = slice(number * batch_size, (number + 1) * batch_size)
+                batch = slice(number * batch_size, (number + 1) * batch_size)
                 consumed += batch_size
-                yield _part(rest[chosen], shards_of_rest[chosen], rank, world_size, batch_size, pad, consumed)
-            rest, shards_of_rest = rest[num_whole * batch_size :], shards_of_rest[num_whole * batch_size :]
-        if len(rest):
-            consumed += len(rest)
-            yield _part(rest, shards_of_rest, rank, world_size, batch_size, pad, consumed)
+                yield share.of(positions[batch], shards[batch], consumed=consumed)
+            positions, shards = positions[num_whole * batch_size :], shards[num_whole * batch_size :]
+        if len(positions):
+            yield share.of(positions, shards, consumed=consumed + len(positions))
 
-    def _samples(self, epoch: int, consumed: int) -> Iterator[tuple[Positions, Positions]]:
-        """Positions and their shards, window by window."""
+    def ordered(self, epoch: int, *, consumed: int = 0) -> Iterator[tuple[Positions, Positions]]:
+        """The rest of an epoch in order, window by window: positions and their shards, int64 (window,) each.
+
+        A window holds `MAX_WINDOW_ROWS` samples at most, or one shard.
+        """
         repeats = None if self._codes is None else self._repeats(epoch)
         for window in self._windows(epoch, consumed):
             positions, of_shards = self._positions(window.shards)
@@ -154,8 +190,8 @@ class Feed:
 
     def _window_size(self, order: Positions, at: int) -> int:
         """Shards in the window that begins here: as many as went before, within the limits."""
-        largest = max(1, at) if self._window is not None else len(order)
-        largest = min(largest, self._window or len(order)) if self._shuffle else 1
+        largest = max(1, at) if self.window_shards is not None else len(order)
+        largest = min(largest, self.window_shards or len(order)) if self._shuffle else 1
         counts = np.cumsum((self._stops - self._starts)[order[at : at + largest]])
         return max(1, int(np.searchsorted(counts, MAX_WINDOW_ROWS, side="right")))
 
@@ -181,24 +217,12 @@ class Feed:
         return counts
 
 
-def as_copies(part: RankBatch, copies: int) -> RankBatch:
-    """The part of a feed in whose positions every sample stands so many times, one after the other."""
-    positions, copy = np.divmod(part.positions, copies)
-    return replace(part, positions=positions, numbers=np.where(copy == 0, -1, part.positions))
+def as_copies(batch: RankBatch, copies: int) -> RankBatch:
+    """The rank batch of a feed in whose positions every sample stands so many times, one after the other."""
+    positions, copy = np.divmod(batch.positions, copies)
+    return replace(batch, positions=positions, places=np.where(copy == 0, -1, batch.positions))
 
 
 def num_batches(num_samples: int, *, batch_size: int, consumed: int = 0) -> int:
     """Batches of the rest of an epoch, the same for every rank."""
     return -(-(num_samples - consumed) // batch_size)
-
-
-def _part(
-    positions: Positions, shards: Positions, rank: int, world_size: int, batch_size: int, pad: bool, consumed: int
-) -> RankBatch:
-    """The part of a rank: a run of the global batch; filled up with its first samples where that must be."""
-    start, stop = len(positions) * rank // world_size, len(positions) * (rank + 1) // world_size
-    wanted = -(-batch_size // world_size) if pad else 1
-    chosen = np.arange(start, stop)
-    filled = np.concatenate([chosen, np.arange(max(0, wanted - len(chosen))) % len(positions)])
-    mask = np.arange(len(filled)) < len(chosen)
-    return RankBatch(positions[filled], mask, shards[filled], consumed - len(positions) + filled, consumed)

@@ -4,49 +4,14 @@ import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.utils.dlpack
 
 from facepack.cores import num_cores
-from trainer.loading.augment import Augmentation, Draw, Inputs, Normalize, RandomHorizontalFlip, Sizes
-
-Host = tuple[Any, ...]
-"""Inputs of one batch: the images, then the parameters in the order of `Graph.names`."""
-
-
-@dataclass(frozen=True)
-class Graph:
-    """What a pipeline does, and with what it is fed."""
-
-    augmentations: tuple[Augmentation, ...]
-    first_step: int
-    """The place in the loader's list of the first of these: random numbers go by it."""
-    is_encoded: bool
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    """Per channel RGB in 0..1; used where the list normalises."""
-
-    @property
-    def normalizes(self) -> bool:
-        """True for float NCHW, False for uint8 NHWC."""
-        return bool(self.augmentations) and isinstance(self.augmentations[-1], Normalize)
-
-    def inputs(self, *, seed: int, epoch: int, numbers: npt.NDArray[np.int64], sizes: Sizes) -> tuple[Inputs, Sizes]:
-        """Parameters of all steps for a batch, named by step, and the sizes at the end."""
-        found: Inputs = {}
-        for step, augmentation in enumerate(self.augmentations, start=self.first_step):
-            inputs, sizes = augmentation.inputs(Draw(seed, epoch, step, numbers), sizes)
-            found |= {f"{step} {name}": np.ascontiguousarray(value) for name, value in inputs.items()}
-        return found, sizes
-
-    def names(self) -> list[str]:
-        """The parameters in order."""
-        one = np.zeros(1, np.int64)
-        return list(self.inputs(seed=0, epoch=0, numbers=one, sizes=np.full((1, 2), 1 << 20))[0])
+from trainer.loading.augment import Parameters, RandomHorizontalFlip
+from trainer.loading.graphs import Graph
 
 
 @dataclass(frozen=True)
@@ -60,8 +25,17 @@ class Engine:
     """Batches under way at once."""
 
 
+class PipelineInput(NamedTuple):
+    """What a pipeline is fed for one batch."""
+
+    images: Any
+    """As encoded, a list of uint8 (num_bytes,); or pixels uint8 HWC, a list or one array or tensor (batch, ...)."""
+    parameters: Parameters
+    """Those of the graph, see `Graph.parameters`."""
+
+
 class Pipeline:
-    """A built DALI pipeline, fed by a function that gives the inputs of the next batch or raises `StopIteration`."""
+    """A DALI pipeline. With a source it runs ahead of its user; without one it runs on what `run_on` is given."""
 
     def __init__(
         self,
@@ -69,58 +43,42 @@ class Pipeline:
         *,
         batch_size: int,
         engine: Engine,
-        source: Callable[[], Host],
+        source: Callable[[], PipelineInput] | None = None,
         images_on_device: bool = False,
     ) -> None:
-        """Build it; `batch_size` is the largest batch that comes. Images that lie on the device already stay there."""
-        # Read once, when DALI first allocates. A pool for small buffers: fresh ones cost a page fault for every 4 KiB.
-        os.environ.setdefault("DALI_MALLOC_POOL_THRESHOLD", "256k")
-        from nvidia.dali import Pipeline as DaliPipeline
-        from nvidia.dali import fn
+        """Build it.
 
+        `batch_size` is that of the largest batch. `source` gives the input of the next batch, or raises
+        `StopIteration` after the last one. Images that lie on the device already (`images_on_device`) stay there.
+        """
         self._engine = engine
-        self._held: deque[Host] = deque(maxlen=engine.prefetch + 3)  # DALI reads them where they are
-        self._source = source
-        self._split: tuple[deque[Any], deque[Host]] = (deque(), deque())
-        names = graph.names()
-        on_gpu = engine.device.type == "cuda"
-        pipeline = DaliPipeline(
-            batch_size=batch_size,
-            num_threads=engine.num_threads or num_cores() + graph.is_encoded,
-            device_id=engine.device.index or 0 if on_gpu else None,
-            prefetch_queue_depth=engine.prefetch,
-            exec_dynamic=True,
-        )
-        layouts: Any = [None if graph.is_encoded else "HWC", *[None] * len(names)]
-        given: dict[str, Any] = {"batch": True, "no_copy": not on_gpu}
-        with pipeline:
-            if images_on_device:  # a source of its own, as all of one source is on one device
-                device = "gpu" if on_gpu else "cpu"
-                images = fn.external_source(source=self._next_images, device=device, layout=layouts[0], **given)
-                parameters: list[Any] = []
-                if names:
-                    parameters += fn.external_source(
-                        source=self._next_parameters, num_outputs=len(names), layout=layouts[1:], **given
-                    )
-            else:
-                images, *parameters = fn.external_source(
-                    source=self._next, num_outputs=1 + len(names), layout=layouts, **given
-                )
-                images = images.gpu() if on_gpu and not graph.is_encoded else images
-            inputs = dict(zip(names, parameters, strict=True))
-            pipeline.set_outputs(_graph(images, inputs, graph=graph, on_gpu=on_gpu))
-        pipeline.build()
-        self._pipeline = pipeline
+        self._held: deque[PipelineInput] = deque(maxlen=engine.prefetch + 3)  # DALI reads them where they are
+        self._waiting: deque[PipelineInput] = deque()
+        self._source = source or self._next_waiting
+        self._images: deque[Any] = deque()
+        self._parameters: deque[tuple[Any, ...]] = deque()
+        self._names = graph.parameter_names()
+        self._pipeline = self._built(graph, batch_size, images_on_device)
 
     def run(self) -> torch.Tensor:
-        """The next batch, on the device; `StopIteration` after the last one, when the pipeline is ready to go on."""
+        """The next batch of the source, on the device: float32 NCHW where the graph normalises, else uint8 NHWC.
+
+        Raises `StopIteration` after the last one, when the pipeline is ready to go on; and the `RuntimeError` of DALI
+        where an image cannot be decoded, after which the pipeline is of no more use.
+        """
         try:
             (images,) = self._pipeline.run()
         except StopIteration:
-            self._pipeline.reset()
-            self._held.clear()
+            self._reset()
             raise
         return torch.utils.dlpack.from_dlpack(images.as_tensor())
+
+    def run_on(self, images: Any, parameters: Parameters) -> torch.Tensor:
+        """The batch made of these images (see `PipelineInput`), as `run` gives it; for a pipeline without a source."""
+        self._waiting.append(PipelineInput(images, parameters))
+        batch = self.run()
+        self.drain()
+        return batch
 
     def drain(self) -> None:
         """Throw away what is under way; the source must have ended."""
@@ -128,32 +86,90 @@ class Pipeline:
             while True:
                 self._pipeline.run()
         except StopIteration:
-            self._pipeline.reset()
-            self._held.clear()
+            self._reset()
+
+    def _reset(self) -> None:
+        self._pipeline.reset()
+        self._held.clear()
+
+    def _built(self, graph: Graph, batch_size: int, images_on_device: bool) -> Any:
+        # Read once, when DALI first allocates. A pool for small buffers: fresh ones cost a page fault for every 4 KiB.
+        os.environ.setdefault("DALI_MALLOC_POOL_THRESHOLD", "256k")
+        from nvidia.dali import Pipeline as DaliPipeline
+
+        on_gpu = self._engine.device.type == "cuda"
+        pipeline = DaliPipeline(
+            batch_size=batch_size,
+            num_threads=self._engine.num_threads or num_cores() + graph.is_encoded,
+            device_id=self._engine.device.index or 0 if on_gpu else None,
+            prefetch_queue_depth=self._engine.prefetch,
+            exec_dynamic=True,
+        )
+        with pipeline:
+            fed = self._fed_apart if images_on_device else self._fed_together
+            images, parameters = fed(None if graph.is_encoded else "HWC", on_gpu)
+            nodes = dict(zip(self._names, parameters, strict=True))
+            if on_gpu and not graph.is_encoded and not images_on_device:
+                images = images.gpu()
+            pipeline.set_outputs(_operators(images, nodes, graph=graph, on_gpu=on_gpu))
+        pipeline.build()
+        return pipeline
+
+    # Feeding DALI
+
+    def _fed_together(self, layout: str | None, on_gpu: bool) -> tuple[Any, list[Any]]:
+        """DALI's nodes of images and parameters, of one source in host memory."""
+        from nvidia.dali import fn
+
+        layouts: Any = [layout, *[None] * len(self._names)]
+        images, *parameters = fn.external_source(
+            source=self._next, num_outputs=len(layouts), layout=layouts, batch=True, no_copy=not on_gpu
+        )
+        return images, parameters
+
+    def _fed_apart(self, layout: str | None, on_gpu: bool) -> tuple[Any, list[Any]]:
+        """DALI's nodes of images that lie on the device and of parameters: all of one source is on one device."""
+        from nvidia.dali import fn
+
+        common: dict[str, Any] = {"batch": True, "no_copy": not on_gpu}
+        device = "gpu" if on_gpu else "cpu"
+        images = fn.external_source(source=self._next_images, device=device, layout=layout, **common)
+        if not self._names:
+            return images, []
+        layouts: Any = [None] * len(self._names)
+        parameters = fn.external_source(
+            source=self._next_parameters, num_outputs=len(layouts), layout=layouts, **common
+        )
+        return images, list(parameters)
 
     def _next_images(self) -> Any:
-        return self._part(0)
+        if not self._images:  # DALI asks for images or for parameters first
+            self._take_next()
+        return self._images.popleft()
 
-    def _next_parameters(self) -> Host:
-        parameters: Host = self._part(1)
-        return parameters
+    def _next_parameters(self) -> tuple[Any, ...]:
+        if not self._parameters:
+            self._take_next()
+        return self._parameters.popleft()
 
-    def _part(self, number: int) -> Any:
-        """The images or the parameters of a batch, whichever DALI asks for first."""
-        if not self._split[number]:
-            images, *parameters = self._next()
-            self._split[0].append(images)
-            if parameters:
-                self._split[1].append(tuple(parameters))
-        return self._split[number].popleft()
+    def _take_next(self) -> None:
+        images, *parameters = self._next()
+        self._images.append(images)
+        if parameters:
+            self._parameters.append(tuple(parameters))
 
-    def _next(self) -> Host:
-        host = self._source()
-        self._held.append(host)
-        return host
+    def _next(self) -> tuple[Any, ...]:
+        batch = self._source()
+        self._held.append(batch)
+        return batch.images, *(batch.parameters[name] for name in self._names)
+
+    def _next_waiting(self) -> PipelineInput:
+        if not self._waiting:
+            raise StopIteration
+        return self._waiting.popleft()
 
 
-def _graph(images: Any, inputs: dict[str, Any], *, graph: Graph, on_gpu: bool) -> Any:
+def _operators(images: Any, parameters: dict[str, Any], *, graph: Graph, on_gpu: bool) -> Any:
     """The operators, in order; a flip waits while only pixels' values change, and is done with the last of them."""
     from nvidia.dali import fn, types
 
@@ -164,7 +180,7 @@ def _graph(images: Any, inputs: dict[str, Any], *, graph: Graph, on_gpu: bool) -
     flip = None
     for step, augmentation in enumerate(graph.augmentations, start=graph.first_step):
         prefix = f"{step} "
-        own = {name.removeprefix(prefix): value for name, value in inputs.items() if name.startswith(prefix)}
+        own = {name.removeprefix(prefix): node for name, node in parameters.items() if name.startswith(prefix)}
         if flip is not None and not augmentation.is_pointwise:
             images, flip = fn.flip(images, horizontal=flip, vertical=0), None
         if isinstance(augmentation, RandomHorizontalFlip):

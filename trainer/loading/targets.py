@@ -1,5 +1,6 @@
 """Targets: columns of the manifest as numbers to learn, so that another target needs no new build."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,76 +9,86 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from facepack import manifest
 from facepack.bins import Bins
-from facepack.errors import UsageError, nearest
+from facepack.errors import FieldError, nearest
+from trainer.loading.columns import ManifestColumns
 
 ATTRIBUTES = "attributes"
+CLASS = "class"
 
 
 @dataclass(frozen=True)
 class Target:
     """One target: a number (or a row of numbers) per sample, and what the numbers mean.
 
-    Classes and categories are int64 indices into `names`; attributes, all at once, float32 (num_samples, num_names)
-    of 0 and 1; other columns int64 or float32 as they are.
+    Classes, categories and bins are int64 indices into `names`; attributes, all at once, float32
+    (num_samples, num_names) of 0 and 1; other columns int64 or float32 as they are.
     """
 
     values: npt.NDArray[Any]
     names: tuple[str, ...] = ()
 
 
-def target(name: str, table: pa.Table, *, class_names: tuple[str, ...], whole: pa.Table | None = None) -> Target:
-    """Read a target: `class`, `attributes`, a column, or `COLUMN:1-4,5-27,28-` for bins of a number.
+def target(
+    name: str, columns: ManifestColumns, *, rows: npt.NDArray[np.int64], class_names: Sequence[str] = ()
+) -> Target:
+    """Read a target of some rows: `class`, `attributes`, a column, or `COLUMN:1-4,5-27,28-` for bins of a number.
 
-    Categories are numbered over the `whole` manifest, where it is given, so that they agree between splits.
-    Raises `UsageError` for a column that is not there, or that some sample has no value in.
+    Classes are numbered in the order of `class_names`; categories over the whole manifest, so that they agree between
+    splits. Raises `FieldError` for a column that is not there, or that one of the rows has no value in, and
+    `UsageError` for bins that are none.
     """
     column_name, _, bins = name.partition(":")
     if name == ATTRIBUTES:
-        names = tuple(one for one in manifest.label_columns(table) if table.schema.field(one).type == pa.int8())
-        if not names:
-            raise UsageError("target attributes: the build has none")
-        values = np.stack([_numbers(table, one).astype(np.float32) for one in names], axis=1)
-        return Target(values, names)
-    known = ["class", *manifest.label_columns(table)]
-    if column_name not in known:
-        raise UsageError(f"target {name}: the build has no such column; {nearest(column_name, [ATTRIBUTES, *known])}")
-    if column_name == "class":
+        return _attributes(columns, rows)
+    if column_name not in (CLASS, *columns.labels):
+        advice = f"the build has no such column; {nearest(column_name, [ATTRIBUTES, CLASS, *columns.labels])}"
+        raise FieldError("targets", name, advice)
+    column = columns.read([column_name], rows=rows)[column_name]
+    if column_name == CLASS:
         if not class_names:
-            raise UsageError("target class: the build has no classes; choose another target, such as a label column")
-        return Target(_codes(table, "class", class_names), class_names)
+            raise FieldError("targets", name, "the build has no classes; choose another target, such as a label column")
+        return _codes(name, column, class_names)
     if bins:
-        return _binned(name, _numbers(table, column_name), bins)
-    if pa.types.is_string(table.schema.field(column_name).type):
-        named = (table if whole is None else whole)[column_name]
-        names = tuple(sorted(set(named.drop_null().unique().to_pylist())))
-        return Target(_codes(table, column_name, names), names)
-    values = _numbers(table, column_name)
+        return _binned(name, _numbers(name, column), bins)
+    if pa.types.is_string(column.type):
+        categories = columns.read([column_name])[column_name].drop_null().unique().to_pylist()
+        return _codes(name, column, sorted(categories))
+    values = _numbers(name, column)
     return Target(values.astype(np.float32 if values.dtype.kind == "f" else np.int64))
 
 
-def _codes(table: pa.Table, column: str, names: tuple[str, ...]) -> npt.NDArray[np.int64]:
-    codes = pc.index_in(table[column], value_set=pa.array(names, pa.string()))
+def _attributes(columns: ManifestColumns, rows: npt.NDArray[np.int64]) -> Target:
+    names = tuple(name for name in columns.labels if columns.schema.field(name).type == pa.int8())
+    if not names:
+        raise FieldError("targets", ATTRIBUTES, "the build has none")
+    table = columns.read(names, rows=rows)
+    values = np.stack([_numbers(name, table[name]).astype(np.float32) for name in names], axis=1)
+    return Target(values, names)
+
+
+def _codes(name: str, column: pa.ChunkedArray, names: Sequence[str]) -> Target:
+    """The place of each value among names."""
+    codes = pc.index_in(column, value_set=pa.array(names, pa.string()))
     if codes.null_count:
-        raise UsageError(f"target {column}: {codes.null_count:,} samples have none of {', '.join(names[:5])}")
-    return np.asarray(codes.to_numpy(), np.int64)
+        raise FieldError("targets", name, f"{codes.null_count:,} samples have none of {', '.join(names[:5])}")
+    return Target(np.asarray(codes.to_numpy(), np.int64), tuple(names))
 
 
-def _numbers(table: pa.Table, column: str) -> npt.NDArray[Any]:
-    values = table[column]
-    if values.null_count:
-        raise UsageError(f"target {column}: {values.null_count:,} samples have no value; leave them out with rows=")
-    if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
-        raise UsageError(f"target {column}: not a number")
-    return np.asarray(values.to_numpy())
+def _numbers(name: str, column: pa.ChunkedArray) -> npt.NDArray[Any]:
+    if column.null_count:
+        raise FieldError("targets", name, f"{column.null_count:,} samples have no value; leave them out with rows=")
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        raise FieldError("targets", name, "not a number")
+    return np.asarray(column.to_numpy())
 
 
 def _binned(name: str, values: npt.NDArray[Any], text: str) -> Target:
     """The number of the bin of each value."""
-    bins = Bins.of(text, what=f"target {name}")
+    bins = Bins.of(text, field="targets", value=name)
     codes = bins.codes(values)
     if (codes < 0).any():
         missing = int((codes < 0).sum())
-        raise UsageError(f"target {name}: {missing:,} samples are in no bin, such as {values[codes < 0][0]:g}")
+        advice = f"{missing:,} samples are in no bin, such as {values[codes < 0][0]:g}"
+        raise FieldError("targets", name, advice)
     return Target(codes.astype(np.int64), bins.names)

@@ -1,6 +1,5 @@
-"""Networks, found by looking: every public function of a module here makes one."""
+"""Networks, found by looking: every public function of a module here makes one, beside torchvision's."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,15 +9,14 @@ import torch
 from torch import nn
 
 from facepack.errors import UsageError
-from trainer import calls
-
-Size = tuple[int, int]
-"""Height and width of the images in pixels."""
+from trainer import calls, discovery
+from trainer.layers import Size
+from trainer.models import pretrained
 
 
 @runtime_checkable
 class FitAtOnce(Protocol):
-    """What is fitted at once, from features of all images, and not step by step."""
+    """A classifier that is fitted at once, to the features of all images, and not step by step."""
 
     def features(self, images: torch.Tensor) -> npt.NDArray[np.float32]:
         """Features, (batch, num_features), of images (batch, 3, height, width)."""
@@ -27,31 +25,22 @@ class FitAtOnce(Protocol):
         """Fit it to the features and classes of all images."""
 
     def predict(self, features: npt.NDArray[np.float32]) -> torch.Tensor:
-        """Outputs, (batch, num_outputs)."""
-
-
-def with_last_block(network: nn.Module, name: str) -> nn.Module:
-    """The network, which now says what its last block before the head is called."""
-    network.__dict__["last_block"] = name  # torch takes any attribute, but types them as modules
-    return network
+        """Logits, float32 (batch, num_outputs)."""
 
 
 def known() -> dict[str, Callable[..., nn.Module]]:
     """All networks by name: functions of (num_outputs, size_hw) and settings of their own."""
-    return calls.functions_in(__name__, __path__)
+    return discovery.functions_in(__name__, __path__) | pretrained.MAKERS
 
 
 def network(text: str, *, num_outputs: int, size_hw: Size) -> nn.Module:
     """Make a network from text such as "simpsons_cnn(dropout=0.5)"; `UsageError` where that cannot be."""
     name, arguments, settings = calls.name_and_arguments(text, what="network")
-    function = calls.found(name, known(), what="network")
-    if taken := {"num_outputs", "size_hw"} & set(settings):
-        raise UsageError(f"network {name}: {' and '.join(sorted(taken))} follow from the build")
+    function = calls.look_up(name, known(), what="network")
+    if fixed := {"num_outputs", "size_hw"} & set(settings):
+        raise UsageError(f"network {name}: {' and '.join(sorted(fixed))} follow from the build")
     named: dict[str, Any] = {"num_outputs": num_outputs, "size_hw": size_hw, **settings}
-    try:
-        inspect.signature(function).bind(*arguments, **named)
-    except TypeError as error:
-        raise UsageError(f"network {name}: {error}; it is {name}{inspect.signature(function)}") from error
+    calls.bound(function, arguments, named, what=f"network {name}")
     try:
         made: nn.Module = function(*arguments, **named)
     except (TypeError, ValueError, IndexError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Classical classifiers, features by hand and scikit-learn behind them, that are asked as networks are."""
+"""Classical classifiers, features by hand and scikit-learn behind them, that are called as networks are."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from facepack.errors import UsageError
-from trainer.models import Size
+from trainer.layers import Size
 
 Features = npt.NDArray[np.float32]
 """(num_images, num_features)."""
@@ -20,7 +20,7 @@ def hog_svm(
 ) -> nn.Module:
     """Histograms of oriented gradients (Dalal and Triggs 2005), and one support vector machine per class.
 
-    `cell` in pixels; `c` is the price of an error; `kernel` is rbf or linear. Outputs are distances from the margins.
+    `cell` in pixels; `c` is the price of an error; `kernel` is rbf or linear. Logits are distances from the margins.
     """
     if min(size_hw) < 2 * cell:
         raise UsageError(f"network hog_svm: images of {size_hw[1]}x{size_hw[0]} pixels have no block of 2x2 cells")
@@ -49,7 +49,7 @@ def lbp_mlp(
 
 
 class _HogSvm(nn.Module):
-    """Support vectors and what each speaks for, as buffers."""
+    """Support vectors and their weights for each class, as buffers."""
 
     def __init__(self, num_outputs: int, *, cell: int, orientations: int, c: float, kernel: str) -> None:
         super().__init__()
@@ -58,15 +58,15 @@ class _HogSvm(nn.Module):
         self.weights: torch.Tensor
         self.bias: torch.Tensor
         self.gamma: torch.Tensor
-        self._keep(np.zeros((1, 1)), np.zeros((num_outputs, 1)), np.zeros(num_outputs), 1.0)
+        self._set_buffers(np.zeros((1, 1)), np.zeros((num_outputs, 1)), bias=np.zeros(num_outputs), gamma=1.0)
 
     def features(self, images: torch.Tensor) -> Features:
         """Features of images in 0..1, (batch, 3, height, width)."""
         from skimage.feature import hog
 
         cells = {"pixels_per_cell": (self._cell, self._cell), "cells_per_block": (2, 2)}
-        found = [hog(grey, orientations=self._orientations, **cells) for grey in _grey(images)]
-        return np.stack(found).astype(np.float32)
+        features = [hog(grey, orientations=self._orientations, **cells) for grey in _grey(images)]
+        return np.stack(features).astype(np.float32)
 
     def fit(self, features: Features, targets: npt.NDArray[np.int64], *, seed: int) -> None:
         """Fit one machine per class against all others."""
@@ -75,29 +75,29 @@ class _HogSvm(nn.Module):
         _check_several(targets)
         gamma = float(1.0 / (features.shape[1] * max(features.var(), 1e-12)))
         weights = np.zeros((len(self.bias), len(features)))
-        bias = np.full(len(self.bias), -1.0)  # a class that never comes is never said
+        bias = np.full(len(self.bias), -1.0)  # a class without images is never predicted
         for number in np.unique(targets):
             machine = SVC(C=self._c, kernel=self._kernel, gamma=gamma, random_state=seed)
             machine.fit(features, np.where(targets == number, 1, -1))
             weights[number, machine.support_] = machine.dual_coef_[0]
             bias[number] = machine.intercept_[0]
         used = np.flatnonzero(weights.any(axis=0))
-        self._keep(features[used], weights[:, used], bias, gamma)
+        self._set_buffers(features[used], weights[:, used], bias=bias, gamma=gamma)
 
     def predict(self, features: Features) -> torch.Tensor:
-        """Outputs, float32 (batch, num_outputs)."""
-        given = torch.from_numpy(features).to(self.vectors)
+        """Logits, float32 (batch, num_outputs)."""
+        points = torch.from_numpy(features).to(self.vectors)
         if self._kernel == "linear":
-            likeness = given @ self.vectors.T
+            similarity = points @ self.vectors.T
         else:
-            likeness = torch.exp(-self.gamma * torch.cdist(given, self.vectors).square())
-        return likeness @ self.weights.T + self.bias
+            similarity = torch.exp(-self.gamma * torch.cdist(points, self.vectors).square())
+        return similarity @ self.weights.T + self.bias
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Images in 0..1 to outputs."""
+        """Images in 0..1, (batch, 3, height, width), to logits."""
         return self.predict(self.features(images))
 
-    def _keep(self, vectors: Any, weights: Any, bias: Any, gamma: float) -> None:
+    def _set_buffers(self, vectors: Any, weights: Any, *, bias: Any, gamma: float) -> None:
         device = self.bias.device if "bias" in dict(self.named_buffers()) else "cpu"
         for name, value in {"vectors": vectors, "weights": weights, "bias": bias, "gamma": gamma}.items():
             self.register_buffer(name, torch.tensor(value, dtype=torch.float32, device=device))
@@ -105,8 +105,8 @@ class _HogSvm(nn.Module):
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         """Take as many support vectors as there are."""
         for name in ("vectors", "weights"):
-            if isinstance(kept := state_dict.get(prefix + name), torch.Tensor):
-                setattr(self, name, torch.empty_like(kept, device=self.bias.device))
+            if isinstance(value := state_dict.get(prefix + name), torch.Tensor):
+                setattr(self, name, torch.empty_like(value, device=self.bias.device))
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
@@ -129,14 +129,15 @@ class _LbpMlp(nn.Module):
         """Shares of each pattern in each part, of images in 0..1."""
         from skimage.feature import local_binary_pattern
 
-        found = []
+        features = []
         for grey in _grey(images):
             as_bytes = (255 * grey).astype(np.uint8)
             codes = local_binary_pattern(as_bytes, self._points, self._radius, "uniform")
             rows = np.array_split(codes.astype(np.int64), self._grid)
             parts = [part.ravel() for row in rows for part in np.array_split(row, self._grid, axis=1)]
-            found.append(np.concatenate([np.bincount(part, minlength=self._points + 2) / part.size for part in parts]))
-        return np.stack(found).astype(np.float32)
+            shares = [np.bincount(part, minlength=self._points + 2) / part.size for part in parts]
+            features.append(np.concatenate(shares))
+        return np.stack(features).astype(np.float32)
 
     def fit(self, features: Features, targets: npt.NDArray[np.int64], *, seed: int) -> None:
         """Fit the two layers with Adam, as scikit-learn does."""
@@ -151,22 +152,22 @@ class _LbpMlp(nn.Module):
         (first, second), (first_bias, second_bias) = network.coefs_, network.intercepts_
         self.hidden.weight.copy_(torch.from_numpy(first.T))
         self.hidden.bias.copy_(torch.from_numpy(first_bias))
-        there = torch.from_numpy(network.classes_)
-        if len(there) == 2:  # it has one output for two classes
+        classes = torch.from_numpy(network.classes_)
+        if len(classes) == 2:  # it has one output for two classes
             second, second_bias = np.hstack([-second, second]) / 2, np.concatenate([-second_bias, second_bias]) / 2
         self.outputs.weight.zero_()
-        self.outputs.bias.fill_(-1e3)  # a class that never comes is never said
-        self.outputs.weight[there] = torch.from_numpy(second.T).float()
-        self.outputs.bias[there] = torch.from_numpy(second_bias).float()
+        self.outputs.bias.fill_(-1e3)  # a class without images is never predicted
+        self.outputs.weight[classes] = torch.from_numpy(second.T).float()
+        self.outputs.bias[classes] = torch.from_numpy(second_bias).float()
 
     def predict(self, features: Features) -> torch.Tensor:
-        """Outputs, float32 (batch, num_outputs)."""
-        given = self._normalised(features).to(self.mean.device)
-        outputs: torch.Tensor = self.outputs(torch.relu(self.hidden(given)))
-        return outputs
+        """Logits, float32 (batch, num_outputs)."""
+        values = self._normalised(features).to(self.mean.device)
+        logits: torch.Tensor = self.outputs(torch.relu(self.hidden(values)))
+        return logits
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Images in 0..1 to outputs."""
+        """Images in 0..1, (batch, 3, height, width), to logits."""
         return self.predict(self.features(images))
 
     def _normalised(self, features: Features) -> torch.Tensor:

@@ -4,27 +4,26 @@ import torch
 from torch import nn
 
 from facepack.errors import UsageError
-from trainer.models import Size
+from trainer.layers import Size, with_last_block
 
 _LEAST_PX = 75
 _EMBEDDING = 512
 
 
 def inception_resnet_v1(*, num_outputs: int, size_hw: Size, dropout: float = 0.6) -> nn.Module:
-    """S1's network (Szegedy et al. 2016, as in FaceNet): 23,484,163 parameters for 3 classes, 27,910,327 for 8,631.
+    """Inception-ResNet-v1 (Szegedy et al. 2016, as in FaceNet): 23.5 million parameters for 3 classes.
 
-    Published weights: vggface2 (8,631 people), casia-webface (10,575). Images of 75 pixels or more, 160 as published.
+    Published weights: vggface2 (8,631 people, 27,910,327 parameters), casia-webface (10,575).
+    Images of 75 pixels or more, 160 as published.
     """
     if min(size_hw) < _LEAST_PX:
         raise UsageError(
             f"network inception_resnet_v1: images of {size_hw[1]}x{size_hw[0]} pixels; it takes {_LEAST_PX} or more"
         )
-    return _InceptionResnetV1(num_outputs, dropout)
+    return with_last_block(_InceptionResnetV1(num_outputs, dropout), "block8")
 
 
 class _InceptionResnetV1(nn.Module):
-    last_block = "block8"
-
     def __init__(self, num_outputs: int, dropout: float) -> None:
         super().__init__()
         self.conv2d_1a = _Convolution(3, 32, 3, stride=2)
@@ -66,8 +65,8 @@ class _InceptionResnetV1(nn.Module):
         x = self.mixed_6a(self.repeat_1(x))
         x = self.mixed_7a(self.repeat_2(x))
         x = self.dropout(self.avgpool_1a(self.block8(self.repeat_3(x))))
-        outputs: torch.Tensor = self.logits(self.last_bn(self.last_linear(x.flatten(1))))
-        return outputs
+        logits: torch.Tensor = self.logits(self.last_bn(self.last_linear(x.flatten(1))))
+        return logits
 
 
 class _Convolution(nn.Module):

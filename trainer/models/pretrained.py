@@ -1,77 +1,65 @@
 """The networks of torchvision that have published weights, with a head for what is learnt here."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from facepack.errors import UsageError
-from trainer.models import Size, with_last_block
+from trainer.layers import Size, with_last_block
 
 
-def resnet18(*, num_outputs: int, size_hw: Size, dropout: float = 0.0) -> nn.Module:
-    """ResNet-18 (He et al. 2016): 11.2 million parameters before the head."""
-    return _of("resnet18", num_outputs, size_hw, dropout, last_block="layer4")
+@dataclass(frozen=True)
+class _Published:
+    """What differs from network to network."""
+
+    last_block: str
+    """The layer that `freeze=last_block` lets learn, with all after it."""
+    dropout: float
+    """Before the last layer, by default."""
 
 
-def resnet34(*, num_outputs: int, size_hw: Size, dropout: float = 0.0) -> nn.Module:
-    """ResNet-34 (He et al. 2016), S2's network: 21.3 million parameters before the head."""
-    return _of("resnet34", num_outputs, size_hw, dropout, last_block="layer4")
+NETWORKS = {
+    "resnet18": _Published("layer4", dropout=0.0),  # He et al. 2016: 11.2 million parameters before the head
+    "resnet34": _Published("layer4", dropout=0.0),  # 21.3 million
+    "resnet50": _Published("layer4", dropout=0.0),  # 23.5 million
+    "mobilenet_v2": _Published("features.17", dropout=0.2),  # Sandler et al. 2018: 2.2 million
+    "mobilenet_v3_small": _Published("features.11", dropout=0.2),  # Howard et al. 2019: 1.5 million
+    "mobilenet_v3_large": _Published("features.15", dropout=0.2),  # 4.2 million
+    "vgg16": _Published("features.24", dropout=0.5),  # Simonyan and Zisserman 2015: 134 million, most in two layers
+    "efficientnet_b0": _Published("features.7", dropout=0.2),  # Tan and Le 2019: 4.0 million
+    "convnext_tiny": _Published("features.7", dropout=0.0),  # Liu et al. 2022: 27.8 million
+}
+"""The networks by torchvision's names; another one is another line."""
 
 
-def resnet50(*, num_outputs: int, size_hw: Size, dropout: float = 0.0) -> nn.Module:
-    """ResNet-50 (He et al. 2016): 23.5 million parameters before the head."""
-    return _of("resnet50", num_outputs, size_hw, dropout, last_block="layer4")
-
-
-def mobilenet_v2(*, num_outputs: int, size_hw: Size, dropout: float = 0.2) -> nn.Module:
-    """MobileNetV2 (Sandler et al. 2018): 2.2 million parameters before the head."""
-    return _of("mobilenet_v2", num_outputs, size_hw, dropout, last_block="features.17")
-
-
-def mobilenet_v3_small(*, num_outputs: int, size_hw: Size, dropout: float = 0.2) -> nn.Module:
-    """MobileNetV3, small (Howard et al. 2019): 1.5 million parameters before the head."""
-    return _of("mobilenet_v3_small", num_outputs, size_hw, dropout, last_block="features.11")
-
-
-def mobilenet_v3_large(*, num_outputs: int, size_hw: Size, dropout: float = 0.2) -> nn.Module:
-    """MobileNetV3, large (Howard et al. 2019): 4.2 million parameters before the head."""
-    return _of("mobilenet_v3_large", num_outputs, size_hw, dropout, last_block="features.15")
-
-
-def vgg16(*, num_outputs: int, size_hw: Size, dropout: float = 0.5) -> nn.Module:
-    """VGG-16 (Simonyan and Zisserman 2015): 134 million parameters before the head, most in two dense layers."""
-    return _of("vgg16", num_outputs, size_hw, dropout, last_block="features.24")
-
-
-def efficientnet_b0(*, num_outputs: int, size_hw: Size, dropout: float = 0.2) -> nn.Module:
-    """EfficientNet-B0 (Tan and Le 2019): 4.0 million parameters before the head."""
-    return _of("efficientnet_b0", num_outputs, size_hw, dropout, last_block="features.7")
-
-
-def convnext_tiny(*, num_outputs: int, size_hw: Size, dropout: float = 0.0) -> nn.Module:
-    """ConvNeXt, tiny (Liu et al. 2022): 27.8 million parameters before the head."""
-    return _of("convnext_tiny", num_outputs, size_hw, dropout, last_block="features.7")
-
-
-def _of(name: str, num_outputs: int, size_hw: Size, dropout: float, *, last_block: str) -> nn.Module:
+def _network(name: str, last_block: str, *, num_outputs: int, size_hw: Size, dropout: float) -> nn.Module:
     """torchvision's network with its own parameter names, random weights, and dropout before its last layer."""
     try:
         from torchvision import models
     except ImportError as error:
         raise UsageError(f"network {name}: torchvision is not installed: pip install 'facepack[train]'") from error
     make: Callable[..., Any] = getattr(models, name)
-    whole: nn.Module = make(weights=None, num_classes=num_outputs)
-    before = [module for module in whole.modules() if isinstance(module, nn.Dropout)]
-    for module in before:
+    network: nn.Module = make(weights=None, num_classes=num_outputs)
+    dropouts = [module for module in network.modules() if isinstance(module, nn.Dropout)]
+    for module in dropouts:
         module.p = dropout
-    if not before:
-        path, linear = [(path, one) for path, one in whole.named_modules() if isinstance(one, nn.Linear)][-1]
+    if not dropouts:
+        path, linear = [(path, layer) for path, layer in network.named_modules() if isinstance(layer, nn.Linear)][-1]
         parent, _, last = path.rpartition(".")
-        whole.get_submodule(parent).add_module(last, _DroppedLinear(linear, dropout))
-    _check_size(whole, name, size_hw)
-    return with_last_block(whole, last_block)
+        network.get_submodule(parent).add_module(last, _DroppedLinear(linear, dropout))
+    _check_size(network, name, size_hw)
+    return with_last_block(network, last_block)
+
+
+MAKERS: dict[str, Callable[..., nn.Module]] = {
+    name: partial(_network, name, published.last_block, dropout=published.dropout)
+    for name, published in NETWORKS.items()
+}
+"""Functions of (num_outputs, size_hw, dropout), as other modules of networks hold them."""
 
 
 class _DroppedLinear(nn.Linear):

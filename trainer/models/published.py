@@ -1,15 +1,15 @@
-"""The networks of the published systems S0, S3 and S4, layer by layer, with Keras' initial weights."""
+"""The networks of the published systems on Keras (docs/systems.md), layer by layer, with its initial weights."""
 
 from itertools import pairwise
 
 from torch import nn
 
 from facepack.errors import UsageError
-from trainer.models import Size
+from trainer.layers import Size
 
 
 def rarest4_cnn(*, num_outputs: int, size_hw: Size, dropout: float = 0.5) -> nn.Module:
-    """S0: one convolution and two dense layers; 1,049,636 parameters for 4 classes at 64x64."""
+    """The published four-class network: a convolution and two dense layers; 1,049,636 parameters for 4 at 64x64."""
     height, width = size_hw
     return _as_keras(
         nn.Sequential(
@@ -27,7 +27,10 @@ def rarest4_cnn(*, num_outputs: int, size_hw: Size, dropout: float = 0.5) -> nn.
 
 
 def simpsons_cnn(*, num_outputs: int, size_hw: Size, dropout: float = 0.5) -> nn.Module:
-    """S3: three convolutions of 32, 128 and 512 channels; 2,941,742 parameters for 18 classes at 64x64."""
+    """The published network of the Simpsons: convolutions of 32, 128 and 512 channels.
+
+    2,941,742 parameters for 18 classes at 64x64.
+    """
     layers: list[nn.Module] = []
     for before, after in pairwise((3, 32, 128, 512)):
         layers += [nn.Conv2d(before, after, 3), nn.ReLU(), nn.MaxPool2d(2)]
@@ -48,7 +51,7 @@ def simpsons_cnn(*, num_outputs: int, size_hw: Size, dropout: float = 0.5) -> nn
 
 
 def fully_connected(*, num_outputs: int, size_hw: Size, dropout: float = 0.5) -> nn.Module:
-    """S3's comparison: two hidden layers of 512 and 256, and no convolution."""
+    """Its published comparison: two hidden layers of 512 and 256, and no convolution."""
     height, width = size_hw
     return _as_keras(
         nn.Sequential(
@@ -65,9 +68,10 @@ def fully_connected(*, num_outputs: int, size_hw: Size, dropout: float = 0.5) ->
 
 
 def attributes_cnn(*, num_outputs: int, size_hw: Size) -> nn.Module:
-    """S4: six convolutions of 32 and a dense layer of 128 with a sigmoid; 56,520 parameters for 40 at 192x192.
+    """The published network of attributes: six convolutions of 32, a dense layer of 128 with a sigmoid.
 
-    `features` are the convolutions, which its transfer freezes; `head` is the rest.
+    56,520 parameters for 40 attributes at 192x192. `features` are the convolutions, which the published transfer
+    freezes; `head` is the rest.
     """
     height, width = (_after_convolutions(side, 6, "attributes_cnn") for side in size_hw)
     layers: list[nn.Module] = []

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from trainer.models import Size, with_last_block
+from trainer.layers import Size, with_last_block
 
 
 def small_resnet(

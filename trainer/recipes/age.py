@@ -1,4 +1,4 @@
-"""S2's ages of APPA-REAL, AFAD and CACD, and their modern sibling."""
+"""Ages of APPA-REAL, AFAD and CACD: the published set-ups (docs/systems.md) and their modern sibling."""
 
 from dataclasses import replace
 
@@ -10,14 +10,16 @@ from trainer.loading.augment import (
     RandomResizedCrop,
     RandomRotation,
 )
-from trainer.recipe import IMAGENET, Recipe, modern
+from trainer.optim import Adam, Drop
+from trainer.recipe import IMAGENET, Recipe, Start, modern
 from trainer.task import Number, Ordinal
 
 
 def appa_real_age() -> Recipe:
-    """S2 on APPA-REAL: ResNet-34 of ImageNet, last block and head trained on, L1, three copies of each image.
+    """The published set-up on APPA-REAL: ResNet-34 of ImageNet, last block and head trained on, L1, three copies.
 
-    The apparent age; for the other --set "task=Number(target='real_age')". Published: L1 1 on train, 7.86 on valid.
+    Each image comes as it is and as two changed copies. The apparent age; for the other --set task.target=real_age.
+    Published: L1 1 on train, 7.86 on valid.
     """
     return Recipe(
         build="facepack build appa_real --images face --size 120",
@@ -26,27 +28,25 @@ def appa_real_age() -> Recipe:
         augment=(RandomRotation(20), ColorJitter(0.3, 0.3, 0.3), IMAGENET),
         eval_augment=(IMAGENET,),
         copies=3,
-        optimizer="adam",
-        lr=1e-4,
+        optimizer=Adam(lr=1e-4),
         batch_size=64,
         epochs=20,
-        weights="IMAGENET1K_V1",
-        freeze="last_block",
+        start=Start(weights="IMAGENET1K_V1", freeze="last_block"),
     )
 
 
 def appa_real_age_mobilenet_v2() -> Recipe:
-    """S2 on APPA-REAL with MobileNetV2, which it also tried."""
+    """The published set-up on APPA-REAL with MobileNetV2, which was also tried."""
     return replace(appa_real_age(), network="mobilenet_v2()")
 
 
 def appa_real_age_vgg16() -> Recipe:
-    """S2 on APPA-REAL with VGG-16, which it also tried."""
+    """The published set-up on APPA-REAL with VGG-16, which was also tried."""
     return replace(appa_real_age(), network="vgg16()")
 
 
 def afad_age() -> Recipe:
-    """S2 on AFAD: ResNet-34 of ImageNet as it is, a new head behind dropout, L1.
+    """The published set-up on AFAD: ResNet-34 of ImageNet as it is, a new head behind dropout, L1.
 
     Published: 4.07 on train, 9.5 on valid.
     """
@@ -57,14 +57,14 @@ def afad_age() -> Recipe:
         task=Number(loss="l1"),
         augment=(IMAGENET,),
         copies=1,
-        lr=1e-3,
+        optimizer=Adam(lr=1e-3),
         batch_size=128,
-        freeze="head",
+        start=Start(weights="IMAGENET1K_V1", freeze="head"),
     )
 
 
 def cacd_age() -> Recipe:
-    """S2 on CACD: all of ResNet-34 trained on, L1, a lower rate after 8 epochs.
+    """The published set-up on CACD: all of ResNet-34 trained on, L1, a lower rate after 8 epochs.
 
     Published: 4.05 on train, 5.54 on valid. Its split has most people in all three lists; a build with --split
     identity:72/8/20 keeps them apart, and gives the honest figure.
@@ -73,12 +73,10 @@ def cacd_age() -> Recipe:
         afad_age(),
         build="facepack build cacd --align crop --size 120 --split 72/8/20",
         network="resnet34()",
-        lr=5e-4,
-        schedule="drop",
-        lr_decay=0.1,
-        drop_after=8,
+        optimizer=Adam(lr=5e-4),
+        schedule=Drop(factor=0.1, after_epochs=8),
         batch_size=64,
-        freeze="none",
+        start=Start(weights="IMAGENET1K_V1"),
     )
 
 
@@ -102,8 +100,7 @@ def age_modern() -> Recipe:
         ),
         eval_augment=(CenterResizedCrop(0.9), Normalize()),
         epochs=70,
-        weights="",
-        freeze="none",
+        start=Start(),
         mixup=0.0,
         calibrate=False,
         average=0.995,

@@ -1,4 +1,4 @@
-"""S1's three age groups: its seven experiments, its two classical rivals, and their modern sibling."""
+"""Three age groups: seven published experiments and two classical rivals (docs/systems.md), and a modern sibling."""
 
 from dataclasses import replace
 
@@ -11,14 +11,17 @@ from trainer.loading.augment import (
     RandomResizedCrop,
     Resize,
 )
-from trainer.recipe import UNIT, Recipe, modern
+from trainer.optim import SGD, Adam
+from trainer.recipe import UNIT, Recipe, Start, modern
+from trainer.stopping import LossAboveMean, ToTheEnd
 from trainer.task import Classes
 
+_VGGFACE2 = Start(weights="vggface2", freeze="from:block8")
 _PLAIN = (CenterCrop(140), Resize((160, 160)), Normalize())
 
 
 def age_groups() -> Recipe:
-    """S1's experiment 1: InceptionResnetV1 of VGGFace2, all before its last block frozen, batches of 32.
+    """Published experiment 1: InceptionResnetV1 of VGGFace2, all before its last block frozen, batches of 32.
 
     Three groups of 200 photos, 120/40/40 of each in the order of their names. Published: valid 0.73, test 0.82.
     """
@@ -27,50 +30,47 @@ def age_groups() -> Recipe:
         network="inception_resnet_v1()",
         augment=(ColorJitter(0.4, 0.4, 0.4), RandomCrop(140), RandomHorizontalFlip(), Resize((160, 160)), Normalize()),
         eval_augment=_PLAIN,
-        optimizer="adam",
-        lr=1e-4,
+        optimizer=Adam(lr=1e-4),
         batch_size=32,
         epochs=400,
-        patience=10,
-        stop="above_mean",
-        weights="vggface2",
-        freeze="from:block8",
+        stopping=LossAboveMean(rounds=10),
+        start=_VGGFACE2,
         score_train=True,
     )
 
 
 def age_groups_batch_8() -> Recipe:
-    """S1's experiment 2: batches of 8. Published: valid 0.80, test 0.84."""
+    """Published experiment 2: batches of 8. Published: valid 0.80, test 0.84."""
     return replace(age_groups(), batch_size=8)
 
 
 def age_groups_plain() -> Recipe:
-    """S1's experiment 3: batches of 8, no augmentation. Published: valid 0.82, test 0.85."""
+    """Published experiment 3: batches of 8, no augmentation. Published: valid 0.82, test 0.85."""
     return replace(age_groups_batch_8(), augment=_PLAIN)
 
 
 def age_groups_unfrozen() -> Recipe:
-    """S1's experiment 4: batches of 8, nothing frozen. Published: overfits at once."""
-    return replace(age_groups_batch_8(), freeze="none")
+    """Published experiment 4: batches of 8, nothing frozen. Published: overfits at once."""
+    return replace(age_groups_batch_8(), start=replace(_VGGFACE2, freeze="none"))
 
 
 def age_groups_fast() -> Recipe:
-    """S1's experiment 5: batches of 8, Adam at 1e-3. Published: overfits, stops at epoch 15."""
-    return replace(age_groups_batch_8(), lr=1e-3)
+    """Published experiment 5: batches of 8, Adam at 1e-3. Published: overfits, stops at epoch 15."""
+    return replace(age_groups_batch_8(), optimizer=Adam(lr=1e-3))
 
 
 def age_groups_sgd_slow() -> Recipe:
-    """S1's experiment 6: batches of 8, SGD at 1e-5. Published: 400 epochs, and not at an end."""
-    return replace(age_groups_batch_8(), optimizer="sgd", lr=1e-5)
+    """Published experiment 6: batches of 8, SGD at 1e-5. Published: 400 epochs, and not at an end."""
+    return replace(age_groups_batch_8(), optimizer=SGD(lr=1e-5))
 
 
 def age_groups_sgd() -> Recipe:
-    """S1's experiment 7: batches of 8, SGD at 1e-4. Published: near experiment 2, after 350 epochs more."""
-    return replace(age_groups_batch_8(), optimizer="sgd")
+    """Published experiment 7: batches of 8, SGD at 1e-4. Published: near experiment 2, after 350 epochs more."""
+    return replace(age_groups_batch_8(), optimizer=SGD(lr=1e-4))
 
 
 def age_groups_hog_svm() -> Recipe:
-    """S1's first classical rival: histograms of oriented gradients and support vector machines. Published: 0.84."""
+    """The first classical rival: histograms of oriented gradients and support vector machines. Published: 0.84."""
     plain = (CenterCrop(140), Resize((128, 128)), UNIT)
     return replace(
         age_groups(),
@@ -78,23 +78,22 @@ def age_groups_hog_svm() -> Recipe:
         augment=plain,
         eval_augment=plain,
         epochs=1,
-        patience=0,
-        weights="",
-        freeze="none",
+        stopping=ToTheEnd(),
+        start=Start(),
         calibrate=True,
     )
 
 
 def age_groups_lbp_mlp() -> Recipe:
-    """S1's second classical rival: local binary patterns and a small neural network. Published: 0.60."""
+    """The second classical rival: local binary patterns and a small neural network. Published: 0.60."""
     return replace(age_groups_hog_svm(), network="lbp_mlp()")
 
 
 def age_groups_modern() -> Recipe:
     """A small residual network from random weights with flips, crops, colours and mixing; averaged, calibrated.
 
-    Reached on 359 photos of UTKFace: 0.650 of 120 test photos (0.333 for the commonest answer), where support vectors
-    on histograms of gradients reach 0.808, and InceptionResnetV1 from random weights, nothing frozen, 0.658.
+    Reached on 359 photos of UTKFace: 0.650 of 120 test photos (0.333 for the most frequent class). On them support
+    vectors on histograms of gradients reach 0.808, and InceptionResnetV1 from random weights, nothing frozen, 0.658.
     """
     return modern(
         age_groups(),
@@ -109,9 +108,7 @@ def age_groups_modern() -> Recipe:
         ),
         eval_augment=(Resize((80, 80)), Normalize()),
         epochs=120,
-        patience=0,
-        stop="patience",
-        weights="",
-        freeze="none",
+        stopping=ToTheEnd(),
+        start=Start(),
         average=0.99,
     )

@@ -1,4 +1,4 @@
-"""S4's transfer, one's own face among others', and its modern sibling."""
+"""One's own face among others': the published transfer (docs/systems.md) and its modern sibling."""
 
 from trainer.loading.augment import (
     ColorJitter,
@@ -8,12 +8,13 @@ from trainer.loading.augment import (
     RandomRotation,
     Resize,
 )
-from trainer.recipe import UNIT, Recipe, modern
+from trainer.optim import Adam, AdamW
+from trainer.recipe import UNIT, Negatives, Recipe, Start, modern
 from trainer.task import TwoClasses
 
 
 def own_face() -> Recipe:
-    """S4's transfer as published: convolutions of a celeba_attributes run (weights) frozen, 4,353 new weights.
+    """The published transfer: convolutions of a celeba_attributes run (weights) frozen, 4,353 new weights.
 
     Own photos are a `folder` build of one class, the other is drawn from a CelebA build whose faces are cut out alike
     (negatives: facepack build celeba --images wild --align crop --margin 50% --size 192). A build of both needs none:
@@ -31,13 +32,11 @@ def own_face() -> Recipe:
             UNIT,
         ),
         eval_augment=(Resize((192, 192)), UNIT),
-        optimizer="adam",
-        lr=1e-5,
+        optimizer=Adam(lr=1e-5),
         batch_size=20,
         epochs=150,
-        weights="runs/celeba_attributes",
-        freeze="head",
-        negatives="builds/celeba",
+        start=Start(weights="runs/celeba_attributes", freeze="head"),
+        negatives=Negatives("builds/celeba"),
     )
 
 
@@ -45,7 +44,7 @@ def own_face_modern() -> Recipe:
     """All of a celeba_attributes_modern run (weights) trained on among many others' faces, averaged and calibrated.
 
     Reached on 27 people of CelebA, each with three to five photos to train on (--size 96x112, aligned as published):
-    accuracy 0.78 on two other photos of each and as many of others (0.5 for either answer; 35 of 54 own photos and 49
+    accuracy 0.78 on two other photos of each and as many of others (0.5 for either class; 35 of 54 own photos and 49
     of 54 others right); 25 seconds each on two cores of an AMD EPYC. own_face got 0.49 on nine of them. The weights
     had seen most of these photos, and what is on them, but not who. On a hundred photos of one person it was not tried.
     """
@@ -61,11 +60,10 @@ def own_face_modern() -> Recipe:
             Normalize(),
         ),
         eval_augment=(Resize((112, 96)), Normalize()),
-        lr=2e-3,
+        optimizer=AdamW(lr=2e-3, weight_decay=0.05),
         epochs=150,
-        negatives_times=100,
-        weights="runs/celeba_attributes_modern",
-        freeze="none",
+        negatives=Negatives("builds/celeba", times=100),
+        start=Start(weights="runs/celeba_attributes_modern"),
         mixup=0.0,
         average=0.95,
     )

@@ -1,0 +1,43 @@
+"""The library's way to build: options by keyword in, an opened build out."""
+
+import os
+from typing import Unpack
+
+from facepack import builder
+from facepack.builder import Place
+from facepack.configuration import Configuration, Options
+from facepack.prepare import default_source
+from facepack.reader import OpenBuild, open_build
+
+Text = str | os.PathLike[str]
+
+
+def build(
+    dataset: str | Configuration,
+    *,
+    out: Text = "",
+    src: Text = "",
+    workers: int | None = None,
+    ray_address: str = "",
+    force: bool = False,
+    landmarks: Text = "",
+    **options: Unpack[Options],
+) -> OpenBuild:
+    """Make a build, or finish one that was interrupted, and open it.
+
+        build("celeba", src="data/celeba", out="builds/faces", classes="rarest4", size=64)
+
+    `out` is a folder or URL, by default builds/<dataset>-<classes>; `src` a folder, archive or URL, by default
+    $FACEPACK_DATA/<dataset> or data/<dataset>. `workers` 0 packs in this process, without Ray. A `Configuration` in
+    place of the dataset's name takes no further options. Raises `UsageError` (a `ValueError`) for an option that cannot
+    be, `JobError` where the place holds another build, the source is not there, or something cannot be written.
+    """
+    configuration = dataset if isinstance(dataset, Configuration) else Configuration.of(dataset, **options)
+    if isinstance(dataset, Configuration) and options:
+        raise TypeError(f"build(configuration) takes no options, got {', '.join(options)}")
+    location = str(out) or builder.default_out(configuration)
+    place = Place(
+        str(src) or default_source(configuration.dataset), location, workers, ray_address, force, str(landmarks)
+    )
+    builder.build(configuration, place=place)
+    return open_build(location)

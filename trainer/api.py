@@ -1,0 +1,52 @@
+"""API: training in one call."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from facepack.errors import UsageError
+from trainer import ranks, recipes, report, training
+from trainer.recipe import Recipe
+from trainer.run_record import RunRecord
+
+
+def train(
+    recipe: str | Recipe,
+    *,
+    data: str | Path,
+    out: str | Path = "",
+    device: str = "",
+    save_every_s: float = 60.0,
+    **settings: Any,
+) -> RunRecord:
+    """Train a recipe on a build, score it and write its report; go on where the same run was stopped.
+
+        run = trainer.train("celeba_rarest4", data="builds/celeba-rarest4", epochs=5)
+
+    `recipe` is a name, or a Recipe of one's own. `settings` change fields of it: values, or text as after --set.
+    `data` is the folder or URL of a build, `out` the folder of the run (runs/RECIPE, or runs/own for a Recipe),
+    `device` cpu or cuda (the GPU where there is one), `save_every_s` the seconds between checkpoints within an epoch.
+    Prints nothing; what it logs goes to the logger facepack.trainer.
+
+    Gives the finished run: `.folder`, `.results["test"]`, `.network()`. Raises `UsageError` where recipe and build do
+    not fit each other or the folder holds another run, `JobError` where training fails.
+    """
+    name = recipe if isinstance(recipe, str) else "own"
+    changed = _changed(recipes.load(recipe) if isinstance(recipe, str) else recipe, settings)
+    folder = Path(out or f"runs/{name}")
+    where = training.Settings(device=device, save_every_s=save_every_s)
+    training.train(name, changed, data=str(data), out=folder, settings=where)
+    record = RunRecord.read(folder)
+    if ranks.is_first_rank():
+        report.write(folder)
+    return record
+
+
+def _changed(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
+    """With fields set by text and plain values as --set reads them, and by objects such as tasks as they are."""
+    is_text = {name: isinstance(value, str | int | float) for name, value in settings.items()}
+    recipe = recipe.changed(f"{name}={settings[name]}" for name in settings if is_text[name])
+    try:
+        return replace(recipe, **{name: settings[name] for name in settings if not is_text[name]})
+    except TypeError as error:
+        raise UsageError(f"{error}; a recipe has {', '.join(recipe.to_dict())}") from error

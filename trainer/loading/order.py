@@ -1,0 +1,103 @@
+"""Order: the rank batches of every epoch of a loader, and what decides them."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from trainer.loading.feed import Feed, FeedSettings, RankBatch, as_copies, num_batches
+from trainer.loading.placement import Placement
+from trainer.loading.samples import Samples
+
+REMOTE_WINDOW_SHARDS = 16
+"""Shards of a remote build whose samples are shuffled together where the settings leave it to us."""
+
+
+class EpochOrder:
+    """The samples of an epoch as rank batches: a pure function of samples, settings, seed and epoch."""
+
+    def __init__(
+        self, samples: Samples, *, settings: FeedSettings, seed: int, batch_size: int, placement: Placement
+    ) -> None:
+        """Order samples; `batch_size` counts over all ranks."""
+        self.seed = seed
+        self._samples, self._settings = samples, settings
+        self._batch_size, self._placement = batch_size, placement
+        remote = REMOTE_WINDOW_SHARDS if samples.store.is_remote else None
+        self._feed = self._feed_of(settings.window_shards or remote)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of an epoch, over all ranks."""
+        return len(self._samples) * self._settings.copies
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of an epoch, the same on every rank."""
+        return num_batches(self.num_samples, batch_size=self._batch_size)
+
+    @property
+    def rank_batch_size(self) -> int:
+        """The most samples of a rank batch."""
+        return -(-self._batch_size // self._placement.world_size)
+
+    @property
+    def window_shards(self) -> int | None:
+        """Shards whose samples are shuffled together; None: all of them."""
+        return self._feed.window_shards
+
+    @window_shards.setter
+    def window_shards(self, window_shards: int | None) -> None:
+        if window_shards != self._feed.window_shards:
+            self._feed = self._feed_of(window_shards)
+
+    @property
+    def most_together(self) -> int:
+        """The most shards whose samples are mixed."""
+        return self._feed.most_together
+
+    def batches(self, epoch: int, *, consumed: int = 0) -> Iterator[RankBatch]:
+        """The rank batches of the rest of an epoch of which `consumed` samples were seen already, over all ranks."""
+        place, copies = self._placement, self._settings.copies
+        batches = self._feed.batches(
+            epoch,
+            batch_size=self._batch_size,
+            consumed=consumed,
+            rank=place.rank,
+            world_size=place.world_size,
+            pad=self._settings.pad_last,
+        )
+        return batches if copies == 1 else (as_copies(batch, copies) for batch in batches)
+
+    def shards(self, epoch: int, *, consumed: int = 0) -> list[int]:
+        """Numbers of the shards in the order in which the rest of an epoch needs them."""
+        return list(map(int, self._feed.shard_order(epoch, consumed=consumed)))
+
+    def random_epoch(self, epoch: int) -> int:
+        """The epoch that random numbers go by: copies are changed alike in all epochs."""
+        return epoch if self._settings.copies == 1 else 0
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the order, as JSON has it: orders that agree in it are the same but for the window."""
+        rows = hashlib.sha256(self._samples.rows.tobytes()).hexdigest()[:16]
+        settings = {name: value for name, value in asdict(self._settings).items() if name != "pad_last"}
+        return {
+            "build": self._samples.build_digest[:16],
+            "split": self._samples.split,
+            "samples": rows,
+            "seed": self.seed,
+            **settings,
+        }
+
+    def _feed_of(self, window_shards: int | None) -> Feed:
+        samples, settings = self._samples, self._settings
+        codes = samples.class_codes if settings.balanced else None
+        return Feed(
+            samples.shard_stops * settings.copies,
+            seed=self.seed,
+            shuffle=samples.split == "train" if settings.shuffle is None else settings.shuffle,
+            window_shards=window_shards,
+            codes=None if codes is None else np.repeat(codes, settings.copies),
+        )

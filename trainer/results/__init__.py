@@ -1,0 +1,1 @@
+"""Results: one module per kind of task with the figures of a split."""

@@ -1,0 +1,211 @@
+"""Results of attributes: accuracy and average precision of each attribute of a split, and their means."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from sklearn import metrics as sklearn_metrics
+
+from trainer import metrics
+from trainer.metrics import Floats
+from trainer.plots import Plot
+from trainer.results.protocol import (
+    Cell,
+    Figure,
+    Mistake,
+    ResultTable,
+    SplitPredictions,
+    columns_of,
+    loss_text,
+    percent,
+    probabilities_of,
+    probability_column,
+    worst_first,
+)
+
+_MAX_MISTAKES_PER_ATTRIBUTE = 3
+
+
+@dataclass(frozen=True)
+class AttributeRow:
+    """The figures of one attribute."""
+
+    name: str
+    positives: float
+    """The share of samples that have it."""
+    accuracy: float
+    """At a probability of one half."""
+    majority: float
+    """The accuracy of always predicting the more frequent value."""
+    balanced_accuracy: float | None
+    """At the threshold that is best on the validation split; None where all samples are alike."""
+    average_precision: float | None
+
+
+@dataclass(frozen=True)
+class AttributeResults:
+    """The figures of a split whose samples have several attributes each: means over the attributes."""
+
+    num: int
+    loss: float
+    prior_loss: float | None
+    positives: float
+    accuracy: float
+    majority: float
+    balanced_accuracy: float | None
+    average_precision: float | None
+    per_attribute: tuple[AttributeRow, ...]
+
+    are_probabilities: ClassVar[bool] = True
+    fits_thresholds: ClassVar[bool] = True
+    mistakes_caption: ClassVar[str] = (
+        "Up to three of each attribute, the most confident first: what was predicted, how confidently, what is true."
+    )
+
+    @property
+    def score(self) -> float:
+        """Accuracy."""
+        return self.accuracy
+
+    @property
+    def baseline(self) -> float:
+        """The accuracy of always predicting the more frequent value of each attribute."""
+        return self.majority
+
+    @classmethod
+    def of(cls, split: SplitPredictions) -> "AttributeResults":
+        """The figures of these predictions; an attribute that all samples share has an accuracy alone."""
+        thresholds = 0.5 if split.thresholds is None else split.thresholds
+        true, is_above = split.targets >= 0.5, split.predictions >= thresholds
+        rows = [
+            _attribute_row(name, true[:, number], split.predictions[:, number], is_above=is_above[:, number])
+            for number, name in enumerate(split.names)
+        ]
+        return cls(
+            num=len(split.targets),
+            loss=float(split.losses.mean()),
+            prior_loss=split.prior_loss,
+            positives=float(np.mean([row.positives for row in rows])),
+            accuracy=float(np.mean([row.accuracy for row in rows])),
+            majority=float(np.mean([row.majority for row in rows])),
+            balanced_accuracy=_mean([row.balanced_accuracy for row in rows]),
+            average_precision=_mean([row.average_precision for row in rows]),
+            per_attribute=tuple(rows),
+        )
+
+    @staticmethod
+    def best_thresholds(predictions: Floats, targets: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """The probability per attribute that gives the best balanced accuracy."""
+        return metrics.best_thresholds(predictions, targets)
+
+    def headline(self) -> list[Figure]:
+        """Accuracy, balanced accuracy and average precision."""
+        figures = [Figure("accuracy", percent(self.accuracy), f"majority {percent(self.majority)}")]
+        if self.balanced_accuracy is not None and self.average_precision is not None:
+            balanced = percent(self.balanced_accuracy)
+            figures.append(Figure("balanced accuracy", balanced, "50 % for any constant prediction"))
+            baseline = f"{self.positives:.3f} for any constant prediction"
+            figures.append(Figure("average precision", f"{self.average_precision:.3f}", baseline))
+        return figures
+
+    def summary_line(self) -> str:
+        """Loss, accuracy, balanced accuracy and average precision."""
+        parts = [f"loss {self.loss:.4f}", f"accuracy {self.accuracy:.4f} (majority {self.majority:.4f})"]
+        if self.balanced_accuracy is not None and self.average_precision is not None:
+            parts.append(f"balanced accuracy {self.balanced_accuracy:.4f}")
+            parts.append(f"average precision {self.average_precision:.4f} (by chance {self.positives:.4f})")
+        return ", ".join([*parts, f"{self.num:,} images"])
+
+    def facts(self) -> dict[str, str]:
+        """The loss."""
+        return {"loss": loss_text(self.loss, self.prior_loss)}
+
+    def tables(self, split: str) -> list[ResultTable]:
+        """A row per attribute, the smallest gain over its majority first."""
+        columns = ("attribute", "positive %", "accuracy %", "majority %", "gained", "balanced accuracy %")
+        rows = sorted(self.per_attribute, key=lambda row: row.accuracy - row.majority)
+        note = (
+            "Accuracy at a probability of one half; balanced accuracy at the threshold that is best on valid. "
+            "The average precision of a constant prediction is the share of positives."
+        )
+        cells = tuple(_attribute_cells(row) for row in rows)
+        return [
+            ResultTable(
+                f"Attributes on {split}, by gain over the majority", (*columns, "average precision"), cells, note
+            )
+        ]
+
+    def plots(self, split: str, *, names: tuple[str, ...], predictions: pa.Table | None) -> list[Plot]:  # noqa: ARG002
+        """None."""
+        return []
+
+    def small_plot(self, name: str, title: str, *, names: tuple[str, ...]) -> Plot | None:  # noqa: ARG002
+        """None."""
+        return None
+
+    @staticmethod
+    def prediction_columns(split: SplitPredictions) -> dict[str, Any]:
+        """The true and the predicted attributes (probability of at least one half) by name, and all probabilities."""
+        names = np.array(split.names, object)
+        listed = pa.list_(pa.string())  # or a split without a single name would be of another type than its neighbours
+        return {
+            "target": pa.array([names[row].tolist() for row in split.targets >= 0.5], listed),
+            "prediction": pa.array([names[row].tolist() for row in split.predictions >= 0.5], listed),
+            "probabilities": probability_column(split.predictions),
+        }
+
+    @staticmethod
+    def mistakes(predictions: pa.Table, *, names: tuple[str, ...]) -> list[Mistake]:
+        """The most confident mistakes, up to three per attribute."""
+        rows, keys, targets, _ = columns_of(predictions)
+        probabilities = probabilities_of(predictions)
+        wrong: list[Mistake] = []
+        for column, name in enumerate(names):
+            true = np.array([name in target for target in targets])
+            off = np.abs(probabilities[:, column] - true)
+            for number in np.argsort(-off)[:_MAX_MISTAKES_PER_ATTRIBUTE]:
+                if off[number] > 0.5:
+                    words = (f"not {name}", name) if true[number] else (name, f"not {name}")
+                    size = f"{100 * off[number]:.0f} %"
+                    wrong.append(Mistake(rows[number], keys[number], *words, size, float(off[number])))
+        return worst_first(wrong)
+
+    @staticmethod
+    def photo_lines(values: Sequence[tuple[str, float]]) -> list[str]:
+        """The attributes with a probability of at least one half, or else the likeliest one."""
+        present = [pair for pair in values if pair[1] >= 0.5] or values[:1]
+        return [f"{name} {100 * value:.0f} %" for name, value in present]
+
+
+def _attribute_row(name: str, true: metrics.Truths, probabilities: Floats, *, is_above: metrics.Truths) -> AttributeRow:
+    """`is_above` is where probabilities reach the threshold of the attribute."""
+    positives = float(true.mean())
+    is_mixed = 0 < positives < 1
+    return AttributeRow(
+        name=name,
+        positives=positives,
+        accuracy=float(((probabilities >= 0.5) == true).mean()),
+        majority=max(positives, 1 - positives),
+        balanced_accuracy=metrics.balanced_accuracy(true, is_above) if is_mixed else None,
+        average_precision=float(sklearn_metrics.average_precision_score(true, probabilities)) if is_mixed else None,
+    )
+
+
+def _attribute_cells(row: AttributeRow) -> tuple[Cell, ...]:
+    gained, precision = row.accuracy - row.majority, row.average_precision
+    return (
+        Cell(row.name),
+        *(Cell(f"{100 * share:.1f}") for share in (row.positives, row.accuracy, row.majority)),
+        Cell(f"{100 * gained:+.1f}", is_worse=gained < 0),
+        Cell("" if row.balanced_accuracy is None else f"{100 * row.balanced_accuracy:.1f}"),
+        Cell("" if precision is None else f"{precision:.3f}", bar=precision),
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean of those that are there; None for none."""
+    numbers = [value for value in values if value is not None]
+    return float(np.mean(numbers)) if numbers else None
