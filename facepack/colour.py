@@ -64,7 +64,7 @@ def to_srgb(image_hwc: Pixels, *, profile: bytes) -> Pixels:
     else:
         image = Image.fromarray(cv2.cvtColor(image_hwc, cv2.COLOR_BGR2RGB))
     converted: Any = np.asarray(apply(image))
-    return cv2.cvtColor(converted, cv2.COLOR_RGB2BGR)  # type: ignore[return-value]
+    return np.ascontiguousarray(converted[:, :, ::-1])
 
 
 @lru_cache(maxsize=32)

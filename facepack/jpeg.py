@@ -109,10 +109,10 @@ def _factor(content: bytes, min_size_wh: tuple[int, int]) -> int:
 
 
 def _tidied(content: bytes) -> bytes:
-    """Without what decoders complain of but no pixel needs: stray bytes in the header, zeros before the end, no end."""
+    """Without what decoders complain of but no pixel needs: stray bytes in the header, zeros before the end."""
     parts, at = [content[:2]], 2
     for _, start, stop in segments(content):
         parts.append(content[start:stop])
         at = stop
     scan, end, _ = content[at:].rpartition(_END)
-    return b"".join([*parts, (scan if end else content[at:]).rstrip(b"\0"), _END])
+    return b"".join([*parts, scan.rstrip(b"\0"), end]) if end else content
