@@ -154,6 +154,9 @@ def build(
     ] = "",
     encoding: Annotated[Literal["jpeg", "raw"], typer.Option(help="jpeg, or raw: uint8 RGB in .npy.")] = "jpeg",
     quality: Annotated[int, typer.Option(help="JPEG quality, 1 to 100, of what is encoded anew.")] = DEFAULT_QUALITY,
+    keep_damaged: Annotated[
+        bool, typer.Option("--keep-damaged", help="Pack JPEGs that libjpeg complains of, instead of rejecting them.")
+    ] = False,
     samples_per_shard: Annotated[int, typer.Option(help="At most so many samples in one tar.")] = 1000,
     workers: Workers = None,
     ray_address: Annotated[str, typer.Option(show_default="a Ray of its own", help="A Ray cluster to run on.")] = "",
@@ -182,6 +185,7 @@ def build(
             on_several=on_several,
             encoding=encoding,
             quality=quality,
+            keep_damaged=keep_damaged,
             samples_per_shard=samples_per_shard,
         )
         src = src or default_source(configuration.dataset)

@@ -47,6 +47,7 @@ class Options(TypedDict, total=False):
     on_several: Literal["reject", "largest"]
     encoding: Literal["jpeg", "raw"]
     quality: int
+    keep_damaged: bool
     samples_per_shard: int
 
 
@@ -75,6 +76,8 @@ class Configuration:
     """sha256 of the landmark model that places the eyes of a chip."""
     encoding: Literal["jpeg", "raw"] = "jpeg"
     quality: int = DEFAULT_QUALITY
+    keep_damaged: bool = False
+    """Pack JPEGs that the decoder complains of."""
     samples_per_shard: int = 1000
 
     @classmethod

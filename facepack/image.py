@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from facepack import colour, jpeg
 from facepack.manifest import MAX_PIXELS, MIN_SIDE_PX, Status
 
 Pixels = npt.NDArray[np.uint8]
@@ -18,14 +19,11 @@ Pixels = npt.NDArray[np.uint8]
 MAX_SIDE_PX = 65_500
 """The longest side that libjpeg writes."""
 
-_SEGMENT = struct.Struct(">BBH")
 _PNG_SIZE = struct.Struct(">II")
-_FRAME_SIZE = struct.Struct(">HH")
 _BROKEN_HEADER = (OSError, ValueError, SyntaxError, EOFError, RuntimeError, TypeError, struct.error)
 """What Pillow raises for broken headers, by format."""
 _EXIF_ORIENTATION = 0x0112
 _JPEG_END = b"\xff\xd9"
-_SCAN = 0xDA
 _PNG_END = b"IEND\xaeB`\x82"
 
 
@@ -37,16 +35,17 @@ class BadImageError(Exception):
         self.status = status
 
 
-def decode(content: bytes) -> Pixels:
-    """Decode a whole image file to image_hwc, uint8 BGR, upright by its EXIF orientation.
+def decode(content: bytes, *, keep_damaged: bool = False) -> Pixels:
+    """Decode a whole image file to image_hwc, uint8 BGR in sRGB, upright by its EXIF orientation.
 
     Size is checked from the header before anything is decoded. Grey, CMYK, palette, 16-bit and transparent images
-    become 8-bit BGR; of an animation the first frame is taken. Raises `BadImageError`.
+    become 8-bit BGR; of an animation the first frame is taken; pixels with a colour profile of their own become sRGB.
+    A JPEG that the decoder complains of is `damaged`, unless `keep_damaged`. Raises `BadImageError`.
     """
     kind = _kind(content)
     if kind is None:
         raise BadImageError(Status.NOT_AN_IMAGE)
-    size = {"jpeg": _jpeg_size, "png": _png_size}.get(kind, _size)(content)
+    size = {"jpeg": jpeg.frame_size, "png": _png_size}.get(kind, _size)(content)
     if size is None:
         raise BadImageError(Status.TRUNCATED)
     width_px, height_px = size
@@ -54,6 +53,26 @@ def decode(content: bytes) -> Pixels:
         raise BadImageError(Status.TOO_LARGE)
     if min(width_px, height_px) < MIN_SIDE_PX:
         raise BadImageError(Status.TOO_SMALL)
+    image_hwc = _decode_jpeg(content, keep_damaged=keep_damaged) if kind == "jpeg" else None
+    if image_hwc is None:
+        image_hwc = _decode_any(content, kind)
+    return colour.to_srgb(image_hwc, profile=colour.profile_of(content))
+
+
+def _decode_jpeg(content: bytes, *, keep_damaged: bool) -> Pixels | None:
+    """Decode a JPEG and hear what the decoder complains of; None leaves it to OpenCV."""
+    try:
+        image_hwc = jpeg.decode(content)
+    except jpeg.DamagedError:
+        # A file that OpenCV does not read either is truncated or unreadable, and that says more.
+        if _decode_any(content, "jpeg") is not None and not keep_damaged:
+            raise BadImageError(Status.DAMAGED) from None
+        return None
+    return None if image_hwc is None else _upright(image_hwc, _orientation(content))
+
+
+def _decode_any(content: bytes, kind: str) -> Pixels:
+    """Decode with OpenCV, which turns images upright by itself."""
     try:
         image_hwc: Any = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
@@ -61,6 +80,31 @@ def decode(content: bytes) -> Pixels:
     if image_hwc is None:
         raise BadImageError(Status.TRUNCATED if _ends_early(kind, content) else Status.UNREADABLE)
     return image_hwc  # type: ignore[no-any-return]
+
+
+def _orientation(content: bytes) -> int:
+    """The EXIF orientation of a JPEG, 1 to 8; 1 where there is none."""
+    if b"Exif\0\0" not in content[:65_536]:
+        return 1
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            orientation = opened.getexif().get(_EXIF_ORIENTATION, 1)
+    except _BROKEN_HEADER:
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _upright(image_hwc: Pixels, orientation: int) -> Pixels:
+    """Undo an EXIF orientation (CIPA DC-008, 4.6.4)."""
+    if orientation == 1:
+        return image_hwc
+    if orientation in (5, 6, 7, 8):
+        image_hwc = image_hwc.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        image_hwc = image_hwc[::-1]
+    if orientation in (2, 3, 6, 7):
+        image_hwc = image_hwc[:, ::-1]
+    return np.ascontiguousarray(image_hwc)
 
 
 def resize(image_hwc: Pixels, *, width_px: int, height_px: int) -> Pixels:
@@ -102,7 +146,7 @@ def decode_packed(content: bytes, *, encoding: str) -> Pixels:
 
 def is_plain_jpeg(content: bytes) -> bool:
     """True for a JPEG that every reader shows alike, so that its bytes can be kept: grey or YCbCr, stored upright."""
-    if _kind(content) != "jpeg" or _jpeg_size(content, strict=True) is None:
+    if _kind(content) != "jpeg" or jpeg.has_stray_bytes(content) or not colour.is_srgb(colour.profile_of(content)):
         return False
     try:
         with Image.open(io.BytesIO(content)) as image:
@@ -168,36 +212,6 @@ def _kind(content: bytes) -> str | None:
         return "other"
     if (content[:4], content[8:12]) == (b"RIFF", b"WEBP") or content[4:12] == b"ftypavif":
         return "other"
-    return None
-
-
-def _jpeg_size(content: bytes, *, strict: bool = False) -> tuple[int, int] | None:
-    """Width and height from the frame header of a JPEG (ITU T.81, B.2.2); None where it ends before.
-
-    Stray bytes between segments, which OpenCV passes over and DALI does not, give None where this is `strict`.
-    """
-    size = None
-    at = 2
-    while at + 9 <= len(content):
-        prefix, marker, length = _SEGMENT.unpack_from(content, at)
-        if prefix != 0xFF:
-            at = content.find(b"\xff", at)
-            if strict or at < 0:
-                return None
-        elif marker == 0xFF:  # fill byte
-            at += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height_px, width_px = _FRAME_SIZE.unpack_from(content, at + 5)
-            size = width_px, height_px
-            if not strict:
-                return size
-            at += 2 + length
-        elif marker == _SCAN:
-            return size
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD7:  # markers without a length
-            at += 2
-        else:
-            at += 2 + length
     return None
 
 

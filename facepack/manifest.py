@@ -28,7 +28,7 @@ MAX_PIXELS = 64_000_000
 """The largest image that is decoded, by its header."""
 MIN_SIDE_PX = 8
 """The shortest side of an image that is packed, in pixels."""
-DECIDES_BYTES = ("dlib-bin", "facepack", "numpy", "opencv-python-headless", "pillow", "pyarrow")
+DECIDES_BYTES = ("dlib-bin", "facepack", "numpy", "opencv-python-headless", "pillow", "pyarrow", "simplejpeg")
 
 Counts = dict[str, dict[str, dict[str, int]]]
 """Rows per split, class ("" without classes) and status."""
@@ -63,6 +63,7 @@ class Status(StrEnum):
     MISSING = "missing"
     UNREADABLE = "unreadable"
     TRUNCATED = "truncated"
+    DAMAGED = "damaged"
     NOT_AN_IMAGE = "not_an_image"
     TOO_LARGE = "too_large"
     TOO_SMALL = "too_small"
@@ -81,6 +82,7 @@ _MEANINGS = {
     Status.MISSING: "the labels name it, the source has no such file",
     Status.UNREADABLE: "a whole file that cannot be decoded",
     Status.TRUNCATED: "the file ends early: fetch it again",
+    Status.DAMAGED: "decodes, but with wrong pixels: libjpeg complains; --keep-damaged would pack it",
     Status.NOT_AN_IMAGE: "text, an empty file, or a kind of file that holds no image",
     Status.TOO_LARGE: f"more than {MAX_PIXELS / 1e6:.0f} Mpx by its header",
     Status.TOO_SMALL: f"a side of less than {MIN_SIDE_PX} px",

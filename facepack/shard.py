@@ -270,10 +270,11 @@ def transform(content: bytes, configuration: Configuration, *, aligner: Aligner 
 
     A sound JPEG in which nothing is to change keeps its bytes. Raises `BadImageError`.
     """
-    image_hwc = image.decode(content)
+    image_hwc = image.decode(content, keep_damaged=configuration.keep_damaged)
     if aligner is not None:
         return finished(aligner(image_hwc), configuration)
-    if configuration.size_wh is None and configuration.encoding == "jpeg" and image.is_plain_jpeg(content):
+    keeps_bytes = configuration.size_wh is None and configuration.encoding == "jpeg" and not configuration.keep_damaged
+    if keeps_bytes and image.is_plain_jpeg(content):
         return Sample(content, image_hwc)
     return finished(Face(image_hwc, None, None, False), configuration)
 
