@@ -628,7 +628,7 @@ def test_fetched_shard_that_somebody_changed_is_named_with_its_remedy(proxy: Pro
     staging = StagingSettings(cache_folder=str(tmp_path))
     with Loader("s3://loader/build", split="train", batch_size=16, augment=(), staging=staging, cache="none") as loader:
         list(loader)
-    for path in tmp_path.glob("*.tar"):
+    for path in tmp_path.rglob("*.tar"):
         content = bytearray(path.read_bytes())
         content[600] ^= 255  # within the first image
         path.write_bytes(content)
@@ -655,7 +655,7 @@ def test_cache_of_a_tenth_of_the_build_works(build: Path, proxy: Proxy, tmp_path
     with Loader("s3://loader/build", split="train", batch_size=16, augment=(), staging=staging, cache="none") as loader:
         for _ in range(2):
             assert sorted(counted(list(loader))) == rows_of(build, "train")
-            assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= limit
+            assert sum(path.stat().st_size for path in tmp_path.rglob("*.tar")) <= limit
 
 
 def test_build_behind_a_plain_web_server(build: Path, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ class SampleReader:
         height, width = samples.sizes_hw[position]
         return np.frombuffer(content, np.uint8, offset=header).reshape(height, width, 3)
 
-    def _check(self, content: memoryview, position: int, shard: int) -> None:
+    def _check(self, content: bytes, position: int, shard: int) -> None:
         samples = self._samples
         if hashlib.sha256(content).digest() != samples.sha256[position].tobytes():
             raise JobError(

@@ -1,7 +1,8 @@
 """Staging: shards as bytes at hand; remote ones are fetched whole and ahead of need, by way of a cache."""
 
-import mmap
+import hashlib
 import os
+import re
 import resource
 import sys
 import threading
@@ -13,8 +14,9 @@ from pathlib import Path
 
 from facepack.errors import FieldError, JobError
 from facepack.manifest import ShardRecord
-from facepack.storage import Store
-from trainer.loading.shard_cache import DamagedShardError, ShardCache
+from facepack.storage import NO_ROOM, Store
+from trainer.loading.shard_cache import CacheWaitError, DamagedShardError, ShardCache
+from trainer.loading.shard_file import ShardFile
 
 
 @dataclass(frozen=True)
@@ -22,10 +24,14 @@ class StagingSettings:
     """Where fetched shards are kept, and how they are fetched."""
 
     cache_folder: str = ""
-    """Empty: $FACEPACK_CACHE, else ~/.cache/facepack."""
+    """Empty: $FACEPACK_CACHE, else ~/.cache/facepack. The cache keeps to facepack-shards/ in it, and touches no other
+    file."""
     cache_bytes: int | None = None
-    """The most that the folder ever holds, over all builds and processes. None: what the build takes. Shards in use, up
-    to 32 and those on their way, may lie on the disk beside it after they were removed from the folder."""
+    """The most that the cache ever holds, over all builds; the smallest limit of the processes that use the folder at
+    once holds. None: each build may take its own size, whatever others hold. Shards in use, up to 32 and those on their
+    way, may lie on the disk beside it after they were removed from the folder."""
+    wait_s: float = 300
+    """The longest wait for another process that fetches a shard, or holds all the room, and gives no sign of life."""
     ahead: int = 8
     """Shards that are fetched at once, ahead of need."""
     attempts: int = 4
@@ -36,13 +42,15 @@ class StagingSettings:
     def __post_init__(self) -> None:
         if self.cache_bytes is not None and self.cache_bytes < 1:
             raise FieldError("cache_bytes", self.cache_bytes, "expected at least 1, or None")
+        if not self.wait_s > 0:
+            raise FieldError("wait_s", self.wait_s, "expected more than 0")
         for name in ("ahead", "attempts"):
             if getattr(self, name) < 1:
                 raise FieldError(name, getattr(self, name), "expected at least 1")
 
 
 class ShardStage:
-    """Gives the bytes of whole shards: a local file is mapped, a remote one fetched, checked and mapped.
+    """Gives whole shards: a local file is opened, a remote one fetched, checked and opened.
 
     Shards are asked for in the order of `expect`, and fetched ahead of it; `get` waits for one. Raises `JobError`
     with the shard and the cause after the last attempt.
@@ -57,23 +65,19 @@ class ShardStage:
         where the cache is too small for a shard.
         """
         self._store, self._records, self._settings = store, records, settings
-        self._mapped: dict[int, memoryview] = {}
-        self._fetching: dict[int, Future[memoryview]] = {}
+        self._opened: dict[int, ShardFile] = {}
+        self._fetching: dict[int, Future[ShardFile]] = {}
         self._expected: deque[int] = deque()
         self._most_fetching = self._most_cached = 0
         self._checked: set[int] = set()
-        self._most_mapped = _most_mapped()
+        self._most_opened = _most_opened()
         self._stopped = threading.Event()
         self._pool: ThreadPoolExecutor | None = None
         self._cache: ShardCache | None = None
         if store.is_remote:
-            limit = settings.cache_bytes or build_bytes or sum(record.num_bytes for record in records)
-            largest = max(records, key=lambda record: record.num_bytes)
-            if largest.num_bytes > limit:
-                advice = f"shard {largest.name} alone takes {largest.num_bytes:,}; give it more"
-                raise FieldError("cache_bytes", f"{limit:,}", advice)
-            self._most_cached = limit // max(1, largest.num_bytes)
-            self._cache = ShardCache(_folder(settings.cache_folder), limit_bytes=limit)
+            self._cache = _cache(store.location, records, settings=settings, build_bytes=build_bytes)
+            largest = max(record.num_bytes for record in records)
+            self._most_cached = self._cache.limit_bytes // max(1, largest)
             self._pool = ThreadPoolExecutor(settings.ahead, thread_name_prefix="facepack-fetch")
 
     def expect(self, shards: Iterator[int] | Sequence[int], *, together: int = 1) -> None:
@@ -89,18 +93,18 @@ class ShardStage:
         self._most_fetching = min(together + ahead, max(ahead, self._most_cached))
         self._fetch_ahead()
 
-    def get(self, shard: int) -> memoryview:
-        """The bytes of a shard; they stay valid as long as they are held. Raises `JobError`."""
-        if shard not in self._mapped:
+    def get(self, shard: int) -> ShardFile:
+        """A shard, readable as long as it is held. Raises `JobError`."""
+        if shard not in self._opened:
             if self._pool is None:
-                if len(self._mapped) >= self._most_mapped:
-                    del self._mapped[next(iter(self._mapped))]  # the one mapped first; its holders keep it
-                self._mapped[shard] = self._map(shard)
+                if len(self._opened) >= self._most_opened:
+                    del self._opened[next(iter(self._opened))]  # the one opened first; its holders keep it
+                self._opened[shard] = self._open(shard)
             else:
                 fetching = self._fetching.pop(shard, None) or self._pool.submit(self._fetched, shard)
-                self._mapped[shard] = fetching.result()
+                self._opened[shard] = fetching.result()
                 self._fetch_ahead()
-        return self._mapped[shard]
+        return self._opened[shard]
 
     def is_checked(self, shard: int) -> bool:
         """True where this stage fetched the shard, and its checksum was right: its samples need no check."""
@@ -114,16 +118,16 @@ class ShardStage:
 
     def keep_only(self, shards: set[int]) -> None:
         """Let go of all other shards."""
-        if self._pool is not None:  # a local map costs nothing but a file descriptor
-            for shard in set(self._mapped) - shards:
-                del self._mapped[shard]
+        if self._pool is not None:  # a local file costs nothing but a descriptor
+            for shard in set(self._opened) - shards:
+                del self._opened[shard]
 
     def close(self) -> None:
         """Stop fetching, and wait for what is under way."""
         self._stopped.set()
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
-        self._mapped.clear()
+        self._opened.clear()
         self._fetching.clear()
 
     def _fetch_ahead(self) -> None:
@@ -131,29 +135,24 @@ class ShardStage:
             return
         while self._expected and len(self._fetching) < self._most_fetching:
             shard = self._expected.popleft()
-            if shard not in self._mapped and shard not in self._fetching:
+            if shard not in self._opened and shard not in self._fetching:
                 self._fetching[shard] = self._pool.submit(self._fetched, shard)
 
-    def _map(self, shard: int) -> memoryview:
+    def _open(self, shard: int) -> ShardFile:
         """A shard of a local build."""
         record = self._records[shard]
         path = self._store.path(record.name)
         assert path is not None
         try:
-            with path.open("rb") as file:
-                num_bytes = os.fstat(file.fileno()).st_size
-                if num_bytes != record.num_bytes:
-                    raise JobError(
-                        f"{path}: {num_bytes:,} bytes, build.json names {record.num_bytes:,}; build it again"
-                    )
-                return memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+            return ShardFile(path, num_bytes=record.num_bytes)
         except OSError as error:
             raise JobError(f"{path}: {error.strerror or error}; the build is not whole, run facepack verify") from error
 
-    def _fetched(self, shard: int) -> memoryview:
+    def _fetched(self, shard: int) -> ShardFile:
         """A shard of a remote build, by way of the cache."""
         assert self._cache is not None
         record, attempts = self._records[shard], self._settings.attempts
+        where = f"{self._store.location}/{record.name}"
 
         def stream() -> Iterator[bytes]:
             yield from self._store.stream(record.name)
@@ -164,19 +163,56 @@ class ShardStage:
             try:
                 return self._cache.get(record, stream, stopped=self._stopped)
             except FileNotFoundError as error:
-                raise JobError(f"{self._store.location}/{record.name}: the shard is gone") from error
+                raise JobError(f"{where}: the shard is gone") from error
+            except CacheWaitError:
+                raise
             except (JobError, OSError, DamagedShardError) as error:
+                if isinstance(error, OSError) and error.errno in NO_ROOM:
+                    folder = self._cache.path(record).parent
+                    raise JobError(
+                        f"{folder}: {error.strerror}; make room, or set cache_folder or cache_bytes"
+                    ) from error
                 if attempt == attempts or self._stopped.wait(0.1 * 2**attempt):
-                    where = f"{self._store.location}/{record.name}"
                     raise JobError(f"{where}: not fetched in {attempt} attempts: {error}") from error
         raise AssertionError
 
 
-def _most_mapped() -> int:
-    """Local shards to keep mapped: each holds one of the files that a process may have open."""
+def _most_opened() -> int:
+    """Local shards to keep open: each holds one of the files that a process may have open."""
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return sys.maxsize if most == resource.RLIM_INFINITY else max(1, most // 2)
 
 
+def _cache(location: str, records: Sequence[ShardRecord], *, settings: StagingSettings, build_bytes: int) -> ShardCache:
+    """The cache of a build, large enough for each of its shards."""
+    limit = settings.cache_bytes or build_bytes or sum(record.num_bytes for record in records)
+    largest = max(records, key=lambda record: record.num_bytes)
+    if largest.num_bytes > limit:
+        raise FieldError("cache_bytes", f"{limit:,}", f"shard {largest.name} alone takes {largest.num_bytes:,}")
+    folder = _folder(settings.cache_folder)
+    try:
+        return ShardCache(
+            folder,
+            build=_folder_name(location),
+            limit_bytes=limit,
+            spans_builds=settings.cache_bytes is not None,
+            wait_s=settings.wait_s,
+        )
+    except OSError as error:
+        advice = f"{error.strerror or error}; name another with cache_folder, or in FACEPACK_CACHE"
+        raise FieldError("cache_folder", folder, advice) from error
+
+
+def _folder_name(location: str) -> str:
+    """A name for a build's folder in the cache: of the same place always the same, and one that people recognise."""
+    last = re.sub(r"[^A-Za-z0-9._-]+", "-", location.partition("?")[0].rstrip("/").rpartition("/")[2])[:40].strip("-.")
+    return f"{last or 'build'}-{hashlib.sha256(location.encode()).hexdigest()[:12]}"
+
+
 def _folder(path: str) -> Path:
-    return Path(path or os.environ.get("FACEPACK_CACHE", "") or Path.home() / ".cache" / "facepack").absolute()
+    """The cache folder that was chosen, or the usual one."""
+    chosen = path or os.environ.get("FACEPACK_CACHE", "")
+    try:
+        return (Path(chosen) if chosen else Path.home() / ".cache" / "facepack").absolute()
+    except RuntimeError as error:
+        raise FieldError("cache_folder", "", "there is no home folder; set it, or FACEPACK_CACHE") from error
