@@ -4,6 +4,7 @@ import csv
 import io
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from trainer import checkpoint, evaluation, layers, models, optim, ranks, runs, 
 from trainer.data import Data, Mixture, Placement
 from trainer.devices import precision_of
 from trainer.evaluation import Trained
-from trainer.loading.loader import Loader
+from trainer.loading.loader import Batch, Loader
 from trainer.recipe import Recipe
 from trainer.runs import Run
 from trainer.stopping import Row, best_epoch
@@ -150,6 +151,11 @@ class Session:
             self.model, self.optimizer = fabric.setup(self.network, self.optimizer)
         if fabric.is_global_zero and not has_begun:
             self.run.write(self.folder)
+
+    def batches(self) -> Iterator[Batch]:
+        """The rest of the epoch; none where the run was stopped after its last step."""
+        is_over = self.state.step >= (self.state.epoch + 1) * len(self.train_loader)
+        return iter(()) if is_over else iter(self.train_loader)
 
     def end_epoch(self, validation: Row) -> EpochEnd:
         """Add an epoch to the history; write best.ckpt, last.ckpt, metrics.csv and times.csv."""

@@ -107,7 +107,7 @@ def _train_by_steps(session: Session, *, settings: Settings, watcher: Watcher) -
             layers.set_training(network)
             sums = _EpochSums(session)
             saved = asked = time.monotonic()
-            for batch in session.train_loader:
+            for batch in session.batches():
                 # Data
                 state.wait_s += time.monotonic() - asked
                 watcher.before_step(state.step, batch)

@@ -94,8 +94,12 @@ class DecodedCache:
 
     def release(self) -> None:
         """Give the memory back, and forget all images."""
+        self._is_filled[:] = False  # first: an interrupt may fall in between
         self._images = None
-        self._is_filled[:] = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, or one in another process, begins without images."""
+        return self.__dict__ | {"_images": None, "_is_filled": np.zeros_like(self._is_filled)}
 
     def has(self, positions: npt.NDArray[np.int64] | slice) -> npt.NDArray[np.bool_]:
         """Which of these images are here, bool (num_positions,)."""

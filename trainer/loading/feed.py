@@ -30,12 +30,16 @@ class FeedSettings:
     """Times that every sample comes in an epoch: once plain, then changed at random but alike in all epochs."""
     pad_last: bool = False
     """Fill up the last batch with repeated samples that the mask marks, so that every batch has one size."""
+    drop_last: bool = False
+    """Leave out the last batch of an epoch where it is short; every epoch leaves out others where it is shuffled."""
 
     def __post_init__(self) -> None:
         if self.window_shards is not None and self.window_shards < 1:
             raise FieldError("window_shards", self.window_shards, "expected at least 1")
         if self.copies < 1:
             raise FieldError("copies", self.copies, "expected at least 1")
+        if self.drop_last and self.pad_last:
+            raise FieldError("drop_last", self.drop_last, "the last batch is filled up by pad_last: choose one of both")
 
 
 @dataclass(frozen=True)
@@ -223,6 +227,7 @@ def as_copies(batch: RankBatch, copies: int) -> RankBatch:
     return replace(batch, positions=positions, places=np.where(copy == 0, -1, batch.positions))
 
 
-def num_batches(num_samples: int, *, batch_size: int, consumed: int = 0) -> int:
+def num_batches(num_samples: int, *, batch_size: int, consumed: int = 0, drop_last: bool = False) -> int:
     """Batches of the rest of an epoch, the same for every rank."""
-    return -(-(num_samples - consumed) // batch_size)
+    left = num_samples - consumed
+    return left // batch_size if drop_last else -(-left // batch_size)

@@ -25,7 +25,7 @@ from trainer.loading.decoded import CacheKind, DecodedCache
 from trainer.loading.feed import FeedSettings, RankBatch
 from trainer.loading.graphs import AugmentationGraphs
 from trainer.loading.order import REMOTE_WINDOW_SHARDS, EpochOrder
-from trainer.loading.pipeline import Engine
+from trainer.loading.pipeline import Engine, check_process
 from trainer.loading.placement import Placement
 from trainer.loading.reader import SampleReader
 from trainer.loading.runner import Runner
@@ -34,6 +34,15 @@ from trainer.loading.staging import ShardStage, StagingSettings
 from trainer.loading.targets import Target
 
 _STATE_VERSION = 1
+
+
+class _Position(NamedTuple):
+    epoch: int
+    consumed: int
+    """Samples of the epoch that were seen, over all ranks."""
+
+
+_START = _Position(0, 0)
 
 
 class Batch(NamedTuple):
@@ -66,17 +75,24 @@ class EngineSettings:
 
 
 class Loader:
-    """Loads a split of a build, epoch after epoch; each `for` goes through the rest of the current epoch.
+    """Loads a split of a build; each `for` is one whole epoch, and the next `for` the next epoch.
 
+    That holds wherever the last `for` ended or was broken off; only after `load_state_dict` it is the rest of an epoch.
     The order, and every random number, depends on the build, the seed and the epoch alone: neither on the number of
     ranks nor on where an earlier run stopped. An epoch gives every sample once; `balanced`, every class equally often.
+    In the workers of a torch DataLoader each gives its share of the batches, so that together they give an epoch.
+    A copy, or one that was pickled, goes on where the loader would.
     """
 
     _stage: ShardStage | None = None
     _runner: Runner | None = None
-    _epoch = _consumed = 0
+    """None also while it works: what an error or an interrupt leaves behind is not used again."""
+    _position = _START
+    """After the last batch that was given."""
+    _next_start = _START
+    """Where the next `for` begins."""
     _turn = 0
-    """Iterators that were begun: only the last one goes on."""
+    """Iterators that were begun or ended: only the last one goes on."""
 
     def __init__(
         self,
@@ -129,8 +145,8 @@ class Loader:
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next batch belongs to, from 0."""
-        return self._epoch
+        """The epoch under way, from 0; once its last batch was given, the next one."""
+        return self._position.epoch
 
     @property
     def targets(self) -> dict[str, Target]:
@@ -153,69 +169,76 @@ class Loader:
         return self._cache.num_bytes
 
     def __iter__(self) -> Iterator[Batch]:
-        """The rest of the current epoch. An iterator that was begun before is over then, and raises `UsageError`.
+        """Begin the next epoch. An iterator that was begun before is over then, and raises `UsageError`.
 
-        Raises `JobError` where a shard cannot be read, or a sample is damaged.
+        Raises `JobError` where a shard cannot be read, or a sample is damaged, and `UsageError` in a process that was
+        forked after a loader was used.
         """
-        runner = self._opened()
-        epoch = self._epoch
+        check_process()
         self._turn += 1
-        turn = self._turn
-        runner.begin(
-            self._order.batches(epoch, consumed=self._consumed),
-            seed=self._order.seed,
-            epoch=self._order.random_epoch(epoch),
-        )
-        is_at_end = False
-        try:
-            while True:
-                if turn != self._turn:
-                    raise UsageError("this iterator of the loader is over: another one was begun, or the loader closed")
-                try:
-                    images, rank_batch = runner.next()
-                except StopIteration:
-                    is_at_end = True
-                    break
-                self._consumed = rank_batch.consumed
-                yield self._batch(images, rank_batch)
-        except RuntimeError as error:
-            self._runner = None  # DALI's pipelines do not survive an error
-            raise runner.explained(error) from error
-        finally:
-            # As Python ends, DALI has gone already; an iterator that was left open is closed only then.
-            if not is_at_end and turn == self._turn and self._runner is not None and not sys.is_finalizing():
-                runner.abandon()
-        self._epoch, self._consumed = epoch + 1, 0
+        start = self._position = self._next_start
+        self._next_start = _Position(start.epoch + 1, 0)
+        return self._batches(start, self._turn)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next `for` this epoch, from 0: all of it, or its rest where a state of it was just loaded."""
+        if not _is_count(epoch):
+            raise FieldError("epoch", epoch, "expected a whole number, at least 0")
+        if self._next_start.epoch != epoch:
+            self._next_start = _Position(int(epoch), 0)
+        self._position = self._next_start
+
+    def reset(self) -> None:
+        """Make the next `for` the whole of epoch 0, as if the loader were new; an iterator under way is over."""
+        self._turn += 1
+        self._position = self._next_start = _START
 
     def state_dict(self) -> dict[str, Any]:
-        """Where we are, as JSON has it: all that `load_state_dict` needs, also on other ranks or batch sizes."""
+        """Where we are, as JSON has it: all that `load_state_dict` needs, also on other ranks or batch sizes.
+
+        It names the last batch that was given; after the last one of an epoch, the beginning of the next.
+        """
         return {
             "version": _STATE_VERSION,
-            "epoch": self._epoch,
-            "consumed": self._consumed,
+            "epoch": self._position.epoch,
+            "consumed": self._position.consumed,
             "window": self._order.window_shards,
             "identity": self._order.identity(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state, with exactly the samples of its epoch that were not seen yet.
+        """Make the next `for` the rest of the epoch of a state: exactly the samples that were not seen yet.
 
-        Raises `UsageError` for the state of a loader of other samples, or in another order.
+        An iterator under way is over. Raises `UsageError` for the state of a loader of other samples, or in another
+        order, and for what is no state.
         """
         identity = self._order.identity()
-        if state.get("version") != _STATE_VERSION or state.get("identity") != identity:
-            raise UsageError(f"state of another loader: it is of {state.get('identity')}, this one of {identity}")
-        self._epoch, self._consumed = int(state["epoch"]), int(state["consumed"])
+        _check_state(state)
+        epoch, consumed = int(state["epoch"]), int(state["consumed"])
+        if state["identity"] != identity:
+            raise UsageError(f"state of another loader: it is of {state['identity']}, this one of {identity}")
+        if consumed > self.num_samples:
+            raise UsageError(f"state of a loader: consumed is {consumed:,}, an epoch has {self.num_samples:,} samples")
+        self._turn += 1
         if "window" in state:  # another one where it was begun on a copy elsewhere, local or remote
             self._order.window_shards = state["window"]
+        self._position = self._next_start = self._after(epoch, consumed)
+
+    def _after(self, epoch: int, consumed: int) -> _Position:
+        """Where we are once so many samples of an epoch were consumed."""
+        return _Position(epoch + 1, 0) if self._order.is_over(consumed) else _Position(epoch, consumed)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but what is open."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_stage", "_runner")}
 
     def close(self) -> None:
         """Let go of threads, files and memory; a later `for` opens them again."""
-        if self._stage is not None:
-            self._stage.close()
-            self._cache.release()
-        self._stage = self._runner = None
         self._turn += 1
+        stage, self._stage, self._runner = self._stage, None, None
+        if stage is not None:
+            self._cache.release()
+            stage.close()
 
     def __enter__(self) -> "Loader":
         return self
@@ -223,8 +246,39 @@ class Loader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _opened(self) -> Runner:
-        """The runner, with shards and memory at hand for the rest of the epoch."""
+    def _batches(self, start: _Position, turn: int) -> Iterator[Batch]:
+        """The batches of an epoch from a position."""
+        runner = self._opened(start)
+        while True:
+            check_process()
+            if turn != self._turn:
+                raise UsageError(
+                    "this iterator of the loader is over: another was begun, a state loaded or the loader closed"
+                )
+            try:
+                self._runner = None
+                images, rank_batch = runner.next()
+                self._runner = runner
+                batch = self._batch(images, rank_batch)
+            except StopIteration:
+                self._runner, self._position = runner, _Position(start.epoch + 1, 0)
+                return
+            except RuntimeError as error:
+                raise runner.explained(error) from error
+            finally:
+                if self._runner is None:
+                    runner.close()
+            self._position = self._after(start.epoch, rank_batch.consumed)
+            try:
+                yield batch
+            except GeneratorExit:
+                # As Python ends, DALI has gone already; an iterator that was left open is closed only then.
+                if turn == self._turn and not sys.is_finalizing():
+                    self._runner = self._idle_runner()
+                raise
+
+    def _opened(self, start: _Position) -> Runner:
+        """The runner at a position, with shards and memory at hand for the rest of its epoch."""
         if self._stage is None:
             self._stage = ShardStage(
                 self._samples.store,
@@ -233,13 +287,25 @@ class Loader:
                 build_bytes=sum(shard.num_bytes for shard in self.build.shards),
             )
         self._cache.reserve()
-        if self._runner is None:
-            self._runner = self._new_runner(self._stage)
+        runner = self._idle_runner() or self._new_runner(self._stage)
         if self._samples.store.is_remote:
-            shards = self._order.shards(self._epoch, consumed=self._consumed)
+            shards = self._order.shards(start.epoch, consumed=start.consumed)
             needed = [shard for shard in shards if not self._cache.has(self._samples.positions(shard)).all()]
             self._stage.expect(needed, together=self._order.most_together)
-        return self._runner
+        batches = self._order.batches(start.epoch, consumed=start.consumed)
+        runner.begin(batches, seed=self._order.seed, epoch=self._order.random_epoch(start.epoch))
+        return runner
+
+    def _idle_runner(self) -> Runner | None:
+        """The runner without anything under way; None where there is none, or it cannot go on."""
+        runner, self._runner = self._runner, None
+        if runner is not None and runner.is_running:
+            try:
+                runner.abandon()
+            except RuntimeError:  # of DALI, for an image that nobody waits for any more
+                runner.close()
+                return None
+        return runner
 
     def _new_runner(self, stage: ShardStage) -> Runner:
         most_shards = 2 * (self._order.window_shards or REMOTE_WINDOW_SHARDS)
@@ -262,6 +328,26 @@ class Loader:
         tensor, device = torch.from_numpy(values), self._placement.device
         # From pinned memory nothing waits for what the GPU still has to do.
         return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= 0
+
+
+def _check_state(state: Any) -> None:
+    """Refuse what is no state."""
+    if not isinstance(state, dict):
+        raise UsageError(f"state of a loader: expected what state_dict gives, not {type(state).__name__}")
+    if missing := {"version", "epoch", "consumed", "identity"} - set(state):
+        raise UsageError(f"state of a loader: {', '.join(sorted(missing))} missing")
+    if state["version"] != _STATE_VERSION:
+        raise UsageError(f"state of a loader: version {state['version']}, this facepack knows {_STATE_VERSION}")
+    window = state.get("window")
+    for name in ("epoch", "consumed"):
+        if not _is_count(state[name]):
+            raise UsageError(f"state of a loader: {name} is {state[name]!r}, expected a whole number, at least 0")
+    if window is not None and (not _is_count(window) or window < 1):
+        raise UsageError(f"state of a loader: window is {window!r}, expected at least 1, or None")
 
 
 def _check(batch_size: int, cache: str) -> None:

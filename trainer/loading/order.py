@@ -3,10 +3,13 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 import numpy as np
+from torch.utils.data import get_worker_info
 
+from facepack.errors import FieldError
 from trainer.loading.feed import Feed, FeedSettings, RankBatch, as_copies, num_batches
 from trainer.loading.placement import Placement
 from trainer.loading.samples import Samples
@@ -21,12 +24,15 @@ class EpochOrder:
     def __init__(
         self, samples: Samples, *, settings: FeedSettings, seed: int, batch_size: int, placement: Placement
     ) -> None:
-        """Order samples; `batch_size` counts over all ranks."""
+        """Order samples; `batch_size` counts over all ranks. Raises `FieldError` where no batch is left of an epoch."""
         self.seed = seed
         self._samples, self._settings = samples, settings
         self._batch_size, self._placement = batch_size, placement
         remote = REMOTE_WINDOW_SHARDS if samples.store.is_remote else None
         self._feed = self._feed_of(settings.window_shards or remote)
+        if not self.num_batches:
+            advice = f"drop_last leaves nothing of an epoch of {self.num_samples:,} samples"
+            raise FieldError("batch_size", batch_size, advice)
 
     @property
     def num_samples(self) -> int:
@@ -36,7 +42,15 @@ class EpochOrder:
     @property
     def num_batches(self) -> int:
         """Batches of an epoch, the same on every rank."""
-        return num_batches(self.num_samples, batch_size=self._batch_size)
+        return self._num_batches_after(0)
+
+    def is_over(self, consumed: int) -> bool:
+        """True where no batch is left of an epoch; a worker's share of it ends by itself, before that of others."""
+        return get_worker_info() is None and not self._num_batches_after(consumed)
+
+    def _num_batches_after(self, consumed: int) -> int:
+        drops = self._settings.drop_last
+        return num_batches(self.num_samples, batch_size=self._batch_size, consumed=consumed, drop_last=drops)
 
     @property
     def rank_batch_size(self) -> int:
@@ -69,7 +83,16 @@ class EpochOrder:
             world_size=place.world_size,
             pad=self._settings.pad_last,
         )
+        batches = self._of_worker(islice(batches, self._num_batches_after(consumed)))
         return batches if copies == 1 else (as_copies(batch, copies) for batch in batches)
+
+    def _of_worker(self, batches: Iterator[RankBatch]) -> Iterator[RankBatch]:
+        """In a worker of a torch DataLoader those of its share, by their number in the epoch; elsewhere all."""
+        worker = get_worker_info()
+        if worker is None:
+            return batches
+        size, number, num_workers = self._batch_size, worker.id, worker.num_workers
+        return (batch for batch in batches if -(-batch.consumed // size) % num_workers == (number + 1) % num_workers)
 
     def shards(self, epoch: int, *, consumed: int = 0) -> list[int]:
         """Numbers of the shards in the order in which the rest of an epoch needs them."""
@@ -82,7 +105,9 @@ class EpochOrder:
     def identity(self) -> dict[str, Any]:
         """What decides the order, as JSON has it: orders that agree in it are the same but for the window."""
         rows = hashlib.sha256(self._samples.rows.tobytes()).hexdigest()[:16]
-        settings = {name: value for name, value in asdict(self._settings).items() if name != "pad_last"}
+        settings = {
+            name: value for name, value in asdict(self._settings).items() if name not in ("pad_last", "drop_last")
+        }
         return {
             "build": self._samples.build_digest[:16],
             "split": self._samples.split,

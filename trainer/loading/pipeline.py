@@ -1,6 +1,9 @@
 """Pipeline: one DALI graph that decodes and augments, on a GPU or on the CPU, from encoded or decoded images."""
 
+import ctypes
 import os
+import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +13,7 @@ import torch
 import torch.utils.dlpack
 
 from facepack.cores import num_cores
+from facepack.errors import JobError, UsageError
 from trainer.loading.augment import Parameters, RandomHorizontalFlip
 from trainer.loading.graphs import Graph
 
@@ -23,6 +27,54 @@ class Engine:
     """0: one per core, and one more where it decodes, as a decoder waits now and then."""
     prefetch: int
     """Batches under way at once."""
+
+
+_pipelines: "weakref.WeakSet[Any]" = weakref.WeakSet()
+"""Those of DALI that there are in this process."""
+_first_process: list[int] = []
+"""The process in which DALI ran first: its threads and locks are in no other one."""
+
+
+def check_process() -> None:
+    """Refuse to go on in a process that was forked after DALI ran: `UsageError`, where it would wait for ever."""
+    if _first_process and _first_process[0] != os.getpid():
+        raise UsageError(
+            "a Loader was used before this process was forked, and DALI cannot go on in a forked process: start it by "
+            'spawn or forkserver, as with multiprocessing_context="spawn" of a DataLoader'
+        )
+
+
+def _leave_to_parent() -> None:
+    """In a forked process, never end a pipeline of the parent: it would wait for threads that are not there."""
+    for pipeline in list(_pipelines):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(pipeline._pipe))
+        pipeline._pipe = None  # or DALI ends it as Python does
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
+
+
+def _import_dali() -> Any:
+    """DALI, imported on a thread of its own: an interrupt, which the main thread has, leaves no half of it behind."""
+    errors: list[BaseException] = []
+
+    def load() -> None:
+        try:
+            import nvidia.dali.fn
+            import nvidia.dali.math
+            import nvidia.dali.types  # noqa: F401
+        except BaseException as error:  # noqa: BLE001 - raised below
+            errors.append(error)
+
+    thread = threading.Thread(target=load, name="facepack-import")
+    thread.start()
+    thread.join()
+    if errors:
+        cause = str(errors[0]).strip().split("\n")[0]
+        raise JobError(f"DALI cannot be imported ({cause}); if an interrupt fell into its import, start Python again")
+    import nvidia.dali
+
+    return nvidia.dali
 
 
 class PipelineInput(NamedTuple):
@@ -50,7 +102,9 @@ class Pipeline:
 
         `batch_size` is that of the largest batch. `source` gives the input of the next batch, or raises
         `StopIteration` after the last one. Images that lie on the device already (`images_on_device`) stay there.
+        Raises `UsageError` in a process that was forked after DALI ran.
         """
+        check_process()
         self._engine = engine
         self._held: deque[PipelineInput] = deque(maxlen=engine.prefetch + 3)  # DALI reads them where they are
         self._waiting: deque[PipelineInput] = deque()
@@ -88,6 +142,12 @@ class Pipeline:
         except StopIteration:
             self._reset()
 
+    def close(self) -> None:
+        """End it at once, whatever is under way."""
+        self.__dict__.pop("_pipeline", None)  # before what DALI still reads
+
+    __del__ = close
+
     def _reset(self) -> None:
         self._pipeline.reset()
         self._held.clear()
@@ -95,16 +155,18 @@ class Pipeline:
     def _built(self, graph: Graph, batch_size: int, images_on_device: bool) -> Any:
         # Read once, when DALI first allocates. A pool for small buffers: fresh ones cost a page fault for every 4 KiB.
         os.environ.setdefault("DALI_MALLOC_POOL_THRESHOLD", "256k")
-        from nvidia.dali import Pipeline as DaliPipeline
-
+        dali = _import_dali()
+        if not _first_process:
+            _first_process.append(os.getpid())
         on_gpu = self._engine.device.type == "cuda"
-        pipeline = DaliPipeline(
+        pipeline = dali.Pipeline(
             batch_size=batch_size,
             num_threads=self._engine.num_threads or num_cores() + graph.is_encoded,
             device_id=self._engine.device.index or 0 if on_gpu else None,
             prefetch_queue_depth=self._engine.prefetch,
             exec_dynamic=True,
         )
+        _pipelines.add(pipeline)
         with pipeline:
             fed = self._fed_apart if images_on_device else self._fed_together
             images, parameters = fed(None if graph.is_encoded else "HWC", on_gpu)

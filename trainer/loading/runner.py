@@ -113,6 +113,17 @@ class Runner:
         self._is_stopped, self._is_running = True, False
         self._pipeline.drain()
 
+    @property
+    def is_running(self) -> bool:
+        """True from `begin` to the last rank batch, or until it is abandoned."""
+        return self._is_running
+
+    def close(self) -> None:
+        """End it at once, whatever is under way."""
+        for pipeline in (self._pipeline, self._decoder):
+            if pipeline is not None:
+                pipeline.close()
+
     def explained(self, error: RuntimeError) -> Exception:
         """The cause of an error of DALI, which hands on no more than its text; or the shards that were under way."""
         if self._error is not None:
