@@ -16,6 +16,14 @@ MAX_WINDOW_ROWS = 4_000_000
 Positions = npt.NDArray[np.int64]
 
 
+def check_count(field: str, number: object) -> None:
+    """Refuse what is no whole number of at least 1; raises `FieldError`."""
+    if not isinstance(number, int | np.integer) or isinstance(number, bool):
+        raise FieldError(field, f"{number!r}", "expected a whole number")
+    if number < 1:
+        raise FieldError(field, number, "expected at least 1")
+
+
 @dataclass(frozen=True)
 class FeedSettings:
     """How samples follow each other."""
@@ -34,10 +42,15 @@ class FeedSettings:
     """Leave out the last batch of an epoch where it is short; every epoch leaves out others where it is shuffled."""
 
     def __post_init__(self) -> None:
-        if self.window_shards is not None and self.window_shards < 1:
-            raise FieldError("window_shards", self.window_shards, "expected at least 1")
-        if self.copies < 1:
-            raise FieldError("copies", self.copies, "expected at least 1")
+        choices = {"balanced": self.balanced, "pad_last": self.pad_last, "drop_last": self.drop_last}
+        if self.shuffle is not None:
+            choices["shuffle"] = self.shuffle
+        for name, choice in choices.items():
+            if not isinstance(choice, bool | np.bool_):
+                raise FieldError(name, f"{choice!r}", "expected True or False")
+        if self.window_shards is not None:
+            check_count("window_shards", self.window_shards)
+        check_count("copies", self.copies)
         if self.drop_last and self.pad_last:
             raise FieldError("drop_last", self.drop_last, "the last batch is filled up by pad_last: choose one of both")
 
@@ -78,6 +91,24 @@ class _RankShare:
         return RankBatch(positions[filled], mask, shards[filled], consumed - len(positions) + filled, consumed)
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Samples that are drawn with replacement, each as often as its weight says."""
+
+    weights: npt.NDArray[np.float64]
+    """Of each position, (num_samples,), at least 0, not all of them 0."""
+    number: int
+    """Draws of an epoch."""
+
+    def counts(self, key: np.uint64) -> Positions:
+        """How often each position is drawn under a key, int64 (num_samples,)."""
+        ends = np.cumsum(self.weights)
+        places = np.sort(draws.uniform(np.arange(self.number, dtype=np.int64), key)) * ends[-1]
+        last = np.flatnonzero(self.weights)[-1]  # a product may be rounded up to the end
+        drawn = np.minimum(np.searchsorted(ends, places, side="right"), last)
+        return np.bincount(drawn, minlength=len(ends)).astype(np.int64)
+
+
 class _Window(NamedTuple):
     """Shards whose samples are mixed, where they end in the order of shards, and samples of them consumed before."""
 
@@ -102,23 +133,26 @@ class Feed:
         shuffle: bool = True,
         window_shards: int | None = None,
         codes: npt.NDArray[np.int32] | None = None,
+        drawn: Drawn | None = None,
     ) -> None:
         """Take the end of each shard in positions, int64 (num_shards,).
 
-        With `codes`, the class of each position, int32 (num_samples,), every class comes equally often. Samples of
-        `window_shards` shards are shuffled together; None: of all. Raises `UsageError` where there is no sample,
-        `FieldError` for a window of none.
+        With `codes`, the class of each position, int32 (num_samples,), every class comes equally often; with `drawn`,
+        samples are drawn by weight. Samples of `window_shards` shards are shuffled together; None: of all. Raises
+        `UsageError` where there is no sample, `FieldError` for a window of none.
         """
         self.num_samples = int(shard_stops[-1]) if len(shard_stops) else 0
         if not self.num_samples:
             raise UsageError("no sample to load")
+        self.epoch_samples = self.num_samples if drawn is None else drawn.number
+        """Samples of an epoch; those that come several times are counted each time."""
         if window_shards is not None and window_shards < 1:
             raise FieldError("window_shards", window_shards, "expected at least 1")
         self.window_shards = window_shards
         """Shards whose samples are shuffled together at most; None: all."""
         self._stops = shard_stops
         self._starts = np.concatenate([[0], shard_stops[:-1]]).astype(np.int64)
-        self._seed, self._shuffle, self._codes = seed, shuffle, codes
+        self._seed, self._shuffle, self._codes, self._drawn = seed, shuffle, codes, drawn
 
     def shard_order(self, epoch: int, *, consumed: int = 0) -> Positions:
         """Shards in the order in which an epoch needs them, int64; once samples were consumed, those of its rest."""
@@ -159,7 +193,7 @@ class Feed:
 
         A window holds `MAX_WINDOW_ROWS` samples at most, or one shard.
         """
-        repeats = None if self._codes is None else self._repeats(epoch)
+        repeats = self._repeats(epoch)
         for window in self._windows(epoch, consumed):
             positions, of_shards = self._positions(window.shards)
             if repeats is not None:
@@ -178,8 +212,8 @@ class Feed:
         if self._shuffle:
             order = draws.permutation(order, draws.key(self._seed, epoch, "shards"))
         lengths = self._stops - self._starts
-        if self._codes is not None:
-            before = np.concatenate([[0], np.cumsum(self._repeats(epoch))])
+        if (repeats := self._repeats(epoch)) is not None:
+            before = np.concatenate([[0], np.cumsum(repeats)])
             lengths = before[self._stops] - before[self._starts]
         stop = 0
         while stop < len(order):
@@ -205,8 +239,14 @@ class Feed:
         first = np.repeat(self._starts[shards] - (np.cumsum(counts) - counts), counts)
         return first + np.arange(len(of_shards), dtype=np.int64), of_shards
 
-    def _repeats(self, epoch: int) -> npt.NDArray[np.int64]:
-        """How often each position comes in an epoch in which all classes come equally often (to one sample)."""
+    def _repeats(self, epoch: int) -> npt.NDArray[np.int64] | None:
+        """How often each position comes in an epoch; None: once."""
+        if self._drawn is not None:
+            return self._drawn.counts(draws.key(self._seed, epoch, "drawn"))
+        return None if self._codes is None else self._balanced(epoch)
+
+    def _balanced(self, epoch: int) -> npt.NDArray[np.int64]:
+        """How often each position comes where all classes come equally often (to one sample)."""
         assert self._codes is not None
         counts = np.zeros(self.num_samples, np.int64)
         classes = np.unique(self._codes)

@@ -22,8 +22,9 @@ from facepack.manifest import Build
 from facepack.storage import Store
 from trainer.loading.augment import Augmentation, default_augmentations
 from trainer.loading.decoded import CacheKind, DecodedCache
-from trainer.loading.feed import FeedSettings, RankBatch
+from trainer.loading.feed import FeedSettings, RankBatch, check_count
 from trainer.loading.graphs import AugmentationGraphs
+from trainer.loading.location import location_of
 from trainer.loading.order import REMOTE_WINDOW_SHARDS, EpochOrder
 from trainer.loading.pipeline import Engine, check_process
 from trainer.loading.placement import Placement
@@ -32,6 +33,7 @@ from trainer.loading.runner import Runner
 from trainer.loading.samples import Choice, Samples
 from trainer.loading.staging import ShardStage, StagingSettings
 from trainer.loading.targets import Target
+from trainer.loading.weighting import Weights
 
 _STATE_VERSION = 1
 
@@ -98,17 +100,19 @@ class Loader:
         self,
         build: str | os.PathLike[str],
         *,
-        split: str,
+        split: str | Sequence[str],
         batch_size: int,
-        targets: Sequence[str] | None = None,
+        targets: str | Sequence[str] | None = None,
         augment: Sequence[Augmentation] | None = None,
         seed: int = 0,
         cache: CacheKind = "auto",
         device: str | torch.device | None = None,
         rank: int = 0,
         world_size: int = 1,
-        rows: Sequence[int] | npt.NDArray[np.int64] | None = None,
-        classes: Sequence[str] | None = None,
+        rows: Sequence[int] | npt.NDArray[Any] | None = None,
+        classes: str | Sequence[str] | None = None,
+        weights: Weights | None = None,
+        num_samples: int | None = None,
         feed: FeedSettings | None = None,
         staging: StagingSettings | None = None,
         engine: EngineSettings | None = None,
@@ -117,21 +121,32 @@ class Loader:
 
         `batch_size` counts over all ranks. `targets` are columns of the manifest (see `trainer.loading.targets`), by
         default the class. `augment` is done in order; by default normalised, in train also flipped. `rows` of the
-        manifest and `classes`, in the order that numbers them, choose samples. Raises `JobError` where there is no
-        build, `UsageError` for what it does not hold, `FieldError` for an argument that cannot be.
+        manifest, or a mask over it, and `classes`, in the order that numbers them, choose samples. With `weights` (see
+        `trainer.loading.weighting`) or `num_samples`, an epoch is so many samples, drawn with replacement. Raises
+        `JobError` where there is no build, `UsageError` for what it does not hold, `FieldError` for an argument that
+        cannot be.
         """
-        _check(batch_size, cache)
+        _check(batch_size, cache, seed)
         settings = feed or FeedSettings()
         self._staging, self._engine = staging or StagingSettings(), engine or EngineSettings()
         self._placement = Placement.of(device, rank=rank, world_size=world_size)
-        choice = Choice.of(split, rows=rows, classes=classes, targets=targets, needs_classes=settings.balanced)
-        store = Store(os.fspath(build))
+        choice = Choice.of(
+            split, rows=rows, classes=classes, targets=targets, needs_classes=settings.balanced, weights=weights
+        )
+        store = Store(location_of(build))
         self.build: Build = manifest.read_build(store.location)
         self._samples = samples = Samples.read(store, self.build, choice)
         self._order = EpochOrder(
-            samples, settings=settings, seed=seed, batch_size=batch_size, placement=self._placement
+            samples,
+            settings=settings,
+            seed=seed,
+            batch_size=batch_size,
+            placement=self._placement,
+            num_samples=num_samples,
         )
-        self._graphs = AugmentationGraphs.of(default_augmentations(split) if augment is None else augment, samples)
+        if augment is None:
+            augment = default_augmentations("train" if samples.is_train else samples.split)
+        self._graphs = AugmentationGraphs.of(augment, samples)
         self._cache = DecodedCache(cache, len(samples), self._graphs.kept_size_hw, placement=self._placement)
 
     def __len__(self) -> int:
@@ -152,6 +167,19 @@ class Loader:
     def targets(self) -> dict[str, Target]:
         """The targets of all samples by name, with what their numbers mean."""
         return self._samples.targets
+
+    @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """Row in the manifest of each sample, in the order of `targets`, int64 (num,)."""
+        return self._samples.rows
+
+    def keys(self, rows: torch.Tensor | Sequence[int] | npt.NDArray[np.int64]) -> list[str]:
+        """The keys of rows, such as `batch.rows`; the manifest is read for them when they are first asked for."""
+        return self._samples.texts.of("key", rows=_numbers(rows))
+
+    def sources(self, rows: torch.Tensor | Sequence[int] | npt.NDArray[np.int64]) -> list[str]:
+        """The paths of rows, such as `batch.rows`, in the dataset that was built."""
+        return self._samples.texts.of("source", rows=_numbers(rows))
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -350,9 +378,15 @@ def _check_state(state: Any) -> None:
         raise UsageError(f"state of a loader: window is {window!r}, expected at least 1, or None")
 
 
-def _check(batch_size: int, cache: str) -> None:
+def _numbers(rows: Any) -> npt.NDArray[np.int64]:
+    """Rows as an array in host memory."""
+    return np.atleast_1d(np.asarray(rows.cpu() if isinstance(rows, torch.Tensor) else rows, np.int64))
+
+
+def _check(batch_size: int, cache: str, seed: int) -> None:
     """Refuse arguments before a build is opened for them."""
-    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
-        raise FieldError("batch_size", batch_size, "expected at least 1")
+    check_count("batch_size", batch_size)
+    if not isinstance(seed, int | np.integer):
+        raise FieldError("seed", f"{seed!r}", "expected a whole number")
     if cache not in get_args(CacheKind):
         raise FieldError("cache", cache, f"expected {', '.join(get_args(CacheKind))}")

@@ -10,7 +10,7 @@ import numpy as np
 from torch.utils.data import get_worker_info
 
 from facepack.errors import FieldError
-from trainer.loading.feed import Feed, FeedSettings, RankBatch, as_copies, num_batches
+from trainer.loading.feed import Drawn, Feed, FeedSettings, RankBatch, as_copies, check_count, num_batches
 from trainer.loading.placement import Placement
 from trainer.loading.samples import Samples
 
@@ -22,12 +22,23 @@ class EpochOrder:
     """The samples of an epoch as rank batches: a pure function of samples, settings, seed and epoch."""
 
     def __init__(
-        self, samples: Samples, *, settings: FeedSettings, seed: int, batch_size: int, placement: Placement
+        self,
+        samples: Samples,
+        *,
+        settings: FeedSettings,
+        seed: int,
+        batch_size: int,
+        placement: Placement,
+        num_samples: int | None = None,
     ) -> None:
-        """Order samples; `batch_size` counts over all ranks. Raises `FieldError` where no batch is left of an epoch."""
+        """Order samples; `batch_size` counts over all ranks. Of `num_samples`, so many are drawn for an epoch.
+
+        Raises `FieldError` where no batch is left of an epoch.
+        """
         self.seed = seed
         self._samples, self._settings = samples, settings
         self._batch_size, self._placement = batch_size, placement
+        self._drawn = _drawn(samples, settings, num_samples=num_samples)
         remote = REMOTE_WINDOW_SHARDS if samples.store.is_remote else None
         self._feed = self._feed_of(settings.window_shards or remote)
         if not self.num_batches:
@@ -37,7 +48,7 @@ class EpochOrder:
     @property
     def num_samples(self) -> int:
         """Samples of an epoch, over all ranks."""
-        return len(self._samples) * self._settings.copies
+        return self._feed.epoch_samples
 
     @property
     def num_batches(self) -> int:
@@ -114,7 +125,14 @@ class EpochOrder:
             "samples": rows,
             "seed": self.seed,
             **settings,
+            **self._drawn_identity(),
         }
+
+    def _drawn_identity(self) -> dict[str, Any]:
+        if self._drawn is None:
+            return {}
+        weights = hashlib.sha256(self._drawn.weights.tobytes()).hexdigest()[:16]
+        return {"weights": weights, "num_samples": self._drawn.number}
 
     def _feed_of(self, window_shards: int | None) -> Feed:
         samples, settings = self._samples, self._settings
@@ -122,7 +140,21 @@ class EpochOrder:
         return Feed(
             samples.shard_stops * settings.copies,
             seed=self.seed,
-            shuffle=samples.split == "train" if settings.shuffle is None else settings.shuffle,
+            shuffle=samples.is_train if settings.shuffle is None else settings.shuffle,
             window_shards=window_shards,
             codes=None if codes is None else np.repeat(codes, settings.copies),
+            drawn=self._drawn,
         )
+
+
+def _drawn(samples: Samples, settings: FeedSettings, *, num_samples: int | None) -> Drawn | None:
+    """The draws of an epoch; None where every sample comes once, or every class equally often."""
+    if num_samples is not None:
+        check_count("num_samples", num_samples)
+    if samples.weights is None and num_samples is None:
+        return None
+    if settings.balanced or settings.copies != 1:
+        other = "balanced" if settings.balanced else "copies"
+        raise FieldError("weights" if num_samples is None else "num_samples", "", f"not together with {other}")
+    weights = np.ones(len(samples)) if samples.weights is None else samples.weights
+    return Drawn(weights, num_samples or len(samples))

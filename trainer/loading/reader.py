@@ -47,7 +47,7 @@ class SampleReader:
 
     def _check(self, content: bytes, position: int, shard: int) -> None:
         samples = self._samples
-        if hashlib.sha256(content).digest() != samples.sha256[position].tobytes():
+        if hashlib.sha256(content).digest() != samples.checksums.of(position):
             raise JobError(
                 f"{samples.records[shard].name}: sample {samples.key(position)} is damaged (its sha256 is not that of "
                 f"the manifest); {self._stage.remedy(shard)}"

@@ -1,6 +1,6 @@
 """Samples: those of a build that a loader chooses, with their targets, and where each lies."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,51 +9,53 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from facepack.description import SPLITS
 from facepack.errors import FieldError, UsageError, nearest
 from facepack.manifest import Build, ShardRecord, Status
 from facepack.storage import Store
-from trainer.loading.columns import ManifestColumns
+from trainer.loading.columns import ManifestColumns, RowTexts
 from trainer.loading.targets import CLASS, Target, target
+from trainer.loading.weighting import Weighted, Weights, sample_weights
 
 
 @dataclass(frozen=True)
 class Choice:
     """Which samples of a build are loaded, and what is learnt from them."""
 
-    split: str
-    rows: npt.NDArray[np.int64] | None
-    """Rows of the manifest; None: all of the split."""
+    splits: tuple[str, ...]
+    rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_] | None
+    """Rows of the manifest, or a mask over all of them; None: all of the splits."""
     classes: tuple[str, ...] | None
     """In the order that gives their numbers; None: those of the build."""
     targets: tuple[str, ...] | None
     """See `trainer.loading.targets`; None: the class, where the build has classes."""
     needs_classes: bool
     """True where the class of each sample must be known, as for classes that come equally often."""
+    weights: Weights | None
+    """See `trainer.loading.weighting`; None: all alike."""
 
     @classmethod
     def of(
         cls,
-        split: str,
+        split: str | Sequence[str],
         *,
-        rows: Sequence[int] | npt.NDArray[np.int64] | None = None,
-        classes: Sequence[str] | None = None,
-        targets: Sequence[str] | None = None,
+        rows: Sequence[int] | npt.NDArray[Any] | None = None,
+        classes: str | Sequence[str] | None = None,
+        targets: str | Sequence[str] | None = None,
         needs_classes: bool = False,
+        weights: Weights | None = None,
     ) -> "Choice":
         """Check the arguments of a loader, as far as that goes without its build; raises `FieldError`."""
-        if not isinstance(split, str):
-            raise FieldError("split", split, "expected a name, such as train")
-        numbers = None if rows is None else np.asarray(rows)
-        if numbers is not None and numbers.size == 0:
-            numbers = numbers.astype(np.int64)
-        if numbers is not None and (numbers.ndim != 1 or numbers.dtype.kind not in "iu"):
-            raise FieldError("rows", "", "expected row numbers of the manifest, whole numbers in one dimension")
+        splits = _names("split", split)
+        if not splits:
+            raise FieldError("split", f"{split!r}", "expected a name, such as train, or several")
         return cls(
-            split=split,
-            rows=None if numbers is None else numbers.astype(np.int64),
+            splits=splits,
+            rows=None if rows is None else _row_numbers(rows),
             classes=_names("classes", classes),
             targets=_names("targets", targets),
             needs_classes=needs_classes,
+            weights=weights,
         )
 
 
@@ -63,6 +65,7 @@ class Samples:
 
     store: Store
     split: str
+    """Its name; of several, all of them, joined by +."""
     build_digest: str
     """Digest of the chosen rows of the whole build, whatever their encoding."""
     rows: npt.NDArray[np.int64]
@@ -77,8 +80,8 @@ class Samples:
     """Bytes of each image as stored."""
     sizes_hw: npt.NDArray[np.int64]
     """Height and width of each in pixels, (num_samples, 2)."""
-    sha256: npt.NDArray[np.uint8]
-    """Checksum of each image as stored, (num_samples, 32)."""
+    checksums: "Checksums"
+    """Those of the images as stored."""
     is_raw: bool
     """True where pixels are stored, False where JPEG or PNG."""
     mean: tuple[float, ...]
@@ -87,14 +90,22 @@ class Samples:
     targets: dict[str, Target]
     class_codes: npt.NDArray[np.int32] | None
     """Class of each, where the choice needs classes."""
+    weights: npt.NDArray[np.float64] | None
+    """How often each is drawn, as a share of the sum; None: each comes once."""
+    texts: RowTexts
+    """Keys and sources of all rows of the manifest."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def is_train(self) -> bool:
+        """True where the split is the one to train on, or it is among several."""
+        return "train" in self.split.split("+")
+
     def key(self, position: int) -> str:
-        """The key of a sample, for messages; it is read anew."""
-        column = ManifestColumns(self.store).read(["key"], rows=self.rows[position : position + 1])["key"]
-        return str(column[0].as_py())
+        """The key of a sample, for messages."""
+        return self.texts.of("key", rows=self.rows[position : position + 1])[0]
 
     def positions(self, shard: int) -> slice:
         """Those of a shard."""
@@ -111,76 +122,129 @@ class Samples:
         names = choice.classes if choice.classes is not None else tuple(build.class_names)
         target_names = choice.targets if choice.targets is not None else ((CLASS,) if names else ())
         targets = {name: target(name, columns, rows=rows, class_names=names) for name in target_names}
-        codes = None
+        codes, weights = None, None
         if choice.needs_classes:
             codes = (targets.get(CLASS) or target(CLASS, columns, rows=rows, class_names=names)).values
-        table = columns.read(["shard", "offset", "size", "height", "width", "sha256"], rows=rows)
-        records, shard_stops = _shards(table["shard"], [shard for shard in build.shards if _is_of(shard, choice.split)])
+        if choice.weights is not None:
+            weights = sample_weights(choice.weights, Weighted(columns, rows, names, targets))
+        records = [shard for shard in build.shards if shard.name.startswith(tuple(f"{s}-" for s in choice.splits))]
+        records, shard_stops = _shards(columns.codes("shard", [record.name for record in records], rows=rows), records)
         return cls(
             store=store,
-            split=choice.split,
+            split="+".join(choice.splits),
             build_digest=build.plan_digest,
             rows=rows,
             records=records,
             shard_stops=shard_stops,
-            offsets=_integers(table["offset"]),
-            num_bytes=_integers(table["size"]),
-            sizes_hw=np.stack([_integers(table["height"]), _integers(table["width"])], axis=1),
-            sha256=_bytes_of_hex(table["sha256"]),
+            offsets=np.asarray(columns.read("offset", rows=rows).to_numpy(), np.int64),
+            num_bytes=np.asarray(columns.read("size", rows=rows).to_numpy(), np.int64),
+            sizes_hw=np.stack([columns.read(side, rows=rows).to_numpy() for side in ("height", "width")], axis=1),
+            checksums=Checksums(store, rows),
             is_raw=build.configuration.encoding == "raw",
             mean=tuple(build.mean or ()),
             std=tuple(build.std or ()),
             targets=targets,
             class_codes=None if codes is None else codes.astype(np.int32),
+            weights=weights,
+            texts=RowTexts(store),
         )
 
 
-def _names(field: str, names: Sequence[str] | None) -> tuple[str, ...] | None:
+class Checksums:
+    """The sha256 of samples as stored; they are read when the first one is asked for."""
+
+    def __init__(self, store: Store, rows: npt.NDArray[np.int64]) -> None:
+        """Those of rows of the manifest, one per sample."""
+        self._store, self._rows = store, rows
+        self._digests: npt.NDArray[np.uint8] | None = None
+
+    def of(self, position: int) -> bytes:
+        """The 32 bytes of a sample; `JobError` where the manifest is damaged."""
+        if self._digests is None:
+            self._digests = _bytes_of_hex(ManifestColumns(self._store).read("sha256", rows=self._rows))
+        digest: bytes = self._digests[position].tobytes()
+        return digest
+
+
+def _row_numbers(rows: Any) -> Any:
+    """Rows as an array: numbers, int64, or a mask, bool."""
+    numbers = np.asarray(rows)
+    if numbers.size == 0:
+        numbers = numbers.astype(np.int64)
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iub":
+        advice = "expected row numbers of the manifest, whole numbers in one dimension, or a mask over all of its rows"
+        raise FieldError("rows", "", advice)
+    return numbers if numbers.dtype.kind == "b" else numbers.astype(np.int64)
+
+
+def _names(field: str, names: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    """Several names; a text is one of them."""
     if names is None:
         return None
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise FieldError(field, names, "expected a list of names")
-    return tuple(names)
+    texts = (names,) if isinstance(names, str) else tuple(names) if isinstance(names, Iterable) else None
+    if texts is None or not all(isinstance(name, str) for name in texts):
+        raise FieldError(field, f"{names!r}", "expected a name, or a list of names")
+    if len(set(texts)) < len(texts):
+        twice = next(name for name in texts if texts.count(name) > 1)
+        raise FieldError(field, twice, "named twice")
+    return texts
 
 
 def _chosen_rows(columns: ManifestColumns, build: Build, choice: Choice) -> npt.NDArray[np.int64]:
-    """Packed rows of the split that are among the rows and classes of a choice."""
-    table = columns.read(["split", "status"])
-    packed = pc.equal(table["status"], Status.PACKED)
-    rows = np.flatnonzero(pc.and_(pc.equal(table["split"], choice.split), packed).to_numpy()).astype(np.int64)
-    if not len(rows):
-        splits = pc.unique(table["split"].filter(packed)).to_pylist()
-        raise FieldError(
-            "split", choice.split, f"no packed sample in {columns.location}; {nearest(choice.split, splits)}"
-        )
+    """Packed rows of the splits that are among the rows and classes of a choice."""
+    is_packed = columns.codes("status", [Status.PACKED]) == 0
+    split_codes = columns.codes("split", SPLITS)
+    there = [split for number, split in enumerate(SPLITS) if (is_packed & (split_codes == number)).any()]
+    for split in choice.splits:
+        if split not in there:
+            advice = f"no packed sample in {columns.location}; it has {', '.join(there) or 'no split'}"
+            raise FieldError("split", split, advice)
+    is_chosen = is_packed & np.isin(split_codes, [SPLITS.index(split) for split in choice.splits])
     if choice.rows is not None:
-        rows = rows[np.isin(rows, choice.rows)]
+        is_chosen &= _mask_of(choice.rows, is_chosen, is_packed=is_packed)
     if choice.classes is not None:
         for name in choice.classes:
             if name not in build.class_names:
                 raise FieldError("classes", name, f"no class of the build; {nearest(name, build.class_names)}")
-        of_rows = columns.read([CLASS], rows=rows)[CLASS]
-        rows = rows[pc.is_in(of_rows, value_set=pa.array(choice.classes, pa.string())).to_numpy()]
-    if not len(rows):
-        raise UsageError(f"no packed sample of split {choice.split} is among the rows and classes that were chosen")
-    return rows
+        is_chosen &= columns.codes(CLASS, choice.classes) >= 0
+    if not is_chosen.any():
+        splits = " and ".join(choice.splits)
+        raise UsageError(f"no packed sample of split {splits} is among the rows and classes that were chosen")
+    return np.flatnonzero(is_chosen).astype(np.int64)
 
 
-def _is_of(shard: ShardRecord, split: str) -> bool:
-    return shard.name.startswith(f"{split}-")
+def _mask_of(
+    rows: npt.NDArray[Any], is_chosen: npt.NDArray[np.bool_], *, is_packed: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """A mask over the manifest out of rows as they are given; `FieldError` for rows that cannot be loaded."""
+    num_rows = len(is_chosen)
+    if rows.dtype.kind == "b":
+        if len(rows) != num_rows:
+            raise FieldError("rows", f"a mask of {len(rows):,}", f"expected one of all {num_rows:,} rows")
+        return rows
+    _refuse(rows, (rows < 0) | (rows >= num_rows), why=f"not among the {num_rows:,} rows of the manifest")
+    _refuse(rows, ~is_packed[rows], why="not packed")
+    _refuse(rows, ~is_chosen[rows], why="of another split")
+    mask = np.zeros(num_rows, bool)
+    mask[rows] = True
+    if mask.sum() < len(rows):
+        numbers, counts = np.unique(rows, return_counts=True)
+        _refuse(numbers, counts > 1, why="named twice; weights= draws samples more often")
+    return mask
 
 
-def _shards(column: pa.ChunkedArray, records: list[ShardRecord]) -> tuple[list[ShardRecord], npt.NDArray[np.int64]]:
+def _refuse(rows: npt.NDArray[np.int64], is_wrong: npt.NDArray[np.bool_], *, why: str) -> None:
+    if num_wrong := int(is_wrong.sum()):
+        raise FieldError("rows", rows[is_wrong][0], f"the first of {num_wrong:,} that are {why}")
+
+
+def _shards(
+    codes: npt.NDArray[np.int32], records: list[ShardRecord]
+) -> tuple[list[ShardRecord], npt.NDArray[np.int64]]:
     """The shards of samples, and where each ends among them; those that hold none are left out."""
-    names = pa.array([record.name for record in records], pa.string())
-    shard_of = np.asarray(pc.index_in(column, value_set=names).to_numpy(), np.int64)
-    stops = np.searchsorted(shard_of, np.arange(len(records)), side="right").astype(np.int64)
+    stops = np.searchsorted(codes, np.arange(len(records)), side="right").astype(np.int64)
     used = np.flatnonzero(np.diff(stops, prepend=0))
     return [records[number] for number in used], stops[used]
-
-
-def _integers(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    return np.asarray(column.to_numpy(), np.int64)
 
 
 def _bytes_of_hex(column: pa.ChunkedArray) -> npt.NDArray[np.uint8]:

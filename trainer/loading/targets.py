@@ -15,6 +15,8 @@ from trainer.loading.columns import ManifestColumns
 
 ATTRIBUTES = "attributes"
 CLASS = "class"
+POINTS = {"box": 4, "landmarks": 10}
+"""Columns of several numbers per sample, and how many."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class Target:
     """One target: a number (or a row of numbers) per sample, and what the numbers mean.
 
     Classes, categories and bins are int64 indices into `names`; attributes, all at once, float32
-    (num_samples, num_names) of 0 and 1; other columns int64 or float32 as they are.
+    (num_samples, num_names) of 0 and 1; box and landmarks float32 (num_samples, 4) and (num_samples, 10), in pixels of
+    the upright photo; other columns int64 or float32 as they are.
     """
 
     values: npt.NDArray[Any]
@@ -32,54 +35,74 @@ class Target:
 def target(
     name: str, columns: ManifestColumns, *, rows: npt.NDArray[np.int64], class_names: Sequence[str] = ()
 ) -> Target:
-    """Read a target of some rows: `class`, `attributes`, a column, or `COLUMN:1-4,5-27,28-` for bins of a number.
+    """Read a target of some rows: `class`, `attributes`, `box`, `landmarks`, a column, or bins of a number.
 
-    Classes are numbered in the order of `class_names`; categories over the whole manifest, so that they agree between
-    splits. Raises `FieldError` for a column that is not there, or that one of the rows has no value in, and
-    `UsageError` for bins that are none.
+    Bins are written COLUMN:1-4,5-27,28-. Classes are numbered in the order of `class_names`; categories over the whole
+    manifest, so that they agree between splits. Raises `FieldError` for a column that is not there, or that one of the
+    rows has no value in, and for bins that are none.
     """
-    column_name, _, bins = name.partition(":")
+    column_name, colon, bins = name.partition(":")
     if name == ATTRIBUTES:
         return _attributes(columns, rows)
-    if column_name not in (CLASS, *columns.labels):
-        advice = f"the build has no such column; {nearest(column_name, [ATTRIBUTES, CLASS, *columns.labels])}"
+    known = [CLASS, *POINTS, *columns.labels]
+    if column_name not in known:
+        advice = f"the build has no such column; {nearest(column_name, [ATTRIBUTES, *known])}"
         raise FieldError("targets", name, advice)
-    column = columns.read([column_name], rows=rows)[column_name]
+    if colon:
+        return _binned(name, _numbers(name, columns.read(column_name, rows=rows)), bins)
+    if column_name in POINTS:
+        return _points(name, columns.read(column_name, rows=rows))
     if column_name == CLASS:
         if not class_names:
             raise FieldError("targets", name, "the build has no classes; choose another target, such as a label column")
-        return _codes(name, column, class_names)
-    if bins:
-        return _binned(name, _numbers(name, column), bins)
-    if pa.types.is_string(column.type):
-        categories = columns.read([column_name])[column_name].drop_null().unique().to_pylist()
-        return _codes(name, column, sorted(categories))
-    values = _numbers(name, column)
+        return _coded(name, columns.codes(name, class_names, rows=rows), class_names)
+    if pa.types.is_string(columns.schema.field(name).type):
+        categories = sorted(columns.read(name).drop_null().unique().to_pylist())
+        return _coded(name, columns.codes(name, categories, rows=rows), categories)
+    values = _numbers(name, columns.read(name, rows=rows))
     return Target(values.astype(np.float32 if values.dtype.kind == "f" else np.int64))
 
 
+def attribute_names(columns: ManifestColumns) -> tuple[str, ...]:
+    """Names of the label columns that hold attributes."""
+    return tuple(name for name in columns.labels if columns.schema.field(name).type == pa.int8())
+
+
 def _attributes(columns: ManifestColumns, rows: npt.NDArray[np.int64]) -> Target:
-    names = tuple(name for name in columns.labels if columns.schema.field(name).type == pa.int8())
+    names = attribute_names(columns)
     if not names:
         raise FieldError("targets", ATTRIBUTES, "the build has none")
-    table = columns.read(names, rows=rows)
-    values = np.stack([_numbers(name, table[name]).astype(np.float32) for name in names], axis=1)
+    values = np.empty((len(rows), len(names)), np.float32)
+    for number, name in enumerate(names):
+        values[:, number] = _numbers(name, columns.read(name, rows=rows))
     return Target(values, names)
 
 
-def _codes(name: str, column: pa.ChunkedArray, names: Sequence[str]) -> Target:
+def _coded(name: str, codes: npt.NDArray[np.int32], names: Sequence[str]) -> Target:
     """The place of each value among names."""
-    codes = pc.index_in(column, value_set=pa.array(names, pa.string()))
-    if codes.null_count:
-        raise FieldError("targets", name, f"{codes.null_count:,} samples have none of {', '.join(names[:5])}")
-    return Target(np.asarray(codes.to_numpy(), np.int64), tuple(names))
+    if num_others := int((codes < 0).sum()):
+        raise FieldError("targets", name, f"{num_others:,} samples have none of {', '.join(names[:5])}")
+    return Target(codes.astype(np.int64), tuple(names))
+
+
+def _points(name: str, column: pa.ChunkedArray) -> Target:
+    """Several numbers per sample, the same for all."""
+    lengths = pc.list_value_length(column).fill_null(0).to_numpy()
+    if num_without := int((lengths != POINTS[name]).sum()):
+        advice = f"{num_without:,} of {len(column):,} samples have none of {POINTS[name]} numbers"
+        raise FieldError("targets", name, f"{advice}; build with --align crop or chip, or leave them out with rows=")
+    numbers = pa.chunked_array([chunk.flatten() for chunk in column.chunks], pa.float32())
+    return Target(_numbers(name, numbers).reshape(-1, POINTS[name]).astype(np.float32))
 
 
 def _numbers(name: str, column: pa.ChunkedArray) -> npt.NDArray[Any]:
-    if column.null_count:
-        raise FieldError("targets", name, f"{column.null_count:,} samples have no value; leave them out with rows=")
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         raise FieldError("targets", name, "not a number")
+    num_missing = column.null_count
+    if not num_missing and pa.types.is_floating(column.type):
+        num_missing = int((~np.isfinite(column.to_numpy())).sum())
+    if num_missing:
+        raise FieldError("targets", name, f"{num_missing:,} samples have no value; leave them out with rows=")
     return np.asarray(column.to_numpy())
 
 
