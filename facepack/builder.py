@@ -147,6 +147,8 @@ def _prepared(configuration: Configuration, place: Place) -> Prepared:
         log.info(text)
     for why, number in prepared.index.left_out.items():
         log.info("%s images left out: %s", f"{number:,}", why)
+    for text in prepared.warnings:
+        log.warning(text)
     if unparsed := prepared.index.unparsed:
         log.warning("%s rows cannot be read (all are listed in %s):", f"{len(unparsed):,}", manifest.BUILD_FILE)
         for line in unparsed[:3]:
@@ -225,7 +227,7 @@ def _finish(prepared: Prepared, store: Store, results: list[ShardResult]) -> Bui
         std=mean_std and mean_std[1],
         shards=[result.record for result in results if result.record.num_samples],
         unparsed=list(prepared.index.unparsed),
-        left_out=prepared.index.left_out,
+        left_out=prepared.left_out,
         plan_digest=prepared.digest,
         num_padded=sum(result.num_padded for result in results),
     )

@@ -20,6 +20,11 @@ from facepack.label import Labelled
 from facepack.manifest import Status, people_in_several_splits
 from facepack.source import Source
 
+NO_SPLIT = "in no split, while others have one"
+"""Why a row is left out."""
+
+_NUM_NAMED = 3
+
 Bools = npt.NDArray[np.bool_]
 
 
@@ -50,6 +55,46 @@ class Plan:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class SplitRows:
+    """The rows that a split has a place for; how many are left out, by reason; a line that names the first of them."""
+
+    table: pa.Table
+    left_out: dict[str, int]
+    warnings: tuple[str, ...]
+
+
+def rows_with_split(description: Description, table: pa.Table, *, configuration: Configuration) -> SplitRows:
+    """Leave out the rows without a split where others have one that is to stay, so that those keep theirs.
+
+    `table` is that of the index. All rows stay where another split is asked for, or where no row has one.
+    """
+    official, rule = table["official_split"], configuration.split_rule
+    without = official.null_count
+    if without == len(table) and rule is None:
+        return SplitRows(table, {}, _identity_warnings(description, table))
+    if without in (0, len(table)) or (rule is not None and rule.kind != "official"):
+        return SplitRows(table, {}, ())
+    has_split = pc.is_valid(official)
+    first = table["source"].filter(pc.invert(has_split))[:_NUM_NAMED].to_pylist()
+    more = f" and {without - len(first):,} more" if without > len(first) else ""
+    warning = (
+        f"{without:,} of {len(table):,} rows are in no split of {description.name} and left out: "
+        f"{', '.join(first)}{more}; --split 80/10/10 would split all rows anew"
+    )
+    return SplitRows(table.filter(has_split), {NO_SPLIT: without}, (warning,))
+
+
+def _identity_warnings(description: Description, table: pa.Table) -> tuple[str, ...]:
+    """A line where some rows have no identity, so that the default split cannot go by people."""
+    names = description.labels_of("identity")
+    without = table[names[0]].null_count if names else 0
+    if without in (0, len(table)):
+        return ()
+    first = table["source"].filter(pc.is_null(table[names[0]]))[0]
+    return (f"{without:,} of {len(table):,} rows have no identity, such as {first}: the split is not by identity",)
+
+
 def make_plan(description: Description, labelled: Labelled, *, source: Source, configuration: Configuration) -> Plan:
     """Give every chosen row key, split and shard.
 
@@ -66,10 +111,6 @@ def make_plan(description: Description, labelled: Labelled, *, source: Source, c
     rule = configuration.split_rule or _default_split(description, table)
     shuffled = _shuffled(keys, configuration.seed, "split")
     splits = _splits(description, table, rule=rule, order=shuffled, seed=configuration.seed)
-    without = table["official_split"].null_count
-    if configuration.split_rule is None and 0 < without < len(table):
-        first = table["source"].filter(pc.is_null(table["official_split"]))[0]
-        notes.append(f"split by {rule}: {without:,} of {len(table):,} rows are in no official split, such as {first}")
     status = _status_before_packing(description, table["source"], source)
     is_packed = ~status.astype(bool)
     order = np.lexsort((_shuffled(keys, configuration.seed, "order"), splits, ~is_packed))
@@ -168,8 +209,8 @@ def _splits(
 
 
 def _default_split(description: Description, table: pa.Table) -> Split:
-    """The official split where every row has one, else by identity where every row has one, else by fractions."""
-    if table["official_split"].null_count == 0:
+    """The official split where rows have one, else by identity where every row has one, else by fractions."""
+    if table["official_split"].null_count < len(table):
         return Split("official")
     identities = description.labels_of("identity")
     return Split("identity" if identities and table[identities[0]].null_count == 0 else "fractions")
@@ -188,9 +229,7 @@ def _official(description: Description, table: pa.Table, order: Hashes) -> npt.N
     official = table["official_split"]
     if official.null_count == len(table):
         raise FieldError("split", "official", f"{description.name} has none here; give fractions such as 80/10/10")
-    if official.null_count:
-        first = table["source"].filter(pc.is_null(official))[0]
-        raise JobError(f"{description.name}: {official.null_count:,} rows are in no official split, such as {first}")
+    assert official.null_count == 0  # rows_with_split has left the others out
     splits: npt.NDArray[np.int8] = pc.index_in(official, value_set=pa.array(SPLITS)).to_numpy().astype(np.int8)
     if description.split is not None and description.split.valid_percent and not (splits == 1).any():
         rows = np.flatnonzero(splits == 0)

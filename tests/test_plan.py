@@ -19,7 +19,8 @@ from facepack.description import SPLITS, load_dataset
 from facepack.errors import JobError, UsageError
 from facepack.index import index_dataset
 from facepack.label import Labelled, assign_classes
-from facepack.plan import Plan, make_plan, stored_order
+from facepack.plan import NO_SPLIT, Plan, make_plan, rows_with_split, stored_order
+from facepack.prepare import prepare
 from facepack.source import Source, open_source
 from facepack.storage import Store
 
@@ -53,11 +54,12 @@ def planned(table: pa.Table, *, name: str = "cacd", present: Iterable[str] | Non
     """Plan rows of which all files (or those of `present`) are there; nothing is read from them."""
     there = frozenset(table["source"].to_pylist() if present is None else present)
     class_names = tuple(sorted(set(table["class"].drop_null().to_pylist())))
+    configuration = Configuration.of(name, **choices)  # type: ignore[arg-type]
     return make_plan(
         load_dataset(name),
-        Labelled(table, class_names, ()),
+        Labelled(rows_with_split(load_dataset(name), table, configuration=configuration).table, class_names, ()),
         source=Source(Store("nowhere"), there),
-        configuration=Configuration.of(name, **choices),  # type: ignore[arg-type]
+        configuration=configuration,
     )
 
 
@@ -255,10 +257,52 @@ def test_fractions_of_an_identity_split_are_checked(fractions: str) -> None:
 # The official split
 
 
-def test_official_split_with_a_gap_is_not_replaced_in_silence() -> None:
-    table = sample_table(files(4), official=["train", "test", None, "valid"])
-    assert planned(table).notes == ("split by 80/10/10: 1 of 4 rows are in no official split, such as 0002.jpg",)
-    assert planned(table, split="50/25/25").notes == ()
+@pytest.mark.parametrize("split", ["", "official"])
+def test_rows_without_a_split_are_left_out_and_named_and_all_others_keep_theirs(split: str) -> None:
+    official = [*["train", "test", "valid"] * 3, None, None, None, None]
+    table = sample_table(files(13), official=official)
+    configuration = Configuration.of("cacd", split=split)
+    found = rows_with_split(load_dataset("cacd"), table, configuration=configuration)
+    assert found.left_out == {NO_SPLIT: 4}
+    assert found.warnings == (
+        "4 of 13 rows are in no split of cacd and left out: 0009.jpg, 0010.jpg, 0011.jpg and 1 more; "
+        "--split 80/10/10 would split all rows anew",
+    )
+    plan = planned(table, split=split)
+    assert plan.split == "official"
+    assert dict(zip(column(plan, "source"), column(plan, "split"), strict=True)) == dict(
+        zip(files(9), official[:9], strict=True)
+    )
+
+
+@pytest.mark.parametrize("split", ["50/25/25", "identity", "index:80/10/10"])
+def test_another_split_takes_the_rows_without_a_published_one(split: str) -> None:
+    table = sample_table(files(4), official=["train", "test", None, "valid"], identities=[1, 2, 3, 4])
+    found = rows_with_split(load_dataset("cacd"), table, configuration=Configuration.of("cacd", split=split))
+    assert (found.table, found.left_out, found.warnings) == (table, {}, ())
+
+
+def test_rows_without_identity_are_named_where_the_split_is_therefore_not_by_identity() -> None:
+    table = sample_table(files(3), identities=[4, None, 5])
+    found = rows_with_split(load_dataset("cacd"), table, configuration=Configuration.of("cacd"))
+    assert found.table == table
+    assert found.warnings == ("1 of 3 rows have no identity, such as 0001.jpg: the split is not by identity",)
+
+
+def test_stray_folder_adds_no_class_and_moves_no_photo(tmp_path: Path) -> None:
+    paths = [
+        f"{split}/{name}/{n}.jpg" for split in ("train", "val", "test") for name in ("ann", "bob") for n in range(3)
+    ]
+    for path in (*paths, "samples/demo.jpg"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(path.encode())
+    found = prepare(Configuration.of("folder"), src=str(tmp_path))
+    split_of = {"train": "train", "val": "valid", "test": "test"}
+    assert found.plan.class_names == ("ann", "bob")
+    assert found.left_out == {NO_SPLIT: 1}
+    assert {row["source"]: row["split"] for row in found.plan.table.select(["source", "split"]).to_pylist()} == {
+        path: split_of[path.split("/")[0]] for path in paths
+    }
 
 
 def test_official_split_is_taken_as_published() -> None:
@@ -293,7 +337,8 @@ def test_default_split_is_official_then_by_identity_then_by_fractions() -> None:
     sources = files(20)
     official, people = ["train"] * 10 + ["test"] * 10, list(range(20))
     assert planned(sample_table(sources, official=official, identities=people)).split == "official"
-    assert planned(sample_table(sources, official=[*official[:-1], None], identities=people)).split == "identity"
+    assert planned(sample_table(sources, official=[*official[:-1], None], identities=people)).split == "official"
+    assert planned(sample_table(sources, identities=people)).split == "identity"
     assert planned(sample_table(sources, identities=[*people[:-1], None])).split == "80/10/10"
 
 
@@ -307,12 +352,6 @@ def test_default_split_is_official_then_by_identity_then_by_fractions() -> None:
             "split official: cacd has none here; give fractions such as 80/10/10",
         ),
         (sample_table(files(4)), "identity", UsageError, "split identity: cacd names no identities here"),
-        (
-            sample_table(files(3), official=["train", None, "test"]),
-            "official",
-            JobError,
-            r"1 rows are in no official split, such as 0001\.jpg",
-        ),
         (
             sample_table(files(3), identities=[None, 3, None]),
             "identity",
