@@ -49,8 +49,9 @@ def prepare(configuration: Configuration, *, src: str) -> Prepared:
     rows = rows_with_split(description, indexed.table, configuration=configuration)
     labelled = assign_classes(description, rows.table, configuration=configuration)
     planned = make_plan(description, labelled, source=source, configuration=configuration)
-    left_out = indexed.left_out | rows.left_out
-    return Prepared(description, source, indexed, planned, configuration, left_out, rows.warnings)
+    left_out = indexed.left_out | rows.left_out | labelled.left_out
+    warnings = rows.warnings + labelled.warnings
+    return Prepared(description, source, indexed, planned, configuration, left_out, warnings)
 
 
 @contextmanager

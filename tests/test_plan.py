@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from facepack.configuration import Configuration
 from facepack.description import SPLITS, load_dataset
-from facepack.errors import JobError, UsageError
+from facepack.errors import FieldError, JobError, UsageError
 from facepack.index import index_dataset
 from facepack.label import Labelled, assign_classes
 from facepack.plan import NO_SPLIT, Plan, make_plan, rows_with_split, stored_order
@@ -197,7 +197,7 @@ def rounded(number: int, share: float) -> int:
 
 
 @pytest.mark.parametrize(
-    ("split", "shares"), [("80/10/10", (0.1, 0.1)), ("64/16/20", (0.16, 0.2)), ("1/0/1", (0, 0.5))]
+    ("split", "shares"), [("80/10/10", (0.1, 0.1)), ("64/16/20", (0.16, 0.2)), ("50/0/50", (0, 0.5))]
 )
 def test_fractions_are_exact_in_every_class(split: str, shares: tuple[float, float]) -> None:
     found = planned(pets(), split=split)
@@ -223,12 +223,34 @@ def test_fractions_in_percent_and_in_shares_are_the_same() -> None:
     assert percent.table.equals(shares.table)
 
 
-def test_all_rows_can_go_to_train() -> None:
-    assert counts_of(planned(pets(), split="100/0/0"), "split") == {"train": 151}
+@pytest.mark.parametrize("kind", ["", "index:", "identity:"])
+@pytest.mark.parametrize(("split", "name"), [("100/0/0", "train"), ("0/100/0", "valid"), ("0/0/1", "test")])
+def test_all_rows_can_go_to_one_split(kind: str, split: str, name: str) -> None:
+    sources = files(30)
+    table = sample_table(sources, classes=["a", "b", "b"] * 10, identities=[row // 4 for row in range(30)])
+    assert counts_of(planned(table, split=kind + split), "split") == {name: 30}
 
 
-@given(number=st.integers(1, 400), weights=st.tuples(st.integers(1, 99), st.integers(0, 99), st.integers(0, 99)))
-def test_any_fractions_are_met_within_rounding(number: int, weights: tuple[int, int, int]) -> None:
+def test_split_without_train_keeps_its_two_shares() -> None:
+    assert counts_of(planned(pets(), split="0/50/50"), "split").keys() == {"valid", "test"}
+
+
+@pytest.mark.parametrize(
+    ("split", "total"),
+    [("80/30/10", "120"), ("0/0/0", "0"), ("identity:8/1/1", "10"), ("0.8/0.1/0.2", "1.1"), ("index:60/20/19", "99")],
+)
+def test_shares_that_do_not_add_up_are_wrong_usage(split: str, total: str) -> None:
+    with pytest.raises(FieldError, match=rf"^split {split}: the shares add up to {total}, expected 100 \(or 1\)"):
+        planned(pets(), split=split)
+
+
+def test_thirds_add_up() -> None:
+    assert counts_of(planned(sample_table(files(30)), split="33.3/33.3/33.3"), "split") == dict.fromkeys(SPLITS, 10)
+
+
+@given(number=st.integers(1, 400), cuts=st.tuples(st.integers(0, 100), st.integers(0, 100)))
+def test_any_fractions_are_met_within_rounding(number: int, cuts: tuple[int, int]) -> None:
+    weights = min(cuts), abs(cuts[0] - cuts[1]), 100 - max(cuts)
     found = planned(sample_table(files(number)), split="/".join(map(str, weights)))
     counts = counts_of(found, "split")
     assert sum(counts.values()) == number
@@ -238,14 +260,14 @@ def test_any_fractions_are_met_within_rounding(number: int, weights: tuple[int, 
 
 @pytest.mark.parametrize(
     "split",
-    ["80/20", "80/10/10/0", "0/50/50", "random", "80/10/x", "-1/1/1", "80:10:10", "official:80/10/10", "80//20", "/"],
+    ["80/20", "80/10/10/0", "random", "80/10/x", "-1/1/1", "80:10:10", "official:80/10/10", "80//20", "/"],
 )
 def test_split_that_makes_no_sense_is_wrong_usage(split: str) -> None:
     with pytest.raises(UsageError, match=f"^split {split}: expected official, identity or TRAIN/VALID/TEST"):
         planned(pets(), split=split)
 
 
-@pytest.mark.parametrize("fractions", ["80/20", "0/1/1", "half"])
+@pytest.mark.parametrize("fractions", ["80/20", "half"])
 def test_fractions_of_an_identity_split_are_checked(fractions: str) -> None:
     table = sample_table(files(4), identities=[0, 1, 2, 3])
     with pytest.raises(
