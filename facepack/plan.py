@@ -41,10 +41,10 @@ class ShardPlan:
 class Plan:
     """What will be built.
 
-    `table` has the columns key, source, split, status, class, then the labels. Its first rows are those of the shards,
-    in stored order, with a null status: packing decides it. After them come the rows that will not be packed, with
-    their status (missing, duplicate). The index's column official_split ends here: it is in `split` where that is the
-    rule.
+    `table` has the columns key, source, split, status, duplicate_of, class, then the labels. Its first rows are those
+    of the shards, in stored order, with a null status: packing decides it. After them come the rows that will not be
+    packed, with their status (missing, duplicate). The index's column official_split ends here: it is in `split` where
+    that is the rule.
     """
 
     table: pa.Table
@@ -53,6 +53,7 @@ class Plan:
     split: str
     num_leaking: int
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def make_plan(description: Description, labelled: Labelled, *, source: Source, c
     rule = configuration.split_rule or _default_split(description, table)
     shuffled = _shuffled(keys, configuration.seed, "split")
     splits = _splits(description, table, rule=rule, order=shuffled, seed=configuration.seed)
-    status = _status_before_packing(description, table["source"], source)
+    status, duplicate_of = _status_before_packing(description, table["source"], source)
     is_packed = ~status.astype(bool)
     order = np.lexsort((_shuffled(keys, configuration.seed, "order"), splits, ~is_packed))
     columns = {
@@ -119,13 +120,15 @@ def make_plan(description: Description, labelled: Labelled, *, source: Source, c
         "source": table["source"],
         "split": pa.array(np.array(SPLITS)[splits], pa.string()),
         "status": pa.array(status, pa.string(), mask=is_packed),
+        "duplicate_of": table["source"].take(duplicate_of),
         "class": table["class"],
     }
     labels = {name: table[name] for name in table.column_names if name not in ("source", "official_split", "class")}
     planned = pa.table(columns | labels).take(pa.array(order)).combine_chunks()
     shards = _shards(splits[order][: int(is_packed.sum())], configuration.samples_per_shard)
     leaking = _num_leaking(description, table, splits)
-    return Plan(planned, tuple(shards), labelled.class_names, f"{rule}", leaking, tuple(notes))
+    contradictions = _contradictions(table, duplicate_of)
+    return Plan(planned, tuple(shards), labelled.class_names, f"{rule}", leaking, tuple(notes), contradictions)
 
 
 def _keys(dataset: str, source: pa.ChunkedArray) -> Hashes:
@@ -267,32 +270,64 @@ def _num_leaking(description: Description, table: pa.Table, splits: npt.NDArray[
 # What is known before an image is decoded
 
 
-def _status_before_packing(description: Description, paths: pa.ChunkedArray, source: Source) -> npt.NDArray[np.object_]:
-    """`missing` where the source has no such file, `duplicate` for repeated files, '' where packing decides."""
+def _status_before_packing(
+    description: Description, paths: pa.ChunkedArray, source: Source
+) -> tuple[npt.NDArray[np.object_], pa.Array]:
+    """`missing` where the source has no such file, `duplicate` for repeated files, '' where packing decides.
+
+    With it, per row, the number of the row whose file it repeats, or null.
+    """
     is_there = source.has(paths)
     status = np.where(is_there, "", Status.MISSING.value).astype(object)
+    firsts = np.full(len(status), -1)
     if description.duplicates:
         path_of = paths.to_pylist().__getitem__
-        status[_repeated(np.flatnonzero(is_there).tolist(), path_of, source)] = Status.DUPLICATE.value
-    return status
+        repeated = _repeated(np.flatnonzero(is_there).tolist(), path_of, source)
+        status[list(repeated)] = Status.DUPLICATE.value
+        firsts[list(repeated)] = list(repeated.values())
+    return status, pa.array(firsts, mask=firsts < 0)
 
 
-def _repeated(rows: list[int], path_of: Callable[[int], str], source: Source) -> list[int]:
-    """Rows whose file repeats, byte for byte, that of an earlier path; only files of equal size are read."""
+def _repeated(rows: list[int], path_of: Callable[[int], str], source: Source) -> dict[int, int]:
+    """Rows whose file repeats, byte for byte, that of an earlier path, and the row of that path.
+
+    Only files of equal size are read.
+    """
     by_size: dict[int, list[int]] = {}
     for row in rows:
         with suppress(OSError):  # packing gives it its status
             by_size.setdefault(source.size(path_of(row)), []).append(row)
-    repeated = []
+    repeated = {}
     for same_size in by_size.values():
-        seen: set[bytes] = set()
+        first_of: dict[bytes, int] = {}
         for row in sorted(same_size, key=path_of) if len(same_size) > 1 else ():
             with suppress(OSError):
                 digest = hashlib.sha256(source.read(path_of(row))).digest()
-                if digest in seen:
-                    repeated.append(row)
-                seen.add(digest)
+                if (first := first_of.setdefault(digest, row)) != row:
+                    repeated[row] = first
     return repeated
+
+
+def _contradictions(table: pa.Table, duplicate_of: pa.Array) -> tuple[str, ...]:
+    """A line where files of equal bytes have different labels."""
+    is_repeated = pc.is_valid(duplicate_of)
+    if not pc.any(is_repeated).as_py():
+        return ()
+    labels = table.drop_columns(["source", "official_split"])
+    sources = table["source"].to_pylist()
+    others, firsts = pc.indices_nonzero(is_repeated), duplicate_of.drop_null()
+    compared = zip(
+        others.to_pylist(),
+        firsts.to_pylist(),
+        *(labels.take(rows).to_pylist() for rows in (others, firsts)),
+        strict=True,
+    )
+    pairs = sorted((sources[first], sources[other]) for other, first, label, kept in compared if label != kept)
+    if not pairs:
+        return ()
+    named = ", ".join(f"{other} and {first}" for first, other in pairs[:_NUM_NAMED])
+    more = f" and {len(pairs) - _NUM_NAMED:,} more" if len(pairs) > _NUM_NAMED else ""
+    return (f"{len(pairs):,} files have the bytes of another but other labels; the latter is taken: {named}{more}",)
 
 
 def _shards(splits: npt.NDArray[np.int8], samples_per_shard: int) -> list[ShardPlan]:

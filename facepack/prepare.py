@@ -50,7 +50,7 @@ def prepare(configuration: Configuration, *, src: str) -> Prepared:
     labelled = assign_classes(description, rows.table, configuration=configuration)
     planned = make_plan(description, labelled, source=source, configuration=configuration)
     left_out = indexed.left_out | rows.left_out | labelled.left_out
-    warnings = rows.warnings + labelled.warnings
+    warnings = rows.warnings + labelled.warnings + planned.warnings
     return Prepared(description, source, indexed, planned, configuration, left_out, warnings)
 
 

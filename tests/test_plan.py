@@ -276,6 +276,35 @@ def test_fractions_of_an_identity_split_are_checked(fractions: str) -> None:
         planned(table, split=f"identity:{fractions}")
 
 
+# Duplicates
+
+
+def test_duplicate_names_the_source_that_it_repeats_and_contradictions_are_told(tmp_path: Path) -> None:
+    files_ = {
+        "ann/1.jpg": b"same",
+        "ann/2.jpg": b"same",
+        "bob/1.jpg": b"else",
+        "zed/1.jpg": b"same",
+        "zed/2.jpg": b"else",
+    }
+    source = tmp_path / "src"
+    for path, content in files_.items():
+        (source / path).parent.mkdir(parents=True, exist_ok=True)
+        (source / path).write_bytes(content)
+    found = prepare(Configuration.of("folder"), src=str(source))
+    rows = found.plan.table.filter(pc.is_valid(found.plan.table["duplicate_of"]))
+    assert dict(zip(rows["source"].to_pylist(), rows["duplicate_of"].to_pylist(), strict=True)) == {
+        "ann/2.jpg": "ann/1.jpg",
+        "zed/1.jpg": "ann/1.jpg",
+        "zed/2.jpg": "bob/1.jpg",
+    }
+    assert set(rows["status"].to_pylist()) == {"duplicate"}
+    assert found.warnings == (
+        "2 files have the bytes of another but other labels; the latter is taken: "
+        "zed/1.jpg and ann/1.jpg, zed/2.jpg and bob/1.jpg",
+    )
+
+
 # The official split
 
 
