@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from facepack import align, lock, manifest, resume
 from facepack.align import Aligner
@@ -24,6 +23,7 @@ from facepack.workers import Progress, SilentProgress, packed
 log = logging.getLogger("facepack")
 
 _LONGEST_NAME = 80
+_NUM_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,9 @@ def planned(configuration: Configuration, *, place: Place) -> Prepared:
 def build(configuration: Configuration, *, place: Place, progress: Progress | None = None) -> Outcome:
     """Make a build, or finish one that was interrupted; `progress` follows it.
 
-    Shards that are finished stay. Raises `JobError` where the place holds another build, another build is at work, a
-    class has no image that can be packed, or something cannot be written.
+    Shards that are finished stay. A class without an image that can be packed stays in the list of classes and is
+    named. Raises `JobError` where the place holds another build, another build is at work, no image at all can be
+    packed, or something cannot be written; where nothing was packed, the place is left as it was found.
     """
     begun = time.time()
     progress = progress or SilentProgress()
@@ -76,7 +77,7 @@ def build(configuration: Configuration, *, place: Place, progress: Progress | No
     prepared = _prepared(configuration, place)
     planning_s = time.time() - begun
     with fetch_offered(prepared.description, place.src):
-        _check_classes(prepared)
+        _check_images(prepared)
     store = Store(place.out)
     resume.check_place(store, configuration)
     store.make()
@@ -87,7 +88,9 @@ def build(configuration: Configuration, *, place: Place, progress: Progress | No
         results = resume.finished(store, tasks, source=prepared.source, force=place.force)
         todo = [task for task in tasks if task.name not in results]
         if not todo and _is_complete(prepared, store, tasks):
-            return Outcome(manifest.read_build(place.out), place.out, num_kept_shards=len(results))
+            made = manifest.read_build(place.out)
+            _warn_of_empty_classes(made)
+            return Outcome(made, place.out, num_kept_shards=len(results))
         resume.check_images(store, prepared.plan.table["key"])
         store.delete(manifest.BUILD_FILE)
         num_kept = len(results)
@@ -98,6 +101,7 @@ def build(configuration: Configuration, *, place: Place, progress: Progress | No
         for name in resume.strays(store, tasks):
             store.delete(name)
         made = _finish(prepared, store, [results[task.name] for task in tasks])
+    _warn_of_empty_classes(made)
     packing_s = progress.seconds
     return Outcome(made, place.out, num_images, packing_s, time.time() - begun - packing_s, planning_s, num_kept)
 
@@ -105,14 +109,18 @@ def build(configuration: Configuration, *, place: Place, progress: Progress | No
 def _collected(packing: Iterator[ShardResult], holder: lock.Holder) -> dict[str, ShardResult]:
     """The results of all shards by name; what is half made is removed, whatever happens."""
     results = {}
+    is_done = False
     try:
         for result in packing:
             results[result.record.name.removesuffix(".tar")] = result
             holder.check()
+        is_done = True
     finally:
         if holder.is_ours:  # whoever took the place over has unfinished files of its own here
             holder.store.delete_temporary()  # a worker that was killed left its file behind
             resume.delete_unfinished(holder.store)
+            if not is_done:
+                resume.delete_unpacked(holder.store)
     holder.check()
     return results
 
@@ -147,6 +155,8 @@ def _prepared(configuration: Configuration, place: Place) -> Prepared:
         log.info(text)
     for why, number in prepared.index.left_out.items():
         log.info("%s images left out: %s", f"{number:,}", why)
+    for text in prepared.warnings:
+        log.warning(text)
     if unparsed := prepared.index.unparsed:
         log.warning("%s rows cannot be read (all are listed in %s):", f"{len(unparsed):,}", manifest.BUILD_FILE)
         for line in unparsed[:3]:
@@ -156,24 +166,11 @@ def _prepared(configuration: Configuration, place: Place) -> Prepared:
     return prepared
 
 
-def _check_classes(prepared: Prepared) -> None:
-    """Refuse, before the work, a class without an image: it can never be learnt."""
-    table = prepared.plan.table
+def _check_images(prepared: Prepared) -> None:
+    """Refuse, before the work, a source without any of the images."""
     if not prepared.plan.shards:
-        where, first = prepared.source.store.location, table["source"][0]
-        raise JobError(f"{where}: none of the {len(table):,} images is there, such as {first}")
-    present = set(table["class"].filter(pc.is_null(table["status"])).unique().to_pylist())
-    if empty := [name for name in prepared.plan.class_names if name not in present]:
-        limit, where = prepared.configuration.limit, prepared.source.store.location
-        if limit is not None and not set(empty) & set(table["class"].unique().to_pylist()):
-            raise FieldError("limit", limit, f"no image of {_listed(empty)}; raise it, or give a limit per class")
-        raise JobError(f"{_listed(empty)}: no image in {where}; leave them out of --classes")
-
-
-def _listed(class_names: list[str]) -> str:
-    """The first of some classes by name."""
-    more = f" and {len(class_names) - 5:,} more" if len(class_names) > 5 else ""
-    return f"class{'es' if len(class_names) > 1 else ''} {', '.join(class_names[:5])}{more}"
+        where, table = prepared.source.store.location, prepared.plan.table
+        raise JobError(f"{where}: none of the {len(table):,} images is there, such as {table['source'][0]}")
 
 
 def _tasks(prepared: Prepared, store: Store) -> list[ShardTask]:
@@ -197,14 +194,9 @@ def _finish(prepared: Prepared, store: Store, results: list[ShardResult]) -> Bui
     table = _whole_table(prepared, store, results)
     counts = manifest.count(table)
     if not manifest.total(counts, statuses=[Status.PACKED]):
-        raise JobError(f"{prepared.source.store.location}: none of {len(table):,} images can be packed")
-    packed_of = {
-        name: manifest.total(counts, class_name=name, statuses=[Status.PACKED]) for name in planned.class_names
-    }
-    if empty := [name for name, number in packed_of.items() if not number]:
-        raise JobError(
-            f"{_listed(empty)}: no image that can be packed; leave them out of --classes, with another --out"
-        )
+        resume.delete_unpacked(store)
+        reasons = _reasons(counts)
+        raise JobError(f"{prepared.source.store.location}: none of {len(table):,} images can be packed: {reasons}")
     metadata = {
         "dataset": configuration.dataset,
         "configuration": asdict(configuration),
@@ -225,12 +217,29 @@ def _finish(prepared: Prepared, store: Store, results: list[ShardResult]) -> Bui
         std=mean_std and mean_std[1],
         shards=[result.record for result in results if result.record.num_samples],
         unparsed=list(prepared.index.unparsed),
-        left_out=prepared.index.left_out,
+        left_out=prepared.left_out,
         plan_digest=prepared.digest,
         num_padded=sum(result.num_padded for result in results),
     )
     store.write(manifest.BUILD_FILE, made.to_json())
     return made
+
+
+def _warn_of_empty_classes(made: Build) -> None:
+    """Name the classes of which no photo is packed, each with what became of its rows."""
+    empty = [
+        name for name in made.class_names if not manifest.total(made.counts, class_name=name, statuses=[Status.PACKED])
+    ]
+    if empty:
+        first = ", ".join(f"{name} ({_reasons(made.counts, name) or 'no rows'})" for name in empty[:_NUM_NAMED])
+        more = f" and {len(empty) - _NUM_NAMED:,} more" if len(empty) > _NUM_NAMED else ""
+        log.warning("%s of %s classes have no packed photo: %s%s", len(empty), len(made.class_names), first, more)
+
+
+def _reasons(counts: manifest.Counts, class_name: str | None = None) -> str:
+    """How many rows were not packed, by status, of one class or all."""
+    by_status = {status: manifest.total(counts, class_name=class_name, statuses=[status]) for status in Status}
+    return ", ".join(f"{number:,} {status}" for status, number in by_status.items() if number)
 
 
 def _whole_table(prepared: Prepared, store: Store, results: list[ShardResult]) -> pa.Table:

@@ -90,7 +90,7 @@ class Split:
 
     kind: Literal["official", "identity", "index", "fractions"]
     fractions: tuple[float, float, float] = DEFAULT_FRACTIONS
-    """Of train, valid and test, on any scale; not of an official split."""
+    """Of train, valid and test, in percent or as parts of 1; not of an official split."""
 
     @classmethod
     def of(cls, value: object) -> "Split | None":
@@ -104,10 +104,13 @@ class Split:
         if text in ("official", "identity"):
             return cls(text)  # type: ignore[arg-type] # one of the kinds
         kind, separator, numbers = text.rpartition(":")
-        fractions = tuple(map(float, numbers.split("/"))) if _FRACTIONS.fullmatch(numbers) else (0.0,)
-        if (kind not in ("identity", "index") and separator) or not fractions[0]:
+        fractions = tuple(map(float, numbers.split("/"))) if _FRACTIONS.fullmatch(numbers) else ()
+        if (kind not in ("identity", "index") and separator) or not fractions:
             names = "official, identity or TRAIN/VALID/TEST such as 80/10/10, or index:80/10/10"
             raise FieldError("split", text, f"expected {names}")
+        total = sum(fractions)
+        if not any(abs(total - whole) <= whole / 500 for whole in (1, 100)):  # 33.3/33.3/33.3 will do
+            raise FieldError("split", text, f"the shares add up to {total:g}, expected 100 (or 1)")
         return cls(kind or "fractions", fractions)  # type: ignore[arg-type] # one of the kinds, and three numbers
 
     @property
@@ -134,11 +137,12 @@ class Classes:
     number: int = 0
     """How many, of rarest, commonest and random."""
     names: tuple[str, ...] = ()
-    """In order, of names."""
+    """In order, of names; those that are left out, of all."""
 
     @classmethod
     def of(cls, value: object) -> "Classes | None":
-        """Parse "rarest4", "commonest4", "random4", "all", "Bald,Male" or ["Bald", "Male"], also after "COLUMN:".
+        """Parse "rarest4", "commonest4", "random4", "all", "all,-Bald", "Bald,Male" or ["Bald", "Male"], also after
+        "COLUMN:".
 
         None for an empty text: the dataset decides. Raises `FieldError`.
         """
@@ -157,10 +161,12 @@ class Classes:
             raise FieldError("classes", text, "one of the names is empty; expected such as Bald,Male")
         if len(set(names)) < len(names):
             raise FieldError("classes", text, "a class is named twice")
+        if names[0] == "all" and all(name.startswith("-") and len(name) > 1 for name in names[1:]):
+            return cls(column, "all", names=tuple(name[1:].strip() for name in names[1:]))
         return cls(column, "names", names=names)
 
     def __str__(self) -> str:
-        counted = f"{self.kind}{self.number}" if self.number else self.kind
+        counted = f"{self.kind}{self.number}" if self.number else ",-".join([self.kind, *self.names])
         choice = ",".join(self.names) if self.kind == "names" else counted
         return f"{self.column}:{choice}" if self.column else choice
 

@@ -104,7 +104,7 @@ def build(
         str,
         typer.Option(
             show_default="the dataset's own, or none",
-            help="rarestN, commonestN, randomN, all or A,B,...; COLUMN:... for another column.",
+            help="rarestN, commonestN, randomN, all, all,-A,-B or A,B,...; COLUMN:... for another column.",
         ),
     ] = "",
     multiple: Annotated[
@@ -114,6 +114,9 @@ def build(
     age_bins: Annotated[
         str, typer.Option(show_default="none", help="Classes by age in years, such as 1-4,5-27,28-.")
     ] = "",
+    min_per_class: Annotated[
+        int | None, typer.Option(show_default="no least", help="Leave out classes of fewer rows.")
+    ] = None,
     limit_per_class: Annotated[
         int | None, typer.Option(show_default="no limit", help="At most so many rows per class.")
     ] = None,
@@ -175,6 +178,7 @@ def build(
             classes=classes,
             multiple=multiple,
             age_bins=age_bins,
+            min_per_class=min_per_class,
             limit_per_class=limit_per_class,
             limit=limit,
             split=split,

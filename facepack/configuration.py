@@ -27,7 +27,7 @@ _PARSED: dict[str, Any] = {
     "margin": lambda value: None if value in ("", None) else Margin.of(value),
 }
 """Fields whose text has a grammar."""
-_AT_LEAST_ONE = ("limit", "limit_per_class", "samples_per_shard")
+_AT_LEAST_ONE = ("limit", "limit_per_class", "min_per_class", "samples_per_shard")
 
 
 class Options(TypedDict, total=False):
@@ -37,6 +37,7 @@ class Options(TypedDict, total=False):
     classes: str | Sequence[str]
     multiple: Literal["first", "drop"]
     age_bins: str | Sequence[str]
+    min_per_class: int | None
     limit_per_class: int | None
     limit: int | None
     split: str | Sequence[float]
@@ -63,6 +64,7 @@ class Configuration:
     classes: str = ""
     multiple: Literal["first", "drop"] = "first"
     age_bins: str = ""
+    min_per_class: int | None = None
     limit_per_class: int | None = None
     limit: int | None = None
     split: str = ""

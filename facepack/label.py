@@ -1,8 +1,8 @@
 """Labelling: the class of each row, by attributes, a category or age bins, and which rows have one."""
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +14,23 @@ from facepack.configuration import Configuration
 from facepack.description import Description
 from facepack.errors import FieldError, JobError
 
+_NUM_NAMED = 5
+
 Codes = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """The rows with a class, in column class (null where no classes were asked for), and a line on those without."""
+    """The rows with a class, in column class (null where no classes were asked for), and a line on those without.
+
+    `left_out` counts the rows of classes that are too small, by reason; `warnings` name those classes.
+    """
 
     table: pa.Table
     class_names: tuple[str, ...]
     notes: tuple[str, ...]
+    left_out: dict[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,8 @@ def assign_classes(description: Description, table: pa.Table, *, configuration: 
     if configuration.age_choice is not None:
         classes = _age_classes(description, table, configuration.age_choice)
     elif choice is None:
+        if configuration.min_per_class is not None:
+            raise FieldError("min_per_class", configuration.min_per_class, "no classes are chosen: give classes, too")
         return Labelled(table.append_column("class", pa.nulls(len(table), pa.string())), (), ())
     elif not choice.column and description.attributes:
         classes = _attribute_classes(description, table, choice=choice, configuration=configuration)
@@ -56,7 +65,31 @@ def assign_classes(description: Description, table: pa.Table, *, configuration: 
         notes.append(f"{left_out:,} of {len(table):,} rows are of no chosen class and left out")
     names = pa.DictionaryArray.from_arrays(pa.array(classes.codes, mask=~has_class), pa.array(classes.names))
     labelled = table.append_column("class", names.cast(pa.string())).filter(pa.array(has_class))
-    return Labelled(labelled, classes.names, tuple(notes))
+    return _large_enough(Labelled(labelled, classes.names, tuple(notes)), configuration.min_per_class)
+
+
+def _large_enough(labelled: Labelled, min_per_class: int | None) -> Labelled:
+    """Leave out the classes of fewer rows than asked for."""
+    table = labelled.table
+    counts = {row["values"]: row["counts"] for row in table["class"].value_counts().to_pylist()}
+    small = [name for name in labelled.class_names if counts.get(name, 0) < (min_per_class or 0)]
+    if not small:
+        return labelled
+    class_names = tuple(name for name in labelled.class_names if name not in set(small))
+    if not class_names:
+        largest = max(counts.values())
+        raise FieldError("min_per_class", min_per_class, f"the largest class has {largest:,} rows")
+    kept = table.filter(pc.is_in(table["class"], value_set=pa.array(class_names)))
+    number = len(table) - len(kept)
+    warning = f"{_listed(small)}: fewer than {min_per_class:,} rows, so left out, {number:,} rows in all"
+    left_out = {f"of a class of fewer than {min_per_class:,} rows": number} if number else {}
+    return replace(labelled, table=kept, class_names=class_names, left_out=left_out, warnings=(warning,))
+
+
+def _listed(class_names: Sequence[str]) -> str:
+    """The first of some classes by name."""
+    more = f" and {len(class_names) - _NUM_NAMED:,} more" if len(class_names) > _NUM_NAMED else ""
+    return f"class{'es' if len(class_names) > 1 else ''} {', '.join(class_names[:_NUM_NAMED])}{more}"
 
 
 def _categories(description: Description, table: pa.Table, *, choice: Classes, seed: int) -> _ClassCodes:
@@ -98,12 +131,15 @@ def _attribute_classes(
 
 def _class_names(choice: Classes, counts: dict[str, int], *, seed: int, dataset: str) -> list[str]:
     """The classes that are chosen: rarest ascending, commonest descending, names as they are given."""
+    if unknown := [name for name in choice.names if name not in counts]:
+        advice = f"{dataset} has no class {unknown[0]!r}; it has: {', '.join(sorted(counts))}"
+        raise FieldError("classes", choice, advice)
     if choice.kind == "all":
-        return list(counts)
+        names = [name for name in counts if name not in choice.names]
+        if not names:
+            raise FieldError("classes", choice, f"leaves out every class of {dataset}")
+        return names
     if choice.kind == "names":
-        if unknown := [name for name in choice.names if name not in counts]:
-            advice = f"{dataset} has no class {unknown[0]!r}; it has: {', '.join(sorted(counts))}"
-            raise FieldError("classes", choice, advice)
         return list(choice.names)
     if choice.number > len(counts):
         raise FieldError("classes", choice, f"{dataset} has {len(counts)} classes, expected 1 to {len(counts)}")

@@ -41,6 +41,7 @@ OWN_COLUMNS = pa.schema(
         ("source", pa.string()),
         ("split", pa.string()),
         ("status", pa.string()),
+        ("duplicate_of", pa.string()),
         ("shard", pa.string()),
         ("position", pa.int32()),
         ("offset", pa.int64()),

@@ -20,6 +20,11 @@ from facepack.label import Labelled
 from facepack.manifest import Status, people_in_several_splits
 from facepack.source import Source
 
+NO_SPLIT = "in no split, while others have one"
+"""Why a row is left out."""
+
+_NUM_NAMED = 3
+
 Bools = npt.NDArray[np.bool_]
 
 
@@ -36,10 +41,10 @@ class ShardPlan:
 class Plan:
     """What will be built.
 
-    `table` has the columns key, source, split, status, class, then the labels. Its first rows are those of the shards,
-    in stored order, with a null status: packing decides it. After them come the rows that will not be packed, with
-    their status (missing, duplicate). The index's column official_split ends here: it is in `split` where that is the
-    rule.
+    `table` has the columns key, source, split, status, duplicate_of, class, then the labels. Its first rows are those
+    of the shards, in stored order, with a null status: packing decides it. After them come the rows that will not be
+    packed, with their status (missing, duplicate). The index's column official_split ends here: it is in `split` where
+    that is the rule.
     """
 
     table: pa.Table
@@ -48,6 +53,47 @@ class Plan:
     split: str
     num_leaking: int
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SplitRows:
+    """The rows that a split has a place for; how many are left out, by reason; a line that names the first of them."""
+
+    table: pa.Table
+    left_out: dict[str, int]
+    warnings: tuple[str, ...]
+
+
+def rows_with_split(description: Description, table: pa.Table, *, configuration: Configuration) -> SplitRows:
+    """Leave out the rows without a split where others have one that is to stay, so that those keep theirs.
+
+    `table` is that of the index. All rows stay where another split is asked for, or where no row has one.
+    """
+    official, rule = table["official_split"], configuration.split_rule
+    without = official.null_count
+    if without == len(table) and rule is None:
+        return SplitRows(table, {}, _identity_warnings(description, table))
+    if without in (0, len(table)) or (rule is not None and rule.kind != "official"):
+        return SplitRows(table, {}, ())
+    has_split = pc.is_valid(official)
+    first = table["source"].filter(pc.invert(has_split))[:_NUM_NAMED].to_pylist()
+    more = f" and {without - len(first):,} more" if without > len(first) else ""
+    warning = (
+        f"{without:,} of {len(table):,} rows are in no split of {description.name} and left out: "
+        f"{', '.join(first)}{more}; --split 80/10/10 would split all rows anew"
+    )
+    return SplitRows(table.filter(has_split), {NO_SPLIT: without}, (warning,))
+
+
+def _identity_warnings(description: Description, table: pa.Table) -> tuple[str, ...]:
+    """A line where some rows have no identity, so that the default split cannot go by people."""
+    names = description.labels_of("identity")
+    without = table[names[0]].null_count if names else 0
+    if without in (0, len(table)):
+        return ()
+    first = table["source"].filter(pc.is_null(table[names[0]]))[0]
+    return (f"{without:,} of {len(table):,} rows have no identity, such as {first}: the split is not by identity",)
 
 
 def make_plan(description: Description, labelled: Labelled, *, source: Source, configuration: Configuration) -> Plan:
@@ -66,11 +112,7 @@ def make_plan(description: Description, labelled: Labelled, *, source: Source, c
     rule = configuration.split_rule or _default_split(description, table)
     shuffled = _shuffled(keys, configuration.seed, "split")
     splits = _splits(description, table, rule=rule, order=shuffled, seed=configuration.seed)
-    without = table["official_split"].null_count
-    if configuration.split_rule is None and 0 < without < len(table):
-        first = table["source"].filter(pc.is_null(table["official_split"]))[0]
-        notes.append(f"split by {rule}: {without:,} of {len(table):,} rows are in no official split, such as {first}")
-    status = _status_before_packing(description, table["source"], source)
+    status, duplicate_of = _status_before_packing(description, table["source"], source)
     is_packed = ~status.astype(bool)
     order = np.lexsort((_shuffled(keys, configuration.seed, "order"), splits, ~is_packed))
     columns = {
@@ -78,13 +120,15 @@ def make_plan(description: Description, labelled: Labelled, *, source: Source, c
         "source": table["source"],
         "split": pa.array(np.array(SPLITS)[splits], pa.string()),
         "status": pa.array(status, pa.string(), mask=is_packed),
+        "duplicate_of": table["source"].take(duplicate_of),
         "class": table["class"],
     }
     labels = {name: table[name] for name in table.column_names if name not in ("source", "official_split", "class")}
     planned = pa.table(columns | labels).take(pa.array(order)).combine_chunks()
     shards = _shards(splits[order][: int(is_packed.sum())], configuration.samples_per_shard)
     leaking = _num_leaking(description, table, splits)
-    return Plan(planned, tuple(shards), labelled.class_names, f"{rule}", leaking, tuple(notes))
+    contradictions = _contradictions(table, duplicate_of)
+    return Plan(planned, tuple(shards), labelled.class_names, f"{rule}", leaking, tuple(notes), contradictions)
 
 
 def _keys(dataset: str, source: pa.ChunkedArray) -> Hashes:
@@ -168,8 +212,8 @@ def _splits(
 
 
 def _default_split(description: Description, table: pa.Table) -> Split:
-    """The official split where every row has one, else by identity where every row has one, else by fractions."""
-    if table["official_split"].null_count == 0:
+    """The official split where rows have one, else by identity where every row has one, else by fractions."""
+    if table["official_split"].null_count < len(table):
         return Split("official")
     identities = description.labels_of("identity")
     return Split("identity" if identities and table[identities[0]].null_count == 0 else "fractions")
@@ -188,9 +232,7 @@ def _official(description: Description, table: pa.Table, order: Hashes) -> npt.N
     official = table["official_split"]
     if official.null_count == len(table):
         raise FieldError("split", "official", f"{description.name} has none here; give fractions such as 80/10/10")
-    if official.null_count:
-        first = table["source"].filter(pc.is_null(official))[0]
-        raise JobError(f"{description.name}: {official.null_count:,} rows are in no official split, such as {first}")
+    assert official.null_count == 0  # rows_with_split has left the others out
     splits: npt.NDArray[np.int8] = pc.index_in(official, value_set=pa.array(SPLITS)).to_numpy().astype(np.int8)
     if description.split is not None and description.split.valid_percent and not (splits == 1).any():
         rows = np.flatnonzero(splits == 0)
@@ -228,32 +270,64 @@ def _num_leaking(description: Description, table: pa.Table, splits: npt.NDArray[
 # What is known before an image is decoded
 
 
-def _status_before_packing(description: Description, paths: pa.ChunkedArray, source: Source) -> npt.NDArray[np.object_]:
-    """`missing` where the source has no such file, `duplicate` for repeated files, '' where packing decides."""
+def _status_before_packing(
+    description: Description, paths: pa.ChunkedArray, source: Source
+) -> tuple[npt.NDArray[np.object_], pa.Array]:
+    """`missing` where the source has no such file, `duplicate` for repeated files, '' where packing decides.
+
+    With it, per row, the number of the row whose file it repeats, or null.
+    """
     is_there = source.has(paths)
     status = np.where(is_there, "", Status.MISSING.value).astype(object)
+    firsts = np.full(len(status), -1)
     if description.duplicates:
         path_of = paths.to_pylist().__getitem__
-        status[_repeated(np.flatnonzero(is_there).tolist(), path_of, source)] = Status.DUPLICATE.value
-    return status
+        repeated = _repeated(np.flatnonzero(is_there).tolist(), path_of, source)
+        status[list(repeated)] = Status.DUPLICATE.value
+        firsts[list(repeated)] = list(repeated.values())
+    return status, pa.array(firsts, mask=firsts < 0)
 
 
-def _repeated(rows: list[int], path_of: Callable[[int], str], source: Source) -> list[int]:
-    """Rows whose file repeats, byte for byte, that of an earlier path; only files of equal size are read."""
+def _repeated(rows: list[int], path_of: Callable[[int], str], source: Source) -> dict[int, int]:
+    """Rows whose file repeats, byte for byte, that of an earlier path, and the row of that path.
+
+    Only files of equal size are read.
+    """
     by_size: dict[int, list[int]] = {}
     for row in rows:
         with suppress(OSError):  # packing gives it its status
             by_size.setdefault(source.size(path_of(row)), []).append(row)
-    repeated = []
+    repeated = {}
     for same_size in by_size.values():
-        seen: set[bytes] = set()
+        first_of: dict[bytes, int] = {}
         for row in sorted(same_size, key=path_of) if len(same_size) > 1 else ():
             with suppress(OSError):
                 digest = hashlib.sha256(source.read(path_of(row))).digest()
-                if digest in seen:
-                    repeated.append(row)
-                seen.add(digest)
+                if (first := first_of.setdefault(digest, row)) != row:
+                    repeated[row] = first
     return repeated
+
+
+def _contradictions(table: pa.Table, duplicate_of: pa.Array) -> tuple[str, ...]:
+    """A line where files of equal bytes have different labels."""
+    is_repeated = pc.is_valid(duplicate_of)
+    if not pc.any(is_repeated).as_py():
+        return ()
+    labels = table.drop_columns(["source", "official_split"])
+    sources = table["source"].to_pylist()
+    others, firsts = pc.indices_nonzero(is_repeated), duplicate_of.drop_null()
+    compared = zip(
+        others.to_pylist(),
+        firsts.to_pylist(),
+        *(labels.take(rows).to_pylist() for rows in (others, firsts)),
+        strict=True,
+    )
+    pairs = sorted((sources[first], sources[other]) for other, first, label, kept in compared if label != kept)
+    if not pairs:
+        return ()
+    named = ", ".join(f"{other} and {first}" for first, other in pairs[:_NUM_NAMED])
+    more = f" and {len(pairs) - _NUM_NAMED:,} more" if len(pairs) > _NUM_NAMED else ""
+    return (f"{len(pairs):,} files have the bytes of another but other labels; the latter is taken: {named}{more}",)
 
 
 def _shards(splits: npt.NDArray[np.int8], samples_per_shard: int) -> list[ShardPlan]:

@@ -13,7 +13,7 @@ from facepack.description import Description, dataset_folder, load_dataset
 from facepack.errors import JobError
 from facepack.index import Index, index_dataset
 from facepack.label import assign_classes
-from facepack.plan import Plan, make_plan
+from facepack.plan import Plan, make_plan, rows_with_split
 from facepack.source import Source, open_source
 
 
@@ -26,6 +26,9 @@ class Prepared:
     index: Index
     plan: Plan
     configuration: Configuration
+    left_out: dict[str, int]
+    """Images that are no part of the dataset and rows without a split, by reason."""
+    warnings: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -33,7 +36,7 @@ class Prepared:
         rows = pa.BufferOutputStream()
         with pa.ipc.new_stream(rows, self.plan.table.schema) as stream:
             stream.write_table(self.plan.table)
-        others = json.dumps([self.plan.class_names, self.index.unparsed, self.index.left_out], sort_keys=True)
+        others = json.dumps([self.plan.class_names, self.index.unparsed, self.left_out], sort_keys=True)
         return hashlib.sha256(rows.getvalue().to_pybytes() + others.encode("utf-8", "replace")).hexdigest()
 
 
@@ -43,9 +46,12 @@ def prepare_build(configuration: Configuration, *, src: str) -> Prepared:
     with fetch_offered(description, src):
         source = open_source(src, archives=description.archives)
         indexed = index_dataset(description, source, images=configuration.images)
-    labelled = assign_classes(description, indexed.table, configuration=configuration)
+    rows = rows_with_split(description, indexed.table, configuration=configuration)
+    labelled = assign_classes(description, rows.table, configuration=configuration)
     planned = make_plan(description, labelled, source=source, configuration=configuration)
-    return Prepared(description, source, indexed, planned, configuration)
+    left_out = indexed.left_out | rows.left_out | labelled.left_out
+    warnings = rows.warnings + labelled.warnings + planned.warnings
+    return Prepared(description, source, indexed, planned, configuration, left_out, warnings)
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from facepack import bar_chart, figures, manifest, pictures
 from facepack.configuration import Configuration
 from facepack.description import SPLITS, dataset_names, load_dataset
 from facepack.errors import FieldError, JobError, UsageError
-from facepack.index import Index
 from facepack.manifest import Build, Status
 from facepack.page import rendered
 from facepack.pictures import Samples
@@ -92,7 +91,7 @@ def of_dataset(name: str, *, src: str = "", images: str = "", classes: str = "")
         good=THERE,
         source=prepared.source,
         facts=_facts_before(prepared, table, location),
-        notes=[*prepared.plan.notes, *_notes(prepared.index)],
+        notes=[*prepared.plan.notes, *_notes(prepared)],
     )
     return _page(data, pictures.samples_of_source(prepared.source, table))
 
@@ -107,10 +106,11 @@ def _facts_before(prepared: Prepared, table: pa.Table, location: str) -> list[tu
     ]
 
 
-def _notes(index: Index) -> list[str]:
-    notes = [f"{number:,} images left out: {why}." for why, number in index.left_out.items()]
-    if index.unparsed:
-        notes.append(f"{len(index.unparsed):,} rows cannot be read, such as {index.unparsed[0]}.")
+def _notes(prepared: Prepared) -> list[str]:
+    notes = [f"{number:,} images left out: {why}." for why, number in prepared.left_out.items()]
+    notes += [f"{warning}." for warning in prepared.warnings]
+    if unparsed := prepared.index.unparsed:
+        notes.append(f"{len(unparsed):,} rows cannot be read, such as {unparsed[0]}.")
     return notes
 
 

@@ -128,3 +128,12 @@ def delete_unfinished(store: Store) -> None:
     for name in names:
         if SHARD_FILE.fullmatch(name) and name.rpartition(".")[0] not in done:
             store.delete(name)
+
+
+def delete_unpacked(store: Store) -> None:
+    """Remove what a build that packed nothing has written, so that its place is free for any other."""
+    names = store.list()
+    ours = [name for name in names if SHARD_FILE.fullmatch(name)]
+    if not any(name.endswith(".tar") for name in ours):
+        for name in {*ours, manifest.MANIFEST_FILE} & set(names):
+            store.delete(name)

@@ -212,6 +212,12 @@ def _check_rows(build: Build, table: pa.Table) -> Iterator[str]:
             yield f"manifest: {table[name].filter(packed).null_count:,} packed rows without {name}"
     if number := len(table.filter(pc.invert(packed))["shard"].drop_null()):
         yield f"manifest: {number:,} rejected rows name a shard"
+    is_duplicate = pc.equal(table["status"], Status.DUPLICATE)
+    if number := pc.sum(pc.xor(is_duplicate, pc.is_valid(table["duplicate_of"]))).as_py():
+        yield f"manifest: {number:,} rows whose duplicate_of does not go with their status"
+    named = table["duplicate_of"].drop_null()
+    if number := len(named.filter(pc.invert(pc.is_in(named, value_set=table["source"].combine_chunks())))):
+        yield f"manifest: {number:,} rows are duplicates of what is no source"
     lengths = pc.list_value_length(table["landmarks"].drop_null())
     if set(lengths.unique().to_pylist()) - {2 * NUM_LANDMARKS}:
         yield f"manifest: landmarks that are not {NUM_LANDMARKS} points"

@@ -20,9 +20,10 @@ from facepack import image, manifest
 from facepack.builder import Place, build, planned
 from facepack.configuration import Configuration
 from facepack.drawn import synthetic
-from facepack.errors import FieldError, JobError, UsageError
-from facepack.manifest import Status
+from facepack.errors import FieldError, JobError
+from facepack.manifest import Status, read_build
 from facepack.storage import Store
+from facepack.verification import verify
 from facepack.workers import SilentProgress
 
 
@@ -419,27 +420,86 @@ def test_size_may_differ_in_width_and_height(celeba: Path, tmp_path: Path) -> No
 # Bad input
 
 
-def test_class_without_an_image_is_one_clear_error(celeba: Path, tmp_path: Path) -> None:
-    source = tmp_path / "source"
+@pytest.mark.parametrize("spoil", ["gone", "bad"])
+def test_class_without_a_photo_is_named_and_the_others_are_packed(
+    celeba: Path, tmp_path: Path, reference: Path, caplog: pytest.LogCaptureFixture, spoil: str
+) -> None:
+    source, out = tmp_path / "source", tmp_path / "build"
     shutil.copytree(celeba, source)
-    make(source, tmp_path / "whole")
-    for row in table_of(tmp_path / "whole").to_pylist():
-        if row["class"] == "Mustache":
-            (source / row["source"]).unlink()
-    with pytest.raises(JobError, match=r"class Mustache: no image in"):
-        make(source, tmp_path / "gone")
-    for row in table_of(tmp_path / "whole").to_pylist():
-        if row["class"] == "Mustache":
-            (source / row["source"]).write_text("no image")
-    with pytest.raises(JobError, match=r"class Mustache: no image that can be packed"):
-        make(source, tmp_path / "bad")
-    assert not (tmp_path / "bad" / "build.json").exists()
+    of_class = [row["source"] for row in table_of(reference).to_pylist() if row["class"] == "Mustache"]
+    for path in of_class:
+        (source / path).unlink()
+        if spoil == "bad":
+            (source / path).write_text("no image")
+    status = {"gone": "missing", "bad": "not_an_image"}[spoil]
+    made = make(source, out).build
+    line = f"1 of 4 classes have no packed photo: Mustache ({len(of_class)} {status})"
+    assert line in caplog.messages
+    assert made.class_names == read_build(str(reference)).class_names
+    assert manifest.total(made.counts, class_name="Mustache") == len(of_class)
+    assert verify(out).problems == ()
+    before = digests(out)
+    caplog.clear()
+    assert make(source, out).num_images == 0
+    assert line in caplog.messages
+    with pytest.raises(JobError, match=r"holds another build \(classes: rarest4 there, rarest3 here\)"):
+        make(source, out, classes="rarest3")
+    assert digests(out) == before
 
 
-def test_limit_that_leaves_a_class_out_says_so(celeba: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"^limit 2: no image of class.*; raise it, or give a limit per class"):
-        make(celeba, tmp_path / "build", limit=2)
-    assert not (tmp_path / "build").exists()
+def test_limit_that_leaves_a_class_out_says_so(celeba: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = make(celeba, tmp_path / "build", limit=2).build
+    assert len(made.class_names) == 4
+    empty = [name for name in made.class_names if not manifest.total(made.counts, class_name=name)]
+    first = ", ".join(f"{name} (no rows)" for name in empty)
+    assert f"{len(empty)} of 4 classes have no packed photo: {first}" in caplog.messages
+
+
+def test_build_that_packs_nothing_counts_the_reasons_and_leaves_its_place_free(tmp_path: Path) -> None:
+    for number in range(3):
+        path = tmp_path / "src" / f"class{number}" / "a.jpg"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"no image" * number)
+    with pytest.raises(JobError, match=r"none of 3 images can be packed: 3 not_an_image$"):
+        make(tmp_path / "src", tmp_path / "build", dataset="folder", classes="")
+    assert digests(tmp_path / "build") == {}
+    path.write_bytes(image.encode_jpeg(np.zeros((32, 32, 3), np.uint8), quality=90))
+    made = make(tmp_path / "src", tmp_path / "build", dataset="folder", classes="", size="16").build
+    assert manifest.total(made.counts, statuses=[Status.PACKED]) == 1
+
+
+def test_build_that_stops_before_anything_is_packed_leaves_its_place_free(celeba: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "source", tmp_path / "build"
+    shutil.copytree(celeba, source)
+    for photo in (source / "img_align_celeba").iterdir():
+        photo.write_bytes(b"no image")
+
+    class Stopped(SilentProgress):
+        def advance(self, num_images: int, num_rejects: int) -> None:
+            if num_images == num_rejects and any(out.glob("*.parquet")):
+                raise KeyboardInterrupt
+
+    configuration = Configuration.of("celeba", classes="rarest4", size=32, samples_per_shard=10)
+    with pytest.raises(KeyboardInterrupt):
+        build(configuration, place=Place(str(source), str(out), workers=0), progress=Stopped())
+    assert digests(out) == {}
+    assert make(celeba, out, size="16").num_images > 0
+
+
+def test_least_number_of_rows_of_a_class_is_recorded_with_what_it_leaves_out(
+    celeba: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, reference: Path
+) -> None:
+    counts = read_build(str(reference)).counts
+    sizes = {name: manifest.total(counts, class_name=name) for name in read_build(str(reference)).class_names}
+    smallest = min(sizes, key=sizes.__getitem__)
+    least = sizes[smallest] + 1
+    kept = [name for name in sizes if sizes[name] >= least]
+    made = make(celeba, tmp_path / "build", min_per_class=least).build
+    left_out = sum(size for size in sizes.values() if size < least)
+    assert made.class_names == kept
+    assert made.left_out == {f"of a class of fewer than {least} rows": left_out}
+    assert any(smallest in line and f"fewer than {least} rows" in line for line in caplog.messages)
+    assert verify(tmp_path / "build").problems == ()
 
 
 def test_build_of_other_photos_is_not_overwritten(tmp_path: Path) -> None:

@@ -59,6 +59,36 @@ def classes_of(found: Labelled) -> dict[str, str]:
 # Attributes
 
 
+def test_all_but_some_attributes_keep_the_order_of_all() -> None:
+    everything = labelled("celeba", celeba_table(SIX), classes="all").class_names
+    assert labelled("celeba", celeba_table(SIX), classes="all,-Bald,-Young").class_names == tuple(
+        name for name in everything if name not in ("Bald", "Young")
+    )
+
+
+def test_all_but_a_name_that_is_no_class_is_wrong_usage() -> None:
+    with pytest.raises(UsageError, match=r"^classes all,-bald: celeba has no class 'bald'; it has: "):
+        labelled("celeba", celeba_table(SIX), classes="all,-bald")
+    every = ",".join(f"-{name}" for name in CELEBA.attributes)
+    with pytest.raises(UsageError, match=r"leaves out every class of celeba$"):
+        labelled("celeba", celeba_table(SIX), classes=f"all,{every}")
+
+
+def test_classes_of_too_few_rows_are_named_and_counted() -> None:
+    found = labelled("celeba", celeba_table(SIX), classes="Mustache,Young,Bald", min_per_class=2)
+    assert found.class_names == ("Mustache", "Young")
+    assert classes_of(found) == {"1.jpg": "Mustache", "2.jpg": "Mustache", "3.jpg": "Young", "4.jpg": "Young"}
+    assert found.left_out == {"of a class of fewer than 2 rows": 1}
+    assert found.warnings == ("class Bald: fewer than 2 rows, so left out, 1 rows in all",)
+
+
+def test_least_number_that_no_class_has_is_wrong_usage() -> None:
+    with pytest.raises(FieldError, match=r"^min_per_class 9: the largest class has 3 rows"):
+        labelled("celeba", celeba_table(SIX), classes="Bald,Mustache,Young", min_per_class=9)
+    with pytest.raises(FieldError, match=r"^min_per_class 9: no classes are chosen"):
+        labelled("celeba", celeba_table(SIX), min_per_class=9)
+
+
 def test_image_of_several_attributes_is_of_the_first_in_the_given_order() -> None:
     found = labelled("celeba", celeba_table(SIX), classes="Bald,Mustache,Young")
     assert found.class_names == ("Bald", "Mustache", "Young")

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from facepack.configuration import Configuration
 from facepack.description import SPLITS, load_dataset
-from facepack.errors import JobError, UsageError
+from facepack.errors import FieldError, JobError, UsageError
 from facepack.index import index_dataset
 from facepack.label import Labelled, assign_classes
-from facepack.plan import Plan, make_plan, stored_order
+from facepack.plan import NO_SPLIT, Plan, make_plan, rows_with_split, stored_order
+from facepack.prepare import prepare
 from facepack.source import Source, open_source
 from facepack.storage import Store
 
@@ -53,11 +54,12 @@ def planned(table: pa.Table, *, name: str = "cacd", present: Iterable[str] | Non
     """Plan rows of which all files (or those of `present`) are there; nothing is read from them."""
     there = frozenset(table["source"].to_pylist() if present is None else present)
     class_names = tuple(sorted(set(table["class"].drop_null().to_pylist())))
+    configuration = Configuration.of(name, **choices)  # type: ignore[arg-type]
     return make_plan(
         load_dataset(name),
-        Labelled(table, class_names, ()),
+        Labelled(rows_with_split(load_dataset(name), table, configuration=configuration).table, class_names, ()),
         source=Source(Store("nowhere"), there),
-        configuration=Configuration.of(name, **choices),  # type: ignore[arg-type]
+        configuration=configuration,
     )
 
 
@@ -195,7 +197,7 @@ def rounded(number: int, share: float) -> int:
 
 
 @pytest.mark.parametrize(
-    ("split", "shares"), [("80/10/10", (0.1, 0.1)), ("64/16/20", (0.16, 0.2)), ("1/0/1", (0, 0.5))]
+    ("split", "shares"), [("80/10/10", (0.1, 0.1)), ("64/16/20", (0.16, 0.2)), ("50/0/50", (0, 0.5))]
 )
 def test_fractions_are_exact_in_every_class(split: str, shares: tuple[float, float]) -> None:
     found = planned(pets(), split=split)
@@ -221,12 +223,34 @@ def test_fractions_in_percent_and_in_shares_are_the_same() -> None:
     assert percent.table.equals(shares.table)
 
 
-def test_all_rows_can_go_to_train() -> None:
-    assert counts_of(planned(pets(), split="100/0/0"), "split") == {"train": 151}
+@pytest.mark.parametrize("kind", ["", "index:", "identity:"])
+@pytest.mark.parametrize(("split", "name"), [("100/0/0", "train"), ("0/100/0", "valid"), ("0/0/1", "test")])
+def test_all_rows_can_go_to_one_split(kind: str, split: str, name: str) -> None:
+    sources = files(30)
+    table = sample_table(sources, classes=["a", "b", "b"] * 10, identities=[row // 4 for row in range(30)])
+    assert counts_of(planned(table, split=kind + split), "split") == {name: 30}
 
 
-@given(number=st.integers(1, 400), weights=st.tuples(st.integers(1, 99), st.integers(0, 99), st.integers(0, 99)))
-def test_any_fractions_are_met_within_rounding(number: int, weights: tuple[int, int, int]) -> None:
+def test_split_without_train_keeps_its_two_shares() -> None:
+    assert counts_of(planned(pets(), split="0/50/50"), "split").keys() == {"valid", "test"}
+
+
+@pytest.mark.parametrize(
+    ("split", "total"),
+    [("80/30/10", "120"), ("0/0/0", "0"), ("identity:8/1/1", "10"), ("0.8/0.1/0.2", "1.1"), ("index:60/20/19", "99")],
+)
+def test_shares_that_do_not_add_up_are_wrong_usage(split: str, total: str) -> None:
+    with pytest.raises(FieldError, match=rf"^split {split}: the shares add up to {total}, expected 100 \(or 1\)"):
+        planned(pets(), split=split)
+
+
+def test_thirds_add_up() -> None:
+    assert counts_of(planned(sample_table(files(30)), split="33.3/33.3/33.3"), "split") == dict.fromkeys(SPLITS, 10)
+
+
+@given(number=st.integers(1, 400), cuts=st.tuples(st.integers(0, 100), st.integers(0, 100)))
+def test_any_fractions_are_met_within_rounding(number: int, cuts: tuple[int, int]) -> None:
+    weights = min(cuts), abs(cuts[0] - cuts[1]), 100 - max(cuts)
     found = planned(sample_table(files(number)), split="/".join(map(str, weights)))
     counts = counts_of(found, "split")
     assert sum(counts.values()) == number
@@ -236,14 +260,14 @@ def test_any_fractions_are_met_within_rounding(number: int, weights: tuple[int, 
 
 @pytest.mark.parametrize(
     "split",
-    ["80/20", "80/10/10/0", "0/50/50", "random", "80/10/x", "-1/1/1", "80:10:10", "official:80/10/10", "80//20", "/"],
+    ["80/20", "80/10/10/0", "random", "80/10/x", "-1/1/1", "80:10:10", "official:80/10/10", "80//20", "/"],
 )
 def test_split_that_makes_no_sense_is_wrong_usage(split: str) -> None:
     with pytest.raises(UsageError, match=f"^split {split}: expected official, identity or TRAIN/VALID/TEST"):
         planned(pets(), split=split)
 
 
-@pytest.mark.parametrize("fractions", ["80/20", "0/1/1", "half"])
+@pytest.mark.parametrize("fractions", ["80/20", "half"])
 def test_fractions_of_an_identity_split_are_checked(fractions: str) -> None:
     table = sample_table(files(4), identities=[0, 1, 2, 3])
     with pytest.raises(
@@ -252,13 +276,84 @@ def test_fractions_of_an_identity_split_are_checked(fractions: str) -> None:
         planned(table, split=f"identity:{fractions}")
 
 
+# Duplicates
+
+
+def test_duplicate_names_the_source_that_it_repeats_and_contradictions_are_told(tmp_path: Path) -> None:
+    files_ = {
+        "ann/1.jpg": b"same",
+        "ann/2.jpg": b"same",
+        "bob/1.jpg": b"else",
+        "zed/1.jpg": b"same",
+        "zed/2.jpg": b"else",
+    }
+    source = tmp_path / "src"
+    for path, content in files_.items():
+        (source / path).parent.mkdir(parents=True, exist_ok=True)
+        (source / path).write_bytes(content)
+    found = prepare(Configuration.of("folder"), src=str(source))
+    rows = found.plan.table.filter(pc.is_valid(found.plan.table["duplicate_of"]))
+    assert dict(zip(rows["source"].to_pylist(), rows["duplicate_of"].to_pylist(), strict=True)) == {
+        "ann/2.jpg": "ann/1.jpg",
+        "zed/1.jpg": "ann/1.jpg",
+        "zed/2.jpg": "bob/1.jpg",
+    }
+    assert set(rows["status"].to_pylist()) == {"duplicate"}
+    assert found.warnings == (
+        "2 files have the bytes of another but other labels; the latter is taken: "
+        "zed/1.jpg and ann/1.jpg, zed/2.jpg and bob/1.jpg",
+    )
+
+
 # The official split
 
 
-def test_official_split_with_a_gap_is_not_replaced_in_silence() -> None:
-    table = sample_table(files(4), official=["train", "test", None, "valid"])
-    assert planned(table).notes == ("split by 80/10/10: 1 of 4 rows are in no official split, such as 0002.jpg",)
-    assert planned(table, split="50/25/25").notes == ()
+@pytest.mark.parametrize("split", ["", "official"])
+def test_rows_without_a_split_are_left_out_and_named_and_all_others_keep_theirs(split: str) -> None:
+    official = [*["train", "test", "valid"] * 3, None, None, None, None]
+    table = sample_table(files(13), official=official)
+    configuration = Configuration.of("cacd", split=split)
+    found = rows_with_split(load_dataset("cacd"), table, configuration=configuration)
+    assert found.left_out == {NO_SPLIT: 4}
+    assert found.warnings == (
+        "4 of 13 rows are in no split of cacd and left out: 0009.jpg, 0010.jpg, 0011.jpg and 1 more; "
+        "--split 80/10/10 would split all rows anew",
+    )
+    plan = planned(table, split=split)
+    assert plan.split == "official"
+    assert dict(zip(column(plan, "source"), column(plan, "split"), strict=True)) == dict(
+        zip(files(9), official[:9], strict=True)
+    )
+
+
+@pytest.mark.parametrize("split", ["50/25/25", "identity", "index:80/10/10"])
+def test_another_split_takes_the_rows_without_a_published_one(split: str) -> None:
+    table = sample_table(files(4), official=["train", "test", None, "valid"], identities=[1, 2, 3, 4])
+    found = rows_with_split(load_dataset("cacd"), table, configuration=Configuration.of("cacd", split=split))
+    assert (found.table, found.left_out, found.warnings) == (table, {}, ())
+
+
+def test_rows_without_identity_are_named_where_the_split_is_therefore_not_by_identity() -> None:
+    table = sample_table(files(3), identities=[4, None, 5])
+    found = rows_with_split(load_dataset("cacd"), table, configuration=Configuration.of("cacd"))
+    assert found.table == table
+    assert found.warnings == ("1 of 3 rows have no identity, such as 0001.jpg: the split is not by identity",)
+
+
+def test_stray_folder_adds_no_class_and_moves_no_photo(tmp_path: Path) -> None:
+    paths = [
+        f"{split}/{name}/{n}.jpg" for split in ("train", "val", "test") for name in ("ann", "bob") for n in range(3)
+    ]
+    for path in (*paths, "samples/demo.jpg"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(path.encode())
+    found = prepare(Configuration.of("folder"), src=str(tmp_path))
+    split_of = {"train": "train", "val": "valid", "test": "test"}
+    assert found.plan.class_names == ("ann", "bob")
+    assert found.left_out == {NO_SPLIT: 1}
+    assert {row["source"]: row["split"] for row in found.plan.table.select(["source", "split"]).to_pylist()} == {
+        path: split_of[path.split("/")[0]] for path in paths
+    }
 
 
 def test_official_split_is_taken_as_published() -> None:
@@ -293,7 +388,8 @@ def test_default_split_is_official_then_by_identity_then_by_fractions() -> None:
     sources = files(20)
     official, people = ["train"] * 10 + ["test"] * 10, list(range(20))
     assert planned(sample_table(sources, official=official, identities=people)).split == "official"
-    assert planned(sample_table(sources, official=[*official[:-1], None], identities=people)).split == "identity"
+    assert planned(sample_table(sources, official=[*official[:-1], None], identities=people)).split == "official"
+    assert planned(sample_table(sources, identities=people)).split == "identity"
     assert planned(sample_table(sources, identities=[*people[:-1], None])).split == "80/10/10"
 
 
@@ -307,12 +403,6 @@ def test_default_split_is_official_then_by_identity_then_by_fractions() -> None:
             "split official: cacd has none here; give fractions such as 80/10/10",
         ),
         (sample_table(files(4)), "identity", UsageError, "split identity: cacd names no identities here"),
-        (
-            sample_table(files(3), official=["train", None, "test"]),
-            "official",
-            JobError,
-            r"1 rows are in no official split, such as 0001\.jpg",
-        ),
         (
             sample_table(files(3), identities=[None, 3, None]),
             "identity",
