@@ -50,7 +50,7 @@ def altered(build: Path, out: Path, columns: dict[str, Any]) -> Path:
     for name, values in columns.items():
         number, field = table.schema.get_field_index(name), table.schema.field(name)
         table = table.set_column(number, field, pa.array(values(table), field.type))
-    manifest.write_table(store, manifest.MANIFEST_FILE, table)
+    manifest.write_table(store, manifest.MANIFEST_FILE, table=table)
     return out
 
 
@@ -179,7 +179,7 @@ def test_samples_without_a_number_are_refused_and_counted(build: Path, tmp_path:
     shutil.copytree(build, tmp_path / "b")
     number = table.schema.get_field_index(label)
     changed = table.set_column(number, pa.field(label, pa.float32()), values)
-    manifest.write_table(Store(str(tmp_path / "b")), manifest.MANIFEST_FILE, changed)
+    manifest.write_table(Store(str(tmp_path / "b")), manifest.MANIFEST_FILE, table=changed)
     with pytest.raises(FieldError, match="targets identity: 1 samples have no value; leave them out with rows="):
         loaded(tmp_path / "b", targets=label)
     kept = loaded(tmp_path / "b", targets=label, rows=np.arange(len(table)) > 0)

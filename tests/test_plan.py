@@ -20,7 +20,7 @@ from facepack.errors import FieldError, JobError, UsageError
 from facepack.index import index_dataset
 from facepack.label import Labelled, assign_classes
 from facepack.plan import NO_SPLIT, Plan, make_plan, rows_with_split, stored_order
-from facepack.prepare import prepare
+from facepack.prepare import prepare_build
 from facepack.source import Source, open_source
 from facepack.storage import Store
 
@@ -291,7 +291,7 @@ def test_duplicate_names_the_source_that_it_repeats_and_contradictions_are_told(
     for path, content in files_.items():
         (source / path).parent.mkdir(parents=True, exist_ok=True)
         (source / path).write_bytes(content)
-    found = prepare(Configuration.of("folder"), src=str(source))
+    found = prepare_build(Configuration.of("folder"), src=str(source))
     rows = found.plan.table.filter(pc.is_valid(found.plan.table["duplicate_of"]))
     assert dict(zip(rows["source"].to_pylist(), rows["duplicate_of"].to_pylist(), strict=True)) == {
         "ann/2.jpg": "ann/1.jpg",
@@ -347,7 +347,7 @@ def test_stray_folder_adds_no_class_and_moves_no_photo(tmp_path: Path) -> None:
     for path in (*paths, "samples/demo.jpg"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(path.encode())
-    found = prepare(Configuration.of("folder"), src=str(tmp_path))
+    found = prepare_build(Configuration.of("folder"), src=str(tmp_path))
     split_of = {"train": "train", "val": "valid", "test": "test"}
     assert found.plan.class_names == ("ann", "bob")
     assert found.left_out == {NO_SPLIT: 1}
