@@ -95,6 +95,20 @@ print(json.dumps([names, rows]))
         assert all(name == NAMES[number] and size == [16, 8] for _, number, name, size in rows[public])
 
 
+def test_info_for_timm_names_the_shards_of_each_split(built: Path, packed: pa.Table) -> None:
+    info = json.loads((built / "_info.json").read_text(encoding="utf-8"))
+    shards = {record.name: record.num_samples for record in read_build(str(built)).shards}
+    assert info["class_names"] == list(NAMES)
+    assert info["splits"]["valid"] == info["splits"]["validation"] | {"name": "valid"}
+    for split in SPLITS:
+        of_split = info["splits"][split]
+        assert of_split["num_samples"] == expected(packed, split).total()
+        assert dict(zip(of_split["filenames"], of_split["shard_lengths"], strict=True)) == {
+            name: number for name, number in shards.items() if name.startswith(split)
+        }
+
+
+@pytest.mark.slow
 def test_timm_gives_images_and_class_numbers(built: Path, packed: pa.Table, tmp_path: Path) -> None:
     pytest.importorskip("timm")
     program = """
