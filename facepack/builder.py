@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 
 import pyarrow as pa
 
-from facepack import align, lock, manifest, resume
+from facepack import align, card, lock, manifest, resume
 from facepack.align import Aligner
 from facepack.configuration import Configuration
 from facepack.errors import FieldError, JobError, UsageError
@@ -127,7 +127,8 @@ def _collected(packing: Iterator[ShardResult], holder: lock.Holder) -> dict[str,
 
 def _is_complete(prepared: Prepared, store: Store, tasks: list[ShardTask]) -> bool:
     """True where all that is written last is there, and of this very plan."""
-    if not {manifest.BUILD_FILE, manifest.MANIFEST_FILE} <= set(store.list()) or resume.strays(store, tasks):
+    last = {manifest.BUILD_FILE, manifest.MANIFEST_FILE, *card.NAMES}
+    if not last <= set(store.list()) or resume.strays(store, tasks):
         return False
     return manifest.read_build(store.location).plan_digest == prepared.digest
 
@@ -203,7 +204,8 @@ def _finish(prepared: Prepared, store: Store, results: list[ShardResult]) -> Bui
         "class_names": planned.class_names,
     }
     labels = pa.schema([table.schema.field(name) for name in manifest.label_columns(table)])
-    manifest.write_table(store, manifest.MANIFEST_FILE, table=table.cast(manifest.schema(labels, metadata)))
+    table = manifest.with_nullable_integers(table.cast(manifest.schema(labels, metadata)))
+    manifest.write_table(store, manifest.MANIFEST_FILE, table=table)
     train = [result.moments for result in results if result.record.name.startswith("train")]
     mean_std = sum(train, Moments()).mean_std()
     made = Build(
@@ -221,6 +223,8 @@ def _finish(prepared: Prepared, store: Store, results: list[ShardResult]) -> Bui
         plan_digest=prepared.digest,
         num_padded=sum(result.num_padded for result in results),
     )
+    for name, content in card.card_files(made, table.schema).items():
+        store.write(name, content)
     store.write(manifest.BUILD_FILE, made.to_json())
     return made
 

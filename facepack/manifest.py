@@ -106,6 +106,23 @@ def schema(labels: pa.Schema, metadata: dict[str, Any] | None = None) -> pa.Sche
     return whole if metadata is None else whole.with_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True)})
 
 
+def with_nullable_integers(table: pa.Table) -> pa.Table:
+    """The same table, with metadata by which pandas reads integers with nulls as its Int8 to Int64, not as floats."""
+    columns = [
+        {
+            "name": field.name,
+            "field_name": field.name,
+            "pandas_type": f"{field.type}",
+            "numpy_type": f"{field.type}".replace("int", "Int"),
+            "metadata": None,
+        }
+        for field in table.schema
+        if pa.types.is_signed_integer(field.type) and table[field.name].null_count
+    ]
+    facts = {"index_columns": [], "column_indexes": [], "columns": columns, "pandas_version": "2.0.0"}
+    return table.replace_schema_metadata((table.schema.metadata or {}) | {b"pandas": json.dumps(facts)})
+
+
 def label_columns(table: pa.Table | pa.Schema) -> list[str]:
     """Names of the label columns of a manifest."""
     names = table.column_names if isinstance(table, pa.Table) else table.names

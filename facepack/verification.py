@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from facepack import image, manifest
+from facepack import card, image, manifest
 from facepack.align import NUM_LANDMARKS
 from facepack.cores import num_cores
 from facepack.description import SPLITS, dataset_names, load_dataset
@@ -98,7 +98,7 @@ def verify(location: str | os.PathLike[str], *, deep: bool = False, progress: Pr
     problems = list(check_manifest(build, table))
     if problems:  # what the shards are checked against is not sound itself
         return Report(len(build.shards), 0, 0, tuple(problems))
-    problems += [*_check_people(build, table), *_check_files(build, store)]
+    problems += [*_check_people(build, table), *_check_files(build, store), *_check_card(build, table, store)]
     by_shard = _rows_by_shard(table)
     shards = [
         _Shard(store, record, build, by_shard.pop(record.name, table.slice(0, 0)), table, deep)
@@ -245,11 +245,21 @@ def _check_files(build: Build, store: Store) -> Iterator[str]:
     stems = {record.name.removesuffix(".tar") for record in build.shards}
     for name in store.list():
         stem, _, suffix = name.rpartition(".")
-        if name in (manifest.BUILD_FILE, manifest.MANIFEST_FILE, BUILD.lock_file) or stem in stems:
+        if name in (manifest.BUILD_FILE, manifest.MANIFEST_FILE, BUILD.lock_file, *card.NAMES) or stem in stems:
             continue
         if not (SHARD_FILE.fullmatch(name) and suffix == "parquet" and _is_all_rejected(store, name)):
             yield f"{name}: not in build.json"
     yield from (f"{name}: a half-made file" for name in store.temporary_files())
+
+
+def _check_card(build: Build, table: pa.Table, store: Store) -> Iterator[str]:
+    """The files by which other readers open the build, byte for byte."""
+    for name, content in card.card_files(build, table.schema).items():
+        try:
+            if store.read(name) != content:
+                yield f"{name}: not as {manifest.BUILD_FILE} and the manifest have it; delete it and build again"
+        except OSError as error:
+            yield f"{name}: cannot be read: {error}"
 
 
 def _is_all_rejected(store: Store, name: str) -> bool:
