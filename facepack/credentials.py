@@ -72,6 +72,28 @@ def access(location: str) -> Access:
     return Access(client={"allow_http": True} if scheme == "http" else {})
 
 
+def static_credential(found: Access) -> dict[str, str] | None:
+    """S3's keys as obstore's provider gives them, empty for unsigned requests; None where only obstore knows them."""
+    if found.is_unsigned:
+        return {}
+    if found.provider is not None:
+        return dict(found.provider())
+    variables = {"access_key_id": "AWS_ACCESS_KEY_ID", "secret_access_key": "AWS_SECRET_ACCESS_KEY"}
+    values = {name: found.config.get(name) or os.environ.get(variable, "") for name, variable in variables.items()}
+    token = found.config.get("session_token") or (
+        "" if "access_key_id" in found.config else _first("AWS_SESSION_TOKEN")
+    )
+    return {**values, "token": token} if all(values.values()) else None
+
+
+def s3_address(found: Access, bucket: str) -> tuple[str, str]:
+    """The address of a bucket and its region."""
+    region = found.config.get("region") or _first("AWS_REGION", "AWS_DEFAULT_REGION") or "us-east-1"
+    variables = _first("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+    endpoint = found.config.get("endpoint") or variables or f"https://s3.{region}.amazonaws.com"
+    return f"{endpoint.rstrip('/')}/{bucket}", region
+
+
 def _s3() -> Access:
     profile = _profile()
     config: dict[str, Any] = {}

@@ -3,6 +3,7 @@
 import base64
 import errno
 import io
+import logging
 import os
 import tempfile
 import uuid
@@ -16,9 +17,12 @@ from urllib.parse import unquote
 import obstore
 from obstore.store import LocalStore, from_url
 
-from facepack.credentials import Access, access
+from facepack import s3_listing
+from facepack.credentials import Access, access, s3_address, static_credential
 from facepack.errors import JobError, UsageError
 from facepack.storage_errors import explained, is_missing_bucket, without_login
+
+log = logging.getLogger("facepack")
 
 TEMPORARY_SUFFIX = ".partial"
 _WRITE_BUFFER_BYTES = 1 << 20
@@ -224,10 +228,31 @@ class _Objects:
         return _translated(f"{self._location}/{name}".rstrip("/"), place=self._location, is_unsigned=is_unsigned)
 
     def list(self) -> list[str]:
-        with self._translated(""):
-            names = [meta["path"] for chunk in obstore.list(self.objects) for meta in chunk]
+        try:
+            with self._translated(""):
+                names = tuple(meta["path"] for chunk in obstore.list(self.objects) for meta in chunk)
+        except _OddKeyError as error:
+            names = self._names_but_odd_ones(error)
         # A folder made in a web console is an object without a name of its own.
         return sorted(name for name in names if name and not is_hidden(name))
+
+    def _names_but_odd_ones(self, error: JobError) -> tuple[str, ...]:
+        """All names but keys such as a//b, which are no paths: those are counted and named in the log."""
+        bucket, _, prefix = self._location.partition("://")[2].partition("/")
+        credential = static_credential(self._access) if self._location.startswith("s3") else None
+        if credential is None:
+            raise error
+        base, region = s3_address(self._access, bucket)
+        prefix = f"{prefix}/" if prefix else ""
+        try:
+            keys = tuple(s3_listing.keys(base, prefix, credential=credential, region=region))
+        except OSError:
+            raise error from None
+        names = [key.removeprefix(prefix) for key in keys if not key.endswith("/") or "//" in key]
+        odd = [name for name in names if {"", ".", ".."} & set(name.split("/"))]
+        line = "%s: %s keys left out, for an empty part, . or .. in them makes them no path; the first is %r"
+        log.warning(line, self._location, f"{len(odd):,}", odd[0] if odd else "")
+        return tuple(name for name in names if name not in set(odd))
 
     def size(self, name: str) -> int:
         with self._translated(name):
@@ -319,10 +344,17 @@ def _translated(where: str, *, place: str = "", is_unsigned: bool = False) -> It
         if is_missing_bucket(error):
             raise JobError(f"{place or where}: {explained(error, is_unsigned=False)}") from None
         raise FileNotFoundError(f"{where}: not found") from error
+    except obstore.exceptions.InvalidPathError as error:
+        cause = str(error).strip().splitlines()[0]
+        raise _OddKeyError(f"{where}: {cause}; rename this key") from None
     except obstore.exceptions.BaseError as error:
         at = place if place and is_missing_bucket(error) else where
         # obstore's own text holds the address, and may hold what signs it.
         raise JobError(f"{at}: {explained(error, is_unsigned=is_unsigned)}") from None
+
+
+class _OddKeyError(JobError):
+    """A key that is no path."""
 
 
 _LOGINS: dict[str, str] = {}

@@ -112,6 +112,20 @@ def test_credentials_file_and_http_endpoint_read_a_real_bucket(
         store.read("absent")
 
 
+def test_keys_that_are_no_paths_are_counted_and_the_others_listed(
+    home: Path, s3_server: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    (home / ".aws/credentials").write_text(f"[default]\n{KEYS}")
+    client = boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1")
+    client.create_bucket(Bucket="odd-keys")
+    usual = ["a/1.jpg", "a/x y+z%20.jpg", "b/é#.jpg"]
+    for key in [*usual, "/x.jpg", "a//2.jpg", "a/../3.jpg", "folder/"]:
+        client.put_object(Bucket="odd-keys", Key=f"p/{key}", Body=b"x")
+    assert Store("s3://odd-keys/p").list() == usual
+    assert "s3://odd-keys/p: 3 keys left out" in caplog.text
+
+
 ANSWERS = {
     "denied": (403, "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"),
     "region": (400, "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>"),
