@@ -1,7 +1,9 @@
 """Storage: one way to list, read and write, for folders, archives and object stores."""
 
+import base64
 import errno
 import io
+import logging
 import os
 import tempfile
 import uuid
@@ -10,11 +12,17 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Protocol
+from urllib.parse import unquote
 
 import obstore
 from obstore.store import LocalStore, from_url
 
+from facepack import s3_listing
+from facepack.credentials import Access, access, s3_address, static_credential
 from facepack.errors import JobError, UsageError
+from facepack.storage_errors import explained, is_missing_bucket, without_login
+
+log = logging.getLogger("facepack")
 
 TEMPORARY_SUFFIX = ".partial"
 _WRITE_BUFFER_BYTES = 1 << 20
@@ -40,7 +48,10 @@ class Store:
         """Raises `UsageError` for a bucket's URL with a character that URLs take for something else."""
         if is_url(location) and not location.startswith("http") and (odd := {"#", "?"} & set(location)):
             raise UsageError(f"{location}: a URL cannot hold {' or '.join(sorted(odd))}; choose another name")
-        self.location = location.rstrip("/") if is_url(location) else location
+        if location.startswith("http"):
+            _remember_login(location)
+        self.location = without_login(location.rstrip("/")) if is_url(location) else location
+        """Fit to be shown and recorded: without user and password."""
         # Absolute, for a Ray worker has another working directory.
         self._files: _Files = _Objects(self.location) if is_url(location) else _Folder(Path(location).absolute())
 
@@ -91,8 +102,7 @@ class Store:
 
     def create(self, name: str, content: bytes) -> None:
         """Write a whole file only if there is none of that name, else raise `FileExistsError`."""
-        with _translated(f"{self.location}/{name}"):
-            obstore.put(self._files.objects, name, content, mode="create")
+        self._files.create(name, content)
 
     def delete(self, name: str) -> None:
         """Delete a file if it is there."""
@@ -115,8 +125,7 @@ class Store:
 class _Files(Protocol):
     """What a `Store` needs of the place that holds its files; its methods are those of `Store`."""
 
-    @property
-    def objects(self) -> Any: ...
+    def create(self, name: str, content: bytes) -> None: ...
     def list(self) -> list[str]: ...
     def size(self, name: str) -> int: ...
     def read(self, name: str) -> bytes: ...
@@ -135,10 +144,9 @@ class _Folder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    @property
-    def objects(self) -> Any:
-        """The folder as an obstore store, which needs it to exist."""
-        return LocalStore(str(self._folder))
+    def create(self, name: str, content: bytes) -> None:
+        with _translated(f"{self._folder}/{name}"):
+            obstore.put(LocalStore(str(self._folder)), name, content, mode="create")
 
     def list(self) -> list[str]:
         return sorted(_walk(str(self._folder), ""))
@@ -196,39 +204,72 @@ class _Objects:
 
     def __init__(self, location: str) -> None:
         self._location = location
+        self._login = _LOGINS.get(_host(location), "")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_location": self._location}
+        return {"_location": self._location, "_login": self._login}
+
+    @cached_property
+    def _access(self) -> Access:
+        return access(self._location)
 
     @cached_property
     def objects(self) -> Any:
         """The obstore store, opened when first needed."""
-        # Whoever writes http:// means it; for the others their own environment variables decide.
-        options: Any = {"allow_http": True} if self._location.startswith("http://") else None
-        return from_url(self._location, client_options=options)
+        options = self._access.options()
+        if self._login:
+            header = {"Authorization": f"Basic {base64.b64encode(self._login.encode()).decode()}"}
+            options["client_options"] = {**self._access.client, "default_headers": header}
+        with self._translated(""):
+            return from_url(self._location, **options)
+
+    def _translated(self, name: str) -> AbstractContextManager[None]:
+        is_unsigned = self._access.is_unsigned or (self._location.startswith("http") and not self._login)
+        return _translated(f"{self._location}/{name}".rstrip("/"), place=self._location, is_unsigned=is_unsigned)
 
     def list(self) -> list[str]:
-        with _translated(self._location):
-            names = [meta["path"] for chunk in obstore.list(self.objects) for meta in chunk]
+        try:
+            with self._translated(""):
+                names = tuple(meta["path"] for chunk in obstore.list(self.objects) for meta in chunk)
+        except _OddKeyError as error:
+            names = self._names_but_odd_ones(error)
         # A folder made in a web console is an object without a name of its own.
         return sorted(name for name in names if name and not is_hidden(name))
 
+    def _names_but_odd_ones(self, error: JobError) -> tuple[str, ...]:
+        """All names but keys such as a//b, which are no paths: those are counted and named in the log."""
+        bucket, _, prefix = self._location.partition("://")[2].partition("/")
+        credential = static_credential(self._access) if self._location.startswith("s3") else None
+        if credential is None:
+            raise error
+        base, region = s3_address(self._access, bucket)
+        prefix = f"{prefix}/" if prefix else ""
+        try:
+            keys = tuple(s3_listing.keys(base, prefix, credential=credential, region=region))
+        except OSError:
+            raise error from None
+        names = [key.removeprefix(prefix) for key in keys if not key.endswith("/") or "//" in key]
+        odd = [name for name in names if {"", ".", ".."} & set(name.split("/"))]
+        line = "%s: %s keys left out, for an empty part, . or .. in them makes them no path; the first is %r"
+        log.warning(line, self._location, f"{len(odd):,}", odd[0] if odd else "")
+        return tuple(name for name in names if name not in set(odd))
+
     def size(self, name: str) -> int:
-        with _translated(f"{self._location}/{name}"):
+        with self._translated(name):
             return int(obstore.head(self.objects, name)["size"])
 
     def read(self, name: str) -> bytes:
-        with _translated(f"{self._location}/{name}"):
+        with self._translated(name):
             return bytes(obstore.get(self.objects, name).bytes())
 
     def read_range(self, name: str, *, start: int, length: int) -> bytes:
         if not length:
             return b""
-        with _translated(f"{self._location}/{name}"):
+        with self._translated(name):
             return bytes(obstore.get_range(self.objects, name, start=start, length=length))
 
     def stream(self, name: str) -> Iterator[bytes]:
-        with _translated(f"{self._location}/{name}"):
+        with self._translated(name):
             for piece in obstore.get(self.objects, name).stream(min_chunk_size=_READ_BUFFER_BYTES):
                 yield bytes(piece)
 
@@ -237,7 +278,7 @@ class _Objects:
 
     @contextmanager
     def writer(self, name: str) -> Iterator[IO[bytes]]:
-        with tempfile.TemporaryFile() as file, _translated(f"{self._location}/{name}"):
+        with tempfile.TemporaryFile() as file, self._translated(name):
             yield file
             file.seek(0)
             try:
@@ -245,9 +286,13 @@ class _Objects:
             except FileNotFoundError as error:
                 raise JobError(f"{self._location}: no such bucket or container") from error
 
+    def create(self, name: str, content: bytes) -> None:
+        with self._translated(name):
+            obstore.put(self.objects, name, content, mode="create")
+
     def delete(self, name: str) -> None:
         # Google's store raises where it was not there, others do not.
-        with suppress(FileNotFoundError), _translated(f"{self._location}/{name}"):
+        with suppress(FileNotFoundError), self._translated(name):
             obstore.delete(self.objects, name)
 
     def make(self) -> None:
@@ -286,17 +331,45 @@ class _Ranges(io.RawIOBase):
 
 
 @contextmanager
-def _translated(where: str) -> Iterator[None]:
-    """Raise obstore's errors as the built-in ones that local files raise."""
+def _translated(where: str, *, place: str = "", is_unsigned: bool = False) -> Iterator[None]:
+    """Raise obstore's errors as the built-in ones that local files raise; others as one line about `where`.
+
+    A bucket that is not there is an error of the whole `place`.
+    """
     try:
         yield
     except obstore.exceptions.AlreadyExistsError as error:
         raise FileExistsError(f"{where}: exists") from error
     except (FileNotFoundError, obstore.exceptions.NotFoundError) as error:
+        if is_missing_bucket(error):
+            raise JobError(f"{place or where}: {explained(error, is_unsigned=False)}") from None
         raise FileNotFoundError(f"{where}: not found") from error
-    except obstore.exceptions.BaseError as error:
+    except obstore.exceptions.InvalidPathError as error:
         cause = str(error).strip().splitlines()[0]
-        raise JobError(f"{where}: {cause}") from error
+        raise _OddKeyError(f"{where}: {cause}; rename this key") from None
+    except obstore.exceptions.BaseError as error:
+        at = place if place and is_missing_bucket(error) else where
+        # obstore's own text holds the address, and may hold what signs it.
+        raise JobError(f"{at}: {explained(error, is_unsigned=is_unsigned)}") from None
+
+
+class _OddKeyError(JobError):
+    """A key that is no path."""
+
+
+_LOGINS: dict[str, str] = {}
+"""User and password of each web server that an address of this process named, for addresses are recorded without."""
+
+
+def _host(location: str) -> str:
+    scheme, _, rest = location.partition("://")
+    return f"{scheme}://{rest.partition('/')[0].rpartition('@')[2]}"
+
+
+def _remember_login(location: str) -> None:
+    login = location.partition("://")[2].partition("/")[0].rpartition("@")[0]
+    if login:
+        _LOGINS[_host(location)] = unquote(login)
 
 
 def is_hidden(name: str) -> bool:
