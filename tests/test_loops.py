@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -259,3 +261,37 @@ def test_copy_of_a_loader_goes_on_where_it_would(build: Path, made: Any, num_tak
     for one in (other, loader):
         assert rows(one) == following[0]
         assert rows(one) == following[1]
+
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def said_by(example: str, build: Path) -> list[str]:
+    """What an example prints of its epochs."""
+    command = [sys.executable, "-W", "ignore", str(EXAMPLES / example), str(build)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return [line for line in ended.stdout.splitlines() if line.startswith("epoch")]
+
+
+def test_example_of_a_loop_of_ones_own_sees_every_image_once_an_epoch(build: Path) -> None:
+    assert said_by("own_loop.py", build) == [f"epoch {epoch}: {num} images" for epoch, num in OWN_LOOP]
+
+
+OWN_LOOP = [(0, 48), (1, 32), (1, 16), (2, 48)]
+"""Stopped after two batches of the second epoch."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", ["lightning_fit.py", "hf_trainer.py"])
+def test_example_of_a_framework_sees_every_image_once_an_epoch(build: Path, example: str) -> None:
+    assert said_by(example, build) == [f"epoch {epoch}: 48 images" for epoch in range(3)]
+
+
+@pytest.mark.slow
+def test_example_of_accelerate_goes_on_from_its_checkpoint(build: Path) -> None:
+    assert said_by("accelerate_loop.py", build) == [f"epoch {epoch}: {num} images" for epoch, num in ACCELERATE]
+
+
+ACCELERATE = [(0, 48), (1, 48), (1, 32)]
+"""The last one from a checkpoint after its first batch."""

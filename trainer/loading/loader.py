@@ -26,7 +26,7 @@ from trainer.loading.feed import FeedSettings, RankBatch, check_count
 from trainer.loading.graphs import AugmentationGraphs
 from trainer.loading.location import location_of
 from trainer.loading.order import REMOTE_WINDOW_SHARDS, EpochOrder
-from trainer.loading.pipeline import Engine, check_process
+from trainer.loading.pipeline import Engine, check_process, is_forked
 from trainer.loading.placement import Placement
 from trainer.loading.reader import SampleReader
 from trainer.loading.runner import Runner
@@ -301,7 +301,7 @@ class Loader:
                 yield batch
             except GeneratorExit:
                 # As Python ends, DALI has gone already; an iterator that was left open is closed only then.
-                if turn == self._turn and not sys.is_finalizing():
+                if turn == self._turn and not sys.is_finalizing() and not is_forked():
                     self._runner = self._idle_runner()
                 raise
 

@@ -35,9 +35,14 @@ _first_process: list[int] = []
 """The process in which DALI ran first: its threads and locks are in no other one."""
 
 
+def is_forked() -> bool:
+    """True in a process that was forked after DALI ran."""
+    return bool(_first_process) and _first_process[0] != os.getpid()
+
+
 def check_process() -> None:
     """Refuse to go on in a process that was forked after DALI ran: `UsageError`, where it would wait for ever."""
-    if _first_process and _first_process[0] != os.getpid():
+    if is_forked():
         raise UsageError(
             "a Loader was used before this process was forked, and DALI cannot go on in a forked process: start it by "
             'spawn or forkserver, as with multiprocessing_context="spawn" of a DataLoader'

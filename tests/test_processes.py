@@ -1,0 +1,260 @@
+"""The loader in other processes and under interrupts: it works or says why not, and never gives wrong pixels."""
+
+import multiprocessing
+import pickle
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import make
+from torch.utils.data import DataLoader, IterableDataset
+
+from facepack.drawn import synthetic
+from trainer.augment import Normalize
+from trainer.loader import Batch, EngineSettings, Loader
+
+FORK = multiprocessing.get_context("fork")
+REFUSED = "UsageError: a Loader was used before this process was forked"
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("processes")
+    synthetic.draw("celeba", folder / "source", num_images=120)
+    make(folder / "source", folder / "build", samples_per_shard=20)
+    return folder / "build"
+
+
+def new(build: Path, **choices: Any) -> Loader:
+    fixed: dict[str, Any] = {"split": "train", "batch_size": 8, "augment": (Normalize(),), "device": "cpu"}
+    return Loader(build, **(fixed | {"engine": EngineSettings(num_threads=1)} | choices))
+
+
+def rows(batches: Any) -> list[int]:
+    return [int(row) for batch in batches for row in batch.rows]
+
+
+def outcome_in_a_fork(work: Callable[[], object]) -> str:
+    """What the work gives in a forked process, or its error; empty where it does not end within two minutes."""
+    receiver, sender = FORK.Pipe(duplex=False)
+
+    def answer() -> None:
+        try:
+            sender.send(str(work()))
+        except Exception as error:  # noqa: BLE001 - to be looked at
+            sender.send(f"{type(error).__name__}: {error}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # a fork of a process with threads
+        process = FORK.Process(target=answer)
+        process.start()
+    try:
+        return str(receiver.recv()) if receiver.poll(120) else ""
+    finally:
+        process.join(60)
+        assert process.exitcode == 0, "it did not end"
+        process.kill()
+
+
+def test_forked_process_of_one_that_used_a_loader_is_told_so(build: Path) -> None:
+    loader = new(build)
+    running = iter(loader)
+    next(running)
+    for work in (
+        lambda: list(new(build)),
+        lambda: list(loader),
+        lambda: next(running),
+        lambda: iter(loader),
+        lambda: next(iter(pickle.loads(pickle.dumps(loader)))),
+    ):
+        assert outcome_in_a_fork(work).startswith(REFUSED)
+    assert outcome_in_a_fork(loader.close) == "None"
+    assert len(rows(running)) == loader.num_samples - 8  # here nothing changed
+
+
+def test_fork_that_lets_go_of_a_running_loader_ends(build: Path) -> None:
+    program = f"""
+import os, sys
+from trainer.loader import Loader
+loader = Loader({str(build)!r}, split="train", batch_size=8, device="cpu")
+running = iter(loader)
+next(running)
+child = os.fork()
+if not child:
+    del running, loader
+    sys.exit(3)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), len(list(running)) == len(loader) - 1)
+"""
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "3 True\n", "")
+
+
+class Stream(IterableDataset[Batch]):
+    """A loader as a dataset of batches."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Any:
+        return iter(self.loader)
+
+
+def rows_of_workers(build: str, num_workers: int, epoch: int) -> list[int]:
+    loader = new(Path(build))
+    loader.set_epoch(epoch)
+    return rows(DataLoader(Stream(loader), batch_size=None, num_workers=num_workers, multiprocessing_context="fork"))
+
+
+def test_workers_of_a_dataloader_give_each_sample_once_in_the_order_of_one(build: Path) -> None:
+    expected = [rows(new(build))]
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as pool:  # a process that no loader was used in
+        for num_workers in (1, 3):
+            assert pool.submit(rows_of_workers, str(build), num_workers, 0).result() == expected[0]
+
+
+def test_workers_forked_after_a_loader_was_used_are_told_so(build: Path) -> None:
+    list(new(build))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        loader = DataLoader(Stream(new(build)), batch_size=None, num_workers=1, multiprocessing_context="fork")
+        with pytest.raises(ValueError, match="a Loader was used before this process was forked"):
+            list(loader)
+
+
+def rows_elsewhere(pickled: bytes) -> list[int]:
+    return rows(pickle.loads(pickled))
+
+
+def test_pickled_loader_goes_on_in_a_spawned_process(build: Path) -> None:
+    reference, loader = new(build), new(build)
+    _, second = rows(reference), rows(reference)
+    next(iter(loader))
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(rows_elsewhere, (pickle.dumps(loader),)) == second
+
+
+# Interrupts
+
+
+class Stop(BaseException):
+    """What a signal raises here: nobody catches it by mistake."""
+
+
+def interrupted(work: Callable[[], object], after_s: float) -> bool:
+    """Do work, and raise `Stop` in the middle of it after some time; True where it was stopped."""
+
+    def stop(*_: object) -> None:
+        raise Stop
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, after_s)
+        work()
+    except Stop:
+        return True
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    return False
+
+
+def sums(batches: Any) -> dict[int, float]:
+    """A number of each row's pixels."""
+    found: dict[int, float] = {}
+    for batch in batches:
+        found |= dict(zip(batch.rows.tolist(), batch.images.double().sum((1, 2, 3)).tolist(), strict=True))
+    return found
+
+
+def interrupt_at_random(build: Path, *, for_s: float) -> int:
+    """Interrupt loaders again and again, and check each epoch after it; gives how often."""
+    expected = sums(new(build, cache="none"))
+    draws = torch.Generator().manual_seed(0)
+    ends, num, turn = time.monotonic() + for_s, 0, 0
+    loaders = [new(build, cache=cache, batch_size=size) for cache in ("none", "ram") for size in (8, 48)]
+    epoch_s = 0.02
+    while time.monotonic() < ends:
+        turn += 1
+        loader = loaders[turn % len(loaders)]
+        if turn % 5 == 0:
+            loader.close()  # so that it opens again, and decodes
+        began = time.monotonic()
+        is_stopped = interrupted(partial(sums, loader), 1e-4 + 1.5 * epoch_s * float(torch.rand((), generator=draws)))
+        if not is_stopped:
+            epoch_s = time.monotonic() - began
+        num += is_stopped
+        assert sums(loader) == expected
+    return num
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_epoch_after_an_interrupt_gives_the_right_pixels(build: Path) -> None:
+    assert interrupt_at_random(build, for_s=4) > 3
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_epoch_after_thousands_of_interrupts_gives_the_right_pixels(build: Path) -> None:
+    assert interrupt_at_random(build, for_s=120) > 500
+
+
+@pytest.mark.parametrize("cache", ["none", "ram"])
+def test_epoch_after_an_interrupt_between_feeding_and_running_gives_the_right_pixels(build: Path, cache: Any) -> None:
+    expected = sums(new(build, cache="none", batch_size=12))
+    for number in range(1, 6):
+        loader, count = new(build, cache=cache, batch_size=12), 0
+
+        def stop(frame: object, event: str, function: Any, number: int = number) -> None:
+            nonlocal count
+            if event == "c_return" and getattr(function, "__name__", "").startswith("SetExternal"):
+                count += 1
+                if count == number:
+                    sys.setprofile(None)
+                    raise Stop
+
+        before = sys.getprofile()
+        sys.setprofile(stop)
+        try:
+            with suppress(Stop):
+                list(loader)
+        finally:
+            sys.setprofile(before)
+        assert count == number or number > 2
+        assert sums(loader) == expected
+        assert sums(loader) == expected
+
+
+def test_interrupted_import_of_dali_is_mended(build: Path) -> None:
+    program = f"""
+import signal, sys, threading
+from trainer.loader import Loader
+loader = Loader({str(build)!r}, split="train", batch_size=8, device="cpu")
+def stop(*_):
+    raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, stop)
+stopped = 0
+for _ in range(3):
+    assert stopped or "nvidia.dali" not in sys.modules
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        list(loader)
+    except KeyboardInterrupt:
+        stopped += 1
+    signal.setitimer(signal.ITIMER_REAL, 0)
+print(stopped > 0, sum(len(batch.rows) for batch in loader) == loader.num_samples)
+"""
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "True True\n", "")
