@@ -264,7 +264,7 @@ class Loader:
         self._cache.reserve()
         if self._runner is None:
             self._runner = self._new_runner(self._stage)
-        if self._samples.store.is_remote:
+        if self._samples.is_remote:
             shards = self._order.shards(self._epoch, consumed=self._consumed)
             needed = [shard for shard in shards if not self._cache.has(self._samples.positions(shard)).all()]
             self._stage.expect(needed, together=self._order.most_together)

@@ -78,7 +78,7 @@ class Samples:
     """Where the image of each begins in its shard, in bytes."""
     num_bytes: npt.NDArray[np.int64]
     """Bytes of each image as stored."""
-    sizes_hw: npt.NDArray[np.int64]
+    sizes_hw: npt.NDArray[np.int32]
     """Height and width of each in pixels, (num_samples, 2)."""
     checksums: "Checksums"
     """Those of the images as stored."""
@@ -99,9 +99,21 @@ class Samples:
         return len(self.rows)
 
     @property
+    def is_remote(self) -> bool:
+        """True where shards have to be fetched."""
+        return self.store.is_remote
+
+    @property
     def is_train(self) -> bool:
         """True where the split is the one to train on, or it is among several."""
         return "train" in self.split.split("+")
+
+    @property
+    def distinct_sizes_hw(self) -> npt.NDArray[np.int64]:
+        """Every height and width that a sample has, once, (num_sizes, 2)."""
+        sizes = self.sizes_hw.astype(np.int64)
+        packed = np.unique((sizes[:, 0] << 32) + sizes[:, 1])  # many times as fast as by rows
+        return np.stack([packed >> 32, packed & 0xFFFFFFFF], axis=1)
 
     def key(self, position: int) -> str:
         """The key of a sample, for messages."""
@@ -199,7 +211,7 @@ def _chosen_rows(columns: ManifestColumns, build: Build, choice: Choice) -> npt.
         if split not in there:
             advice = f"no packed sample in {columns.location}; it has {', '.join(there) or 'no split'}"
             raise FieldError("split", split, advice)
-    is_chosen = is_packed & np.isin(split_codes, [SPLITS.index(split) for split in choice.splits])
+    is_chosen = is_packed & np.array([split in choice.splits for split in (*SPLITS, "")])[split_codes]
     if choice.rows is not None:
         is_chosen &= _mask_of(choice.rows, is_chosen, is_packed=is_packed)
     if choice.classes is not None:
