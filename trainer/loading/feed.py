@@ -31,8 +31,8 @@ class FeedSettings:
     shuffle: bool | None = None
     """None: shuffled in train, in stored order elsewhere."""
     window_shards: int | None = None
-    """Shards whose samples are shuffled together. None: of a remote build 16; of a local one all, or as many as fit in a
-    quarter of the memory where all would take more than half of it."""
+    """Shards whose samples are shuffled together. None: of a remote build 16; of a local one all, or where they
+    would take more than half of the memory, as many as fit in a quarter of it."""
     balanced: bool = False
     """Every class equally often: samples of rare classes come several times in an epoch, some of common ones not."""
     copies: int = 1

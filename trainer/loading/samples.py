@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +59,20 @@ class Choice:
         )
 
 
+class ImageChecksums(Protocol):
+    """The sha256 of samples as stored."""
+
+    def of(self, position: int) -> bytes:
+        """The 32 bytes of a sample."""
+
+
+class Texts(Protocol):
+    """Texts of rows, such as their keys."""
+
+    def of(self, name: str, *, rows: npt.NDArray[np.int64]) -> list[str]:
+        """A column of rows."""
+
+
 @dataclass(frozen=True)
 class Samples:
     """Chosen samples in stored order, and where each lies; arrays are (num_samples,) unless noted."""
@@ -68,6 +82,8 @@ class Samples:
     """Its name; of several, all of them, joined by +."""
     build_digest: str
     """Digest of the chosen rows of the whole build, whatever their encoding."""
+    num_rows: int
+    """Rows of the manifest."""
     rows: npt.NDArray[np.int64]
     """Row of each in the manifest."""
     records: list[ShardRecord]
@@ -80,7 +96,7 @@ class Samples:
     """Bytes of each image as stored."""
     sizes_hw: npt.NDArray[np.int32]
     """Height and width of each in pixels, (num_samples, 2)."""
-    checksums: "Checksums"
+    checksums: "ImageChecksums"
     """Those of the images as stored."""
     is_raw: bool
     """True where pixels are stored, False where JPEG or PNG."""
@@ -88,11 +104,13 @@ class Samples:
     std: tuple[float, ...]
     """Channel statistics of the build, RGB in 0..1; empty where it has no train split."""
     targets: dict[str, Target]
+    class_names: tuple[str, ...]
+    """What class codes number."""
     class_codes: npt.NDArray[np.int32] | None
     """Class of each, where the choice needs classes."""
     weights: npt.NDArray[np.float64] | None
     """How often each is drawn, as a share of the sum; None: each comes once."""
-    texts: RowTexts
+    texts: "Texts"
     """Keys and sources of all rows of the manifest."""
 
     def __len__(self) -> int:
@@ -145,6 +163,7 @@ class Samples:
             store=store,
             split="+".join(choice.splits),
             build_digest=build.plan_digest,
+            num_rows=len(columns),
             rows=rows,
             records=records,
             shard_stops=shard_stops,
@@ -156,6 +175,7 @@ class Samples:
             mean=tuple(build.mean or ()),
             std=tuple(build.std or ()),
             targets=targets,
+            class_names=names,
             class_codes=None if codes is None else codes.astype(np.int32),
             weights=weights,
             texts=RowTexts(store),
