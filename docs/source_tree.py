@@ -24,7 +24,9 @@ CAPTIONS = {
         "fetched: published files on disk": "download fetching published unpack",
         "read: files and label files": "index source storage",
         "planned: what is packed, and where": "bins choices configuration hashing label plan prepare",
-        "packed: from photos to shards": "align builder card colour cores image jpeg lock manifest resume shard workers",
+        "packed: from photos to shards": (
+            "align builder card colour cores image jpeg lock manifest resume shard workers"
+        ),
         "checked and shown": "page preview reader summary verification",
         "drawn: datasets for the demo and the tests": "drawn",
         "edge: the command line, the library's surface, errors": "__main__ api cli commands errors shadow terminal",

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facepack.errors import FieldError, UsageError
+from facepack.manifest import ShardRecord
 from trainer.loading import draws, feed
 from trainer.loading.feed import Feed, FeedSettings, RankBatch
+from trainer.loading.windows import local_window
 
 
 def joined(lists: Iterable[list[int]]) -> list[int]:
@@ -186,3 +188,37 @@ def test_draws_are_uniform_and_independent() -> None:
     assert abs(one.std() - 12**-0.5) < 0.003
     assert abs(np.corrcoef(one, two)[0, 1]) < 0.01
     assert abs(np.corrcoef(one[1:], one[:-1])[0, 1]) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("num_shards", "memory_bytes", "window"),
+    [(100, 200, None), (100, 199, 32), (1000, 400, 64), (100, 4, 16), (10_000, 4096, 1024)],
+)
+def test_window_of_a_local_build_larger_than_memory_fits_in_it(
+    num_shards: int, memory_bytes: int, window: int | None
+) -> None:
+    records = [ShardRecord(f"train-{number:05d}.tar", 1, 1, "") for number in range(num_shards)]
+    assert local_window(records, memory_bytes=memory_bytes) == window
+
+
+@given(st.integers(16, 200), st.integers(1, 5), st.integers(0, 3))
+def test_within_a_window_each_shard_is_read_in_one_go(num_shards: int, per_shard: int, epoch: int) -> None:
+    """Check that no more shards than the window's are under way at once, so that none is read from disk twice."""
+    records = [ShardRecord(f"train-{number:05d}.tar", per_shard, 100, "") for number in range(num_shards)]
+    window = local_window(records, memory_bytes=100 * num_shards)
+    assert window is not None
+    order = Feed(stops([per_shard] * num_shards), seed=1, window_shards=window)
+    shards = np.concatenate([of_shards for _, of_shards in order.ordered(epoch)])
+    first = {shard: place for place, shard in reversed(list(enumerate(shards.tolist())))}
+    last = {shard: place for place, shard in enumerate(shards.tolist())}
+    most = max(sum(first[shard] <= place <= last[shard] for shard in first) for place in range(len(shards)))
+    assert most <= window
+
+
+def test_drawn_samples_come_as_often_as_their_weights_say() -> None:
+    weights = np.array([0.0, 1.0, 3.0, 0.0])
+    order = Feed(stops([2, 2]), seed=1, drawn=feed.Drawn(weights, 40_000))
+    chosen = np.bincount(seen(list(order.batches(0, batch_size=100))), minlength=4)
+    assert chosen[[0, 3]].tolist() == [0, 0]
+    assert chosen.sum() == 40_000
+    assert chosen[1] == pytest.approx(10_000, abs=300)

@@ -45,7 +45,11 @@ class ManifestColumns:
         """A column, of all rows of the manifest or of `rows`, int64 (num_rows,); `JobError` where damaged."""
         with self._damage_named():
             column = self._file.read(columns=[name])[name]
-        return column if rows is None or len(rows) == len(column) else column.take(pa.array(rows))
+        if rows is None or len(rows) == len(column):
+            return column
+        if len(rows) and rows[-1] - rows[0] == len(rows) - 1:  # rows ascend: here they are a slice
+            return column.slice(int(rows[0]), len(rows))
+        return column.take(pa.array(rows))
 
     def codes(
         self, name: str, values: Sequence[str], *, rows: npt.NDArray[np.int64] | None = None

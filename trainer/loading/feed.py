@@ -31,7 +31,8 @@ class FeedSettings:
     shuffle: bool | None = None
     """None: shuffled in train, in stored order elsewhere."""
     window_shards: int | None = None
-    """Shards whose samples are shuffled together. None: all of them where the build is local, else 16."""
+    """Shards whose samples are shuffled together. None: of a remote build 16; of a local one all, or where they
+    would take more than half of the memory, as many as fit in a quarter of it."""
     balanced: bool = False
     """Every class equally often: samples of rare classes come several times in an epoch, some of common ones not."""
     copies: int = 1

@@ -98,7 +98,7 @@ class AugmentationGraphs:
         statistics = _channel_statistics(steps, samples)
         fixed = Graph(steps[:first_random], 0, not samples.is_raw)
         random = Graph(steps[first_random:], first_random, False, *statistics)
-        fixed_sizes = np.unique(fixed.sizes_after(np.unique(samples.sizes_hw, axis=0)), axis=0)
+        fixed_sizes = np.unique(fixed.sizes_after(samples.distinct_sizes_hw), axis=0)
         final_sizes = np.unique(random.sizes_after(fixed_sizes), axis=0)
         if len(final_sizes) > 1:
             advice = "the images differ in size, and so would a batch: add Resize((height, width))"

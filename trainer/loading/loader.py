@@ -8,7 +8,7 @@ for batch in Loader("builds/celeba-rarest4", split="train", batch_size=256):
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, get_args
 
@@ -16,22 +16,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from facepack import manifest
 from facepack.errors import FieldError, UsageError
 from facepack.manifest import Build
-from facepack.storage import Store
 from trainer.loading.augment import Augmentation, default_augmentations
 from trainer.loading.decoded import CacheKind, DecodedCache
 from trainer.loading.feed import FeedSettings, RankBatch, check_count
 from trainer.loading.graphs import AugmentationGraphs
-from trainer.loading.location import location_of
+from trainer.loading.mixture import Stage, staged
+from trainer.loading.opening import opened
 from trainer.loading.order import REMOTE_WINDOW_SHARDS, EpochOrder
 from trainer.loading.pipeline import Engine, check_process, is_forked
 from trainer.loading.placement import Placement
 from trainer.loading.reader import SampleReader
 from trainer.loading.runner import Runner
-from trainer.loading.samples import Choice, Samples
-from trainer.loading.staging import ShardStage, StagingSettings
+from trainer.loading.samples import Choice
+from trainer.loading.staging import StagingSettings
 from trainer.loading.targets import Target
 from trainer.loading.weighting import Weights
 
@@ -86,7 +85,7 @@ class Loader:
     A copy, or one that was pickled, goes on where the loader would.
     """
 
-    _stage: ShardStage | None = None
+    _stage: Stage | None = None
     _runner: Runner | None = None
     """None also while it works: what an error or an interrupt leaves behind is not used again."""
     _position = _START
@@ -98,7 +97,7 @@ class Loader:
 
     def __init__(
         self,
-        build: str | os.PathLike[str],
+        build: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         *,
         split: str | Sequence[str],
         batch_size: int,
@@ -113,11 +112,12 @@ class Loader:
         classes: str | Sequence[str] | None = None,
         weights: Weights | None = None,
         num_samples: int | None = None,
+        target_names: Mapping[str, str] | None = None,
         feed: FeedSettings | None = None,
         staging: StagingSettings | None = None,
         engine: EngineSettings | None = None,
     ) -> None:
-        """Open a build (folder or URL).
+        """Open a build (folder or URL), or several that are mixed: see `trainer.loading.opening`.
 
         `batch_size` counts over all ranks. `targets` are columns of the manifest (see `trainer.loading.targets`), by
         default the class. `augment` is done in order; by default normalised, in train also flipped. `rows` of the
@@ -133,9 +133,8 @@ class Loader:
         choice = Choice.of(
             split, rows=rows, classes=classes, targets=targets, needs_classes=settings.balanced, weights=weights
         )
-        store = Store(location_of(build))
-        self.build: Build = manifest.read_build(store.location)
-        self._samples = samples = Samples.read(store, self.build, choice)
+        self.builds, self._samples = opened(build, choice, target_names=target_names)
+        samples = self._samples
         self._order = EpochOrder(
             samples,
             settings=settings,
@@ -152,6 +151,11 @@ class Loader:
     def __len__(self) -> int:
         """Batches of a whole epoch, the same on every rank."""
         return self._order.num_batches
+
+    @property
+    def build(self) -> Build:
+        """The build, or the first of several."""
+        return self.builds[0]
 
     @property
     def num_samples(self) -> int:
@@ -308,15 +312,11 @@ class Loader:
     def _opened(self, start: _Position) -> Runner:
         """The runner at a position, with shards and memory at hand for the rest of its epoch."""
         if self._stage is None:
-            self._stage = ShardStage(
-                self._samples.store,
-                self._samples.records,
-                settings=self._staging,
-                build_bytes=sum(shard.num_bytes for shard in self.build.shards),
-            )
+            build_bytes = sum(shard.num_bytes for build in self.builds for shard in build.shards)
+            self._stage = staged(self._samples, self._staging, build_bytes=build_bytes)
         self._cache.reserve()
         runner = self._idle_runner() or self._new_runner(self._stage)
-        if self._samples.store.is_remote:
+        if self._samples.is_remote:
             shards = self._order.shards(start.epoch, consumed=start.consumed)
             needed = [shard for shard in shards if not self._cache.has(self._samples.positions(shard)).all()]
             self._stage.expect(needed, together=self._order.most_together)
@@ -335,7 +335,7 @@ class Loader:
                 return None
         return runner
 
-    def _new_runner(self, stage: ShardStage) -> Runner:
+    def _new_runner(self, stage: Stage) -> Runner:
         most_shards = 2 * (self._order.window_shards or REMOTE_WINDOW_SHARDS)
         return Runner(
             self._graphs,

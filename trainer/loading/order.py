@@ -13,6 +13,7 @@ from facepack.errors import FieldError
 from trainer.loading.feed import Drawn, Feed, FeedSettings, RankBatch, as_copies, check_count, num_batches
 from trainer.loading.placement import Placement
 from trainer.loading.samples import Samples
+from trainer.loading.windows import local_window, memory_limit
 
 REMOTE_WINDOW_SHARDS = 16
 """Shards of a remote build whose samples are shuffled together where the settings leave it to us."""
@@ -39,8 +40,12 @@ class EpochOrder:
         self._samples, self._settings = samples, settings
         self._batch_size, self._placement = batch_size, placement
         self._drawn = _drawn(samples, settings, num_samples=num_samples)
-        remote = REMOTE_WINDOW_SHARDS if samples.store.is_remote else None
-        self._feed = self._feed_of(settings.window_shards or remote)
+        window = settings.window_shards
+        if window is None and samples.is_remote:
+            window = REMOTE_WINDOW_SHARDS
+        elif window is None:
+            window = local_window(samples.records, memory_bytes=memory_limit())
+        self._feed = self._feed_of(window)
         if not self.num_batches:
             advice = f"drop_last leaves nothing of an epoch of {self.num_samples:,} samples"
             raise FieldError("batch_size", batch_size, advice)

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from facepack.errors import JobError
+from trainer.loading.mixture import Stage
 from trainer.loading.samples import Samples
-from trainer.loading.staging import ShardStage
 
 _NPY_MAGIC_BYTES = 10
 
@@ -15,7 +15,7 @@ _NPY_MAGIC_BYTES = 10
 class SampleReader:
     """Reads samples: encoded bytes, or the pixels of raw builds. Checks none whose whole shard was checked just now."""
 
-    def __init__(self, samples: Samples, stage: ShardStage, *, most_shards: int, verify: bool) -> None:
+    def __init__(self, samples: Samples, stage: Stage, *, most_shards: int, verify: bool) -> None:
         """Read out of the shards of `stage`, the last `most_shards` of which stay at hand; check them to `verify`."""
         self._samples, self._stage, self._most_shards = samples, stage, most_shards
         self._is_checked = np.full(len(samples), not verify)

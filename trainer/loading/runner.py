@@ -146,7 +146,7 @@ class Runner:
 
     def _from_shards(self) -> PipelineInput:
         run = self._next_run()
-        parameters = self._parameters(self._graphs.whole, run, self._samples.sizes_hw[run.positions])
+        parameters = self._parameters(self._graphs.whole, run, self._samples.sizes_hw[run.positions].astype(np.int64))
         return PipelineInput(self._read(run.positions, run.shards), parameters)
 
     def _from_cache(self) -> PipelineInput:
@@ -168,7 +168,7 @@ class Runner:
         if self._decoder is None:
             self._cache.put(positions, torch.from_numpy(np.stack(images)))
             return
-        sizes_hw = self._samples.sizes_hw[positions]
+        sizes_hw = self._samples.sizes_hw[positions].astype(np.int64)
         parameters, _ = self._graphs.fixed.parameters(seed=0, epoch=0, places=positions, sizes_hw=sizes_hw)
         self._cache.put(positions, self._decoder.run_on(images, parameters))
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +59,20 @@ class Choice:
         )
 
 
+class ImageChecksums(Protocol):
+    """The sha256 of samples as stored."""
+
+    def of(self, position: int) -> bytes:
+        """The 32 bytes of a sample."""
+
+
+class Texts(Protocol):
+    """Texts of rows, such as their keys."""
+
+    def of(self, name: str, *, rows: npt.NDArray[np.int64]) -> list[str]:
+        """A column of rows."""
+
+
 @dataclass(frozen=True)
 class Samples:
     """Chosen samples in stored order, and where each lies; arrays are (num_samples,) unless noted."""
@@ -68,6 +82,8 @@ class Samples:
     """Its name; of several, all of them, joined by +."""
     build_digest: str
     """Digest of the chosen rows of the whole build, whatever their encoding."""
+    num_rows: int
+    """Rows of the manifest."""
     rows: npt.NDArray[np.int64]
     """Row of each in the manifest."""
     records: list[ShardRecord]
@@ -78,9 +94,9 @@ class Samples:
     """Where the image of each begins in its shard, in bytes."""
     num_bytes: npt.NDArray[np.int64]
     """Bytes of each image as stored."""
-    sizes_hw: npt.NDArray[np.int64]
+    sizes_hw: npt.NDArray[np.int32]
     """Height and width of each in pixels, (num_samples, 2)."""
-    checksums: "Checksums"
+    checksums: "ImageChecksums"
     """Those of the images as stored."""
     is_raw: bool
     """True where pixels are stored, False where JPEG or PNG."""
@@ -88,20 +104,34 @@ class Samples:
     std: tuple[float, ...]
     """Channel statistics of the build, RGB in 0..1; empty where it has no train split."""
     targets: dict[str, Target]
+    class_names: tuple[str, ...]
+    """What class codes number."""
     class_codes: npt.NDArray[np.int32] | None
     """Class of each, where the choice needs classes."""
     weights: npt.NDArray[np.float64] | None
     """How often each is drawn, as a share of the sum; None: each comes once."""
-    texts: RowTexts
+    texts: "Texts"
     """Keys and sources of all rows of the manifest."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
+    def is_remote(self) -> bool:
+        """True where shards have to be fetched."""
+        return self.store.is_remote
+
+    @property
     def is_train(self) -> bool:
         """True where the split is the one to train on, or it is among several."""
         return "train" in self.split.split("+")
+
+    @property
+    def distinct_sizes_hw(self) -> npt.NDArray[np.int64]:
+        """Every height and width that a sample has, once, (num_sizes, 2)."""
+        sizes = self.sizes_hw.astype(np.int64)
+        packed = np.unique((sizes[:, 0] << 32) + sizes[:, 1])  # many times as fast as by rows
+        return np.stack([packed >> 32, packed & 0xFFFFFFFF], axis=1)
 
     def key(self, position: int) -> str:
         """The key of a sample, for messages."""
@@ -133,6 +163,7 @@ class Samples:
             store=store,
             split="+".join(choice.splits),
             build_digest=build.plan_digest,
+            num_rows=len(columns),
             rows=rows,
             records=records,
             shard_stops=shard_stops,
@@ -144,6 +175,7 @@ class Samples:
             mean=tuple(build.mean or ()),
             std=tuple(build.std or ()),
             targets=targets,
+            class_names=names,
             class_codes=None if codes is None else codes.astype(np.int32),
             weights=weights,
             texts=RowTexts(store),
@@ -199,7 +231,7 @@ def _chosen_rows(columns: ManifestColumns, build: Build, choice: Choice) -> npt.
         if split not in there:
             advice = f"no packed sample in {columns.location}; it has {', '.join(there) or 'no split'}"
             raise FieldError("split", split, advice)
-    is_chosen = is_packed & np.isin(split_codes, [SPLITS.index(split) for split in choice.splits])
+    is_chosen = is_packed & np.array([split in choice.splits for split in (*SPLITS, "")])[split_codes]
     if choice.rows is not None:
         is_chosen &= _mask_of(choice.rows, is_chosen, is_packed=is_packed)
     if choice.classes is not None:
