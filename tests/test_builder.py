@@ -363,7 +363,15 @@ def test_build_json_says_what_was_built(reference: Path) -> None:
         content = (reference / shard.name).read_bytes()
         assert (shard.num_bytes, shard.sha256) == (len(content), hashlib.sha256(content).hexdigest())
     assert manifest.metadata_of(table)["class_names"] == made.class_names
-    assert made.versions.keys() == {"dlib-bin", "facepack", "numpy", "opencv-python-headless", "pillow", "pyarrow"}
+    assert made.versions.keys() == {
+        "dlib-bin",
+        "facepack",
+        "numpy",
+        "opencv-python-headless",
+        "pillow",
+        "pyarrow",
+        "simplejpeg",
+    }
 
 
 def test_mean_and_std_are_those_of_the_train_split(celeba: Path, tmp_path: Path) -> None:

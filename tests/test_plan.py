@@ -623,7 +623,7 @@ def test_shards_are_as_few_as_allowed() -> None:
 
 def test_table_has_own_columns_and_then_the_labels() -> None:
     found = planned_paths("afad", ["22/111/1.jpg", "35/112/1.jpg"], classes="gender:all")
-    assert found.table.column_names == ["key", "source", "split", "status", "class", "age", "gender"]
+    assert found.table.column_names == ["key", "source", "split", "status", "duplicate_of", "class", "age", "gender"]
     assert found.class_names == ("male", "female")
     rows = sorted(tuple(row[name] for name in ("source", "class", "age", "gender")) for row in found.table.to_pylist())
     assert rows == [("22/111/1.jpg", "male", 22, "male"), ("35/112/1.jpg", "female", 35, "female")]

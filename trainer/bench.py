@@ -74,20 +74,6 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Headspace:
-    """A training step fed by the loader beside the same step on one batch that is in memory already, in seconds."""
-
-    recipe: str
-    fed_s: float
-    resident_s: float
-
-    @property
-    def waiting(self) -> float:
-        """The part of the time that steps wait for data, 0 to 1."""
-        return max(0.0, 1.0 - self.resident_s / self.fed_s) if self.fed_s else 0.0
-
-
-@dataclass(frozen=True)
 class BenchReport:
     """What was measured, and what it means."""
 
@@ -112,7 +98,6 @@ class BenchReport:
     notes: list[str]
     machine: dict[str, str]
     versions: dict[str, str]
-    headspace: Headspace | None = None
     seconds: float = 0.0
 
     def to_json(self) -> str:
@@ -206,6 +191,17 @@ def write_page(report: BenchReport, out: Path) -> Path:
     Store(str(out.parent)).make()
     Store(str(out.parent)).write(out.name, content.encode())
     return out
+
+
+def lines_of(report: BenchReport) -> list[str]:
+    """The report for a terminal: a line per rate, what holds it back, and what would change that."""
+    groups = (("facepack", report.rates), ("others", report.rivals), ("limits", report.limits))
+    lines = [
+        f"{group + ':':<10}{rate.name:<14}{rate.images_per_s:>12,.0f} images/s  {rate.about}"
+        for group, rates in groups
+        for rate in rates
+    ]
+    return [*lines, f"{report.bottleneck} holds it back", *report.advice, *report.notes]
 
 
 # Opening
@@ -369,7 +365,7 @@ def _rivals(bench: _Bench, folder: Path) -> list[Rate]:
             "batch_size": bench.settings.batch_size,
             "workers": num_cores(),
             "seconds": bench.share_s("rival"),
-            "augment": [repr(step) for step in bench.settings.augment or _default(bench)],
+            "augment": repr(list(bench.settings.augment or _default(bench))),
             "mean": bench.info.mean or [0.5] * 3,
             "std": bench.info.std or [0.5] * 3,
         }

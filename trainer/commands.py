@@ -288,6 +288,50 @@ def report(
             report.open_page(path)
 
 
+def bench(
+    build: Annotated[str, typer.Argument(metavar="BUILD", help="Folder or URL of a build.")],
+    split: Annotated[str, typer.Option(help="The split that is loaded.")] = "train",
+    batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 128,
+    augment: Annotated[
+        str,
+        typer.Option(
+            show_default="normalised, in train also flipped",
+            help='Augmentations as calls, such as "[RandomResizedCrop(160), Normalize()]".',
+        ),
+    ] = "",
+    recipe: Annotated[
+        str, typer.Option(show_default="none", help="Take augmentation and batch size from this recipe.")
+    ] = "",
+    threads: Annotated[int, typer.Option(help="Threads of the loader; 0: as many as it takes by itself.")] = 0,
+    seconds: Annotated[float, typer.Option(help="About how long it may take.")] = 100.0,
+    out: Annotated[Path | None, typer.Option(show_default="no page", help="The HTML page to write.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    device: Device = "",
+    debug: Debug = False,
+) -> None:
+    """Measure how fast a build loads here, against other loaders on the same images, and name what holds it back.
+
+    Example: facepack bench builds/celeba-rarest4 --recipe celeba_rarest4_modern
+    """
+    with terminal.errors_as_lines(debug=debug):
+        check_installed()
+        from trainer import bench, recipes
+        from trainer.recipe import augmentations_of
+
+        steps = augmentations_of(augment) if augment else None
+        if recipe:
+            chosen = recipes.load(recipe)
+            steps, batch_size = steps or chosen.augment, chosen.batch_size
+        settings = bench.BenchSettings(split, batch_size, steps, device, threads, seconds)
+        with terminal.silenced_libraries():
+            report = bench.measure_loading(build, settings=settings, note=terminal.note)
+        lines = [report.to_json()] if as_json else bench.lines_of(report)
+        for line in lines:
+            terminal.out.print(line, soft_wrap=True)
+        if out is not None:
+            terminal.note(f"{bench.write_page(report, out)}: the page")
+
+
 def _show_results(results: "dict[str, Results]") -> None:
     """A line per split."""
     for split, of_split in results.items():

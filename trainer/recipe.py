@@ -29,6 +29,12 @@ AUGMENTATIONS: dict[str, Any] = {
 }
 
 
+def augmentations_of(text: str) -> Augmentations:
+    """Augmentations from text such as "[RandomCrop(56), Normalize()]"; `UsageError` names what is wrong."""
+    augmentations: Augmentations = calls.made_list(text, AUGMENTATIONS, what="augment")
+    return augmentations
+
+
 @dataclass(frozen=True)
 class Start:
     """What training begins with, and what of it learns."""

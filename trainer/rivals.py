@@ -100,11 +100,10 @@ BATCHES = {"torchvision": torchvision_batches, "webdataset": webdataset_batches}
 
 def measured(name: str, job: dict[str, Any]) -> dict[str, Any]:
     """Images per second once the workers are at work, over `job["seconds"]` in all: two fifths of it to get going."""
-    from trainer import calls, recipe
+    from trainer.recipe import augmentations_of
 
-    known = recipe.AUGMENTATIONS
-    augmentations = [calls.made(text, known, what="augment") for text in job["augment"]]
-    steps, notes = transform(augmentations, mean=job["mean"], std=job["std"])
+    augmentations = augmentations_of(job["augment"])
+    steps, notes = transform(list(augmentations), mean=job["mean"], std=job["std"])
     started = time.perf_counter()
     sizes = _batch_sizes(BATCHES[name](job, steps))
     while time.perf_counter() - started < 0.4 * job["seconds"]:
