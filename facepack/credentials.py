@@ -72,25 +72,25 @@ def access(location: str) -> Access:
     return Access(client={"allow_http": True} if scheme == "http" else {})
 
 
-def static_credential(found: Access) -> dict[str, str] | None:
+def static_credential(access: Access) -> dict[str, str] | None:
     """S3's keys as obstore's provider gives them, empty for unsigned requests; None where only obstore knows them."""
-    if found.is_unsigned:
+    if access.is_unsigned:
         return {}
-    if found.provider is not None:
-        return dict(found.provider())
+    if access.provider is not None:
+        return dict(access.provider())
     variables = {"access_key_id": "AWS_ACCESS_KEY_ID", "secret_access_key": "AWS_SECRET_ACCESS_KEY"}
-    values = {name: found.config.get(name) or os.environ.get(variable, "") for name, variable in variables.items()}
-    token = found.config.get("session_token") or (
-        "" if "access_key_id" in found.config else _first("AWS_SESSION_TOKEN")
+    values = {name: access.config.get(name) or os.environ.get(variable, "") for name, variable in variables.items()}
+    token = access.config.get("session_token") or (
+        "" if "access_key_id" in access.config else _first("AWS_SESSION_TOKEN")
     )
     return {**values, "token": token} if all(values.values()) else None
 
 
-def s3_address(found: Access, bucket: str) -> tuple[str, str]:
+def s3_address(access: Access, bucket: str) -> tuple[str, str]:
     """The address of a bucket and its region."""
-    region = found.config.get("region") or _first("AWS_REGION", "AWS_DEFAULT_REGION") or "us-east-1"
+    region = access.config.get("region") or _first("AWS_REGION", "AWS_DEFAULT_REGION") or "us-east-1"
     variables = _first("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-    endpoint = found.config.get("endpoint") or variables or f"https://s3.{region}.amazonaws.com"
+    endpoint = access.config.get("endpoint") or variables or f"https://s3.{region}.amazonaws.com"
     return f"{endpoint.rstrip('/')}/{bucket}", region
 
 
@@ -191,7 +191,7 @@ def _gcs() -> Access:
     if file.is_file():
         return Access({"application_credentials": str(file)})
     host = os.environ.get("GCE_METADATA_HOST") or "metadata.google.internal"
-    if _answers(f"http://{host}/computeMetadata/v1/", ("Metadata-Flavor", "Google")):
+    if _responds(f"http://{host}/computeMetadata/v1/", ("Metadata-Flavor", "Google")):
         return Access()
     return Access({"skip_signature": True}, is_unsigned=True)
 
@@ -210,7 +210,7 @@ def _azure(location: str) -> Access:
         return Access(config, client)
     if (Path(os.environ.get("AZURE_CONFIG_DIR") or "~/.azure").expanduser() / "azureProfile.json").is_file():
         return Access({**config, "use_azure_cli": True}, client)
-    if _answers("http://169.254.169.254/metadata/instance?api-version=2021-02-01", ("Metadata", "true")):
+    if _responds("http://169.254.169.254/metadata/instance?api-version=2021-02-01", ("Metadata", "true")):
         return Access(config, client)
     return Access({**config, "skip_signature": True}, client, is_unsigned=True)
 
@@ -229,12 +229,12 @@ def _is_on_ec2() -> bool:
     if _is_true("AWS_EC2_METADATA_DISABLED"):
         return False
     host = _first("AWS_METADATA_ENDPOINT", "AWS_EC2_METADATA_SERVICE_ENDPOINT") or "http://169.254.169.254"
-    return _answers(
+    return _responds(
         f"{host.rstrip('/')}/latest/api/token", ("X-aws-ec2-metadata-token-ttl-seconds", "60"), method="PUT"
     )
 
 
-def _answers(url: str, header: tuple[str, str], *, method: str = "GET") -> bool:
+def _responds(url: str, header: tuple[str, str], *, method: str = "GET") -> bool:
     """True where a metadata address answers, soon, and past any proxy."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     request = urllib.request.Request(url, headers=dict([header]), method=method)  # noqa: S310

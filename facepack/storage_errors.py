@@ -57,8 +57,8 @@ def without_login(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    found = _CODE.search(text)
-    return found[1] if found else ""
+    match = _CODE.search(text)
+    return match[1] if match else ""
 
 
 def _rest(text: str) -> str:

@@ -138,7 +138,8 @@ def test_page_of_runs_side_by_side_shows_what_differs(run: Path, tmp_path: Path)
     path = comparison.compare([run, other], out=tmp_path / "compare.html")
     read = page(path)
     assert "2 runs" in read.text
-    assert " lr " in read.text
+    assert " optimizer " in read.text
+    assert "lr=0.1" in read.text
     assert " network " not in read.text.partition("In what they differ")[2]
     assert read.loaded == []
 
