@@ -1,7 +1,7 @@
 """Changes of a recipe written as text: FIELD=VALUE, PART.SETTING=VALUE, PART=KIND(...), or SETTING=VALUE."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, get_type_hints
 
@@ -15,7 +15,7 @@ from trainer import calls
 class Part:
     """A field that is one of several frozen dataclasses, its kinds, with settings of their own."""
 
-    kinds: tuple[type, ...]
+    kinds: Collection[type]
     from_text: str = ""
     """The setting which text that is no call gives."""
     is_optional: bool = False
@@ -104,7 +104,7 @@ def _changed(name: str, current: Any, *, change: _PartChange, part: Part) -> Any
         kind, shared = change.kind, {item.name for item in fields(change.kind)}
         values = {key: value for key, value in values.items() if key in shared}
     else:
-        kind = part.kinds[0] if current is None else type(current)
+        kind = next(iter(part.kinds)) if current is None else type(current)
     for setting in change.settings:
         _check_setting(name, setting, kind=kind, part=part)
     return _made(name, kind, values | change.settings)
@@ -120,7 +120,7 @@ def part_from_text(name: str, text: str, part: Part) -> Any:
 def _read(name: str, text: str, part: Part, *, current: Any) -> tuple[type, dict[str, Any]]:
     """Kind and settings of text; settings without a default that it leaves out are those of the current value."""
     if part.from_text and not text.startswith(tuple(f"{kind}(" for kind in part.by_name)):
-        return part.kinds[0], _settings_of(current) | {part.from_text: text}
+        return next(iter(part.kinds)), _settings_of(current) | {part.from_text: text}
     called, arguments, named = calls.name_and_arguments(text, what=name)
     kind = calls.look_up(called, part.by_name, what=name)
     names = [item.name for item in fields(kind)]

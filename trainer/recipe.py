@@ -172,7 +172,7 @@ class Recipe:
 
 
 PARTS = {
-    "task": Part(tuple(TASKS.values())),
+    "task": Part(TASKS.values()),  # a live view: a task of one's own may be added
     "start": Part((Start,), from_text="weights"),
     "negatives": Part((Negatives,), from_text="build", is_optional=True),
     "optimizer": Part((SGD, Adam, AdamW, Adagrad)),
