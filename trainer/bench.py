@@ -5,7 +5,6 @@ facepack bench builds/celeba-rarest4 --recipe celeba_rarest4_modern
 
 import json
 import logging
-import platform
 import subprocess
 import sys
 import tempfile
@@ -13,7 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
 from facepack import manifest
 from facepack.cores import num_cores
@@ -28,6 +27,7 @@ from facepack.errors import FieldError, JobError
 from facepack.manifest import Build, Status
 from facepack.page import rendered
 from facepack.storage import Store
+from trainer import runs
 from trainer.loader import EngineSettings, Loader, StagingSettings
 from trainer.loading.augment import Augmentation, Normalize
 
@@ -37,7 +37,6 @@ FEWEST_IMAGES = 256
 _SHARE = {"probe": 0.02, "epoch": 0.07, "steady": 0.05, "rival": 0.14}
 """Parts of the time limit: for a look at the rate, an epoch, a rate from the second epoch on, another loader."""
 _FETCHED_AT_ONCE = 8
-_LIBRARIES = ("facepack", "torch", "torchvision", "nvidia-dali-cuda120", "webdataset", "numpy")
 
 Note = Callable[[str], None]
 
@@ -178,8 +177,8 @@ def measure_loading(
         bottleneck=bottleneck,
         advice=advice,
         notes=bench.notes,
-        machine={"processor": _processor(), "cores": f"{num_cores()}", "system": platform.system()},
-        versions=_versions(),
+        machine=runs.machine(torch.device(settings.device or "cpu")),
+        versions=runs.versions(),
         seconds=time.monotonic() - begun,
     )
 
@@ -318,8 +317,6 @@ def _steady(loader: Loader, *, seconds: float) -> float:
 
 def _synchronize(loader: Loader) -> None:
     """Wait for what a GPU still has to do."""
-    import torch
-
     if loader.cache == "device" or torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -438,21 +435,3 @@ def explained(rates: list[Rate], limits: list[Rate], *, build: Build) -> tuple[s
     if bottleneck == "memory":
         advice.append("Memory is the limit: nothing but smaller images or a GPU would make it faster.")
     return bottleneck, advice
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.machine()
