@@ -60,6 +60,7 @@ VERBS = [
     "predict",
     "report",
     "recipes",
+    "bench",
     "demo",
 ]
 

@@ -154,17 +154,21 @@ class Stop(BaseException):
 
 def interrupted(work: Callable[[], object], after_s: float) -> bool:
     """Do work, and raise `Stop` in the middle of it after some time; True where it was stopped."""
+    is_working = True
 
     def stop(*_: object) -> None:
-        raise Stop
+        if is_working:  # a signal that comes while the timer is put away stops nothing
+            raise Stop
 
     before = signal.signal(signal.SIGALRM, stop)
     try:
         signal.setitimer(signal.ITIMER_REAL, after_s)
         work()
+        is_working = False
     except Stop:
         return True
     finally:
+        is_working = False
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     return False
