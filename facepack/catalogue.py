@@ -10,6 +10,7 @@ from facepack.description import (
     Description,
     File,
     Model,
+    PathIndex,
     Published,
     TableIndex,
     dataset_folder,
@@ -159,7 +160,7 @@ def _layout(description: Description) -> list[str]:
         if isinstance(index, TableIndex):
             lines.append(f"    label files {', '.join(table.path for table in index.tables)}")
             lines += [f"    images {name}: {' or '.join(places)}" for name, places in index.images.items()]
-        else:
+        elif isinstance(index, PathIndex):
             lines += [f"    {pattern.pattern}" for pattern in index.patterns]
     return lines
 

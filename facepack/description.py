@@ -109,6 +109,21 @@ class PathIndex:
 
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
+class ParquetIndex:
+    """Rows of Parquet files with embedded images, as on the Hugging Face Hub.
+
+    `image` is the column of images. The split that the name of a file states becomes the column `split`.
+    """
+
+    kind: Literal["parquet"]
+    about: str
+    image: str = "image"
+    split: str = "split"
+    rename: dict[str, str] = Field(default_factory=dict)
+    lacks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, config=_CLOSED)
 class SplitRule:
     """Where the official split stands; `valid_percent` of its train rows become valid where the publisher has none."""
 
@@ -212,7 +227,9 @@ class Description:
     terms: str
     obtain: str
     citation: str
-    index: tuple[Annotated[TableIndex | PathIndex, Field(discriminator="kind")], ...] = Field(min_length=1)
+    index: tuple[Annotated[TableIndex | PathIndex | ParquetIndex, Field(discriminator="kind")], ...] = Field(
+        min_length=1
+    )
     labels: dict[str, Label] = Field(default_factory=dict)
     attributes: tuple[str, ...] = ()
     split: SplitRule | None = None

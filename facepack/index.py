@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from facepack.description import Description, Label, PathIndex, SplitRule, TableFile, TableIndex
+from facepack.description import Description, Label, ParquetIndex, PathIndex, SplitRule, TableFile, TableIndex
 from facepack.errors import FieldError, JobError
+from facepack.parquet_rows import read_parquet_rows
 from facepack.source import Source
 
 IMAGE_SUFFIXES = tuple(
@@ -90,10 +91,22 @@ def _read_raw(description: Description, source: Source, images: str) -> _Raw:
         try:
             if isinstance(form, PathIndex):
                 return _read_paths(form, source.paths)
+            if isinstance(form, ParquetIndex):
+                return _read_parquet(form, source=source, images=images)
             return _read_tables(form, source=source, images=images)
         except _NotThereError as error:
             missing.append(f"{error}")
     raise JobError(f"{source.store.location}: not {description.title} as published: no {', no '.join(missing)}")
+
+
+def _read_parquet(form: ParquetIndex, *, source: Source, images: str) -> _Raw:
+    """Rows of Parquet files; `_NotThereError` without any that has images."""
+    rows = read_parquet_rows(form, source)
+    if rows is None:
+        raise _NotThereError(form.about)
+    if images:
+        raise FieldError("images", images, f"not with {form.about}, which have one set of images")
+    return _Raw(rows.columns, rows.source, rows.where, rows.unparsed, rows.left_out, form.lacks)
 
 
 # Rows named by paths
@@ -169,7 +182,7 @@ def _find_tables(form: TableIndex, paths: list[str]) -> _TablePaths:
 
 def _read_tables(form: TableIndex, *, source: Source, images: str) -> _Raw:
     """Read and join the label files, then find where the images of the set called `images` lie."""
-    tables = _find_tables(form, source.paths)
+    tables = _find_tables(form, source.whole_files)
     columns, unparsed = _read_files(form.tables[0], tables.files[0], source=source)
     lacks = list(form.lacks)
     for table, files in zip(form.tables[1:], tables.files[1:], strict=True):

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from facepack.configuration import Configuration
-from facepack.description import Description, dataset_folder, load_dataset
+from facepack.description import Description, ParquetIndex, dataset_folder, load_dataset
 from facepack.errors import JobError
 from facepack.index import Index, index_dataset
 from facepack.label import assign_classes
+from facepack.parquet_images import embedded_images
+from facepack.parquet_rows import parquet_files
 from facepack.plan import Plan, make_plan, rows_with_split
 from facepack.source import Source, open_source
 
@@ -44,7 +46,7 @@ def prepare_build(configuration: Configuration, *, src: str) -> Prepared:
     """Index, label and plan; raises `UsageError` or `JobError` before anything is written."""
     description = load_dataset(configuration.dataset)
     with fetch_offered(description, src):
-        source = open_source(src, archives=description.archives)
+        source = source_of(description, src)
         indexed = index_dataset(description, source, images=configuration.images)
     rows = rows_with_split(description, indexed.table, configuration=configuration)
     labelled = assign_classes(description, rows.table, configuration=configuration)
@@ -52,6 +54,15 @@ def prepare_build(configuration: Configuration, *, src: str) -> Prepared:
     left_out = indexed.left_out | rows.left_out | labelled.left_out
     warnings = rows.warnings + labelled.warnings + planned.warnings
     return Prepared(description, source, indexed, planned, configuration, left_out, warnings)
+
+
+def source_of(description: Description, src: str) -> Source:
+    """The files of a dataset, and those inside the archives and Parquet files that its description reads in place."""
+    source = open_source(src, archives=description.archives)
+    for form in description.index:
+        if isinstance(form, ParquetIndex):
+            source = source.with_members(embedded_images(source.store, parquet_files(source), column=form.image))
+    return source
 
 
 @contextmanager

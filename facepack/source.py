@@ -6,7 +6,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +15,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from facepack import parquet_images
 from facepack.errors import JobError
+from facepack.parquet_images import EmbeddedImage
 from facepack.storage import Store, is_hidden, is_url
 
 _LARGEST_MEMBER_BYTES = 1 << 30
@@ -41,12 +43,17 @@ class Source:
 
     store: Store
     files: frozenset[str]
-    members: dict[str, Member] = field(default_factory=dict)
+    members: Mapping[str, Member | EmbeddedImage] = field(default_factory=dict)
 
     @cached_property
     def paths(self) -> list[str]:
         """All paths, sorted."""
         return sorted(self.files | self.members.keys())
+
+    @cached_property
+    def whole_files(self) -> list[str]:
+        """All paths but those of images that are embedded in a table, sorted: what may be a label file."""
+        return sorted([*self.files, *(path for path, member in self.members.items() if isinstance(member, Member))])
 
     def __contains__(self, path: str) -> bool:
         return path in self.files or path in self.members
@@ -69,12 +76,30 @@ class Source:
 
     def size(self, path: str) -> int:
         """Size of a file in bytes."""
-        return self.members[path].num_bytes if path in self.members else self.store.size(path)
+        member = self.members.get(path)
+        if isinstance(member, EmbeddedImage):
+            return len(self.read(path))
+        return self.store.size(path) if member is None else member.num_bytes
 
     def read(self, path: str) -> bytes:
         """The content of a file; `OSError` where it cannot be read whole, `FileNotFoundError` where it is gone."""
         member = self.members.get(path)
+        if isinstance(member, EmbeddedImage):
+            return parquet_images.read_image(self.store, member)
         return self.store.read(path) if member is None else _read_member(self.store, path, member)
+
+    def embedded(self, paths: Iterable[str]) -> list[EmbeddedImage] | None:
+        """Where images stand in Parquet files, if all of them do."""
+        members = [self.members.get(path) for path in paths]
+        embedded = [member for member in members if isinstance(member, EmbeddedImage)]
+        return embedded if len(embedded) == len(members) else None
+
+    def with_members(self, members: Mapping[str, Member | EmbeddedImage]) -> "Source":
+        """The same source with more files that lie inside others."""
+        return replace(
+            self,
+            members=dict(self.members) | {path: member for path, member in members.items() if path not in self.files},
+        )
 
 
 def _read_member(store: Store, path: str, member: Member) -> bytes:
@@ -113,6 +138,8 @@ def open_source(location: str, *, archives: Mapping[str, str] | None = None) -> 
     if name.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz")) and not is_folder:
         store = Store(parent or ("." if not location.startswith("/") else "/"))
         return Source(store, frozenset(), _members(store, name))
+    if name.lower().endswith(parquet_images.SUFFIX) and not is_folder:
+        return Source(Store(parent or ("." if not location.startswith("/") else "/")), frozenset({name}))
     if not is_url(location) and Path(location).is_file():
         raise JobError(f"{location}: a file; give the folder, .zip or .tar of the dataset as --src")
     store = Store(location)
