@@ -21,7 +21,7 @@ WIDTH = 118
 CAPTIONS = {
     "facepack": {
         "known: what others published": "catalogue description",
-        "fetched: published files on disk": "download fetching published unpack",
+        "fetched: published files on disk": "download fetching hub published unpack",
         "read: files and label files": "column_text index parquet_images parquet_rows published_rows source storage",
         "planned: what is packed, and where": "bins choices configuration hashing label plan prepare",
         "packed: from photos to shards": (

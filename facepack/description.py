@@ -236,6 +236,8 @@ class Description:
     archives: dict[str, str] = Field(default_factory=dict)
     """Archives in the source that are read in place, each as if unpacked into a folder ("" for where it lies)."""
     files: tuple[File, ...] = ()
+    hub: str = ""
+    """The same dataset on the Hugging Face Hub, hf://datasets/OWNER/NAME[@REVISION]: fetched rather than `files`."""
     size: str = ""
     """What its files weigh, as its publishers or those who fetched them say."""
     quirks: tuple[str, ...] = ()

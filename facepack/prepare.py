@@ -11,6 +11,8 @@ import pyarrow as pa
 from facepack.configuration import Configuration
 from facepack.description import Description, ParquetIndex, dataset_folder, load_dataset
 from facepack.errors import JobError
+from facepack.fetching import fetch
+from facepack.hub import is_hub
 from facepack.index import Index, index_dataset
 from facepack.label import assign_classes
 from facepack.parquet_images import embedded_images
@@ -57,8 +59,12 @@ def prepare_build(configuration: Configuration, *, src: str) -> Prepared:
 
 
 def source_of(description: Description, src: str) -> Source:
-    """The files of a dataset, and those inside the archives and Parquet files that its description reads in place."""
-    source = open_source(src, archives=description.archives)
+    """The files of a dataset, and those inside the archives and Parquet files that its description reads in place.
+
+    What is missing here of a dataset of the Hugging Face Hub (`src` hf://datasets/OWNER/NAME) is fetched.
+    """
+    location = str(fetch(src).folder) if is_hub(src) else src
+    source = open_source(location, archives=description.archives)
     for form in description.index:
         if isinstance(form, ParquetIndex):
             source = source.with_members(embedded_images(source.store, parquet_files(source), column=form.image))
