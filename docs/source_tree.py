@@ -23,7 +23,7 @@ CAPTIONS = {
         "known: what others published": "catalogue description",
         "fetched: published files on disk": "download fetching hub published unpack",
         "read: files and label files": "column_text index parquet_images parquet_rows published_rows source storage",
-        "planned: what is packed, and where": "bins choices configuration hashing label plan prepare",
+        "planned: what is packed, and where": "bins choices configuration hashing label own_description plan prepare",
         "packed: from photos to shards": (
             "align builder card colour cores image jpeg lock manifest resume shard workers"
         ),

@@ -313,22 +313,33 @@ def dataset_folder(name: str) -> Path:
 
 def parse_description(path: Path) -> Description:
     """Read one description of a dataset; `JobError` names the file and the first field that is wrong."""
-    description: Description = _parsed(path, Description)
+    description: Description = _parsed(path, toml_content(path), kind=Description)
+    return description
+
+
+def parse_content(path: Path, content: dict[str, Any]) -> Description:
+    """A description from what stands in its file; `JobError` names the file and the first field that is wrong."""
+    description: Description = _parsed(path, content, kind=Description)
     return description
 
 
 def parse_model(path: Path) -> Model:
     """Read one description of a model; `JobError` names the file and the first field that is wrong."""
-    model: Model = _parsed(path, Model)
+    model: Model = _parsed(path, toml_content(path), kind=Model)
     return model
 
 
-def _parsed(path: Path, kind: Any) -> Any:
+def toml_content(path: Path) -> dict[str, Any]:
+    """What stands in a TOML file; `JobError` where it is none."""
     try:
-        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        description = TypeAdapter(kind).validate_python(content)
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise JobError(f"{path}: not valid TOML: {error}") from error
+
+
+def _parsed(path: Path, content: dict[str, Any], *, kind: Any) -> Any:
+    try:
+        description = TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "description"

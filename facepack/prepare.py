@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from facepack.configuration import Configuration
-from facepack.description import Description, ParquetIndex, dataset_folder, load_dataset
+from facepack.description import Description, ParquetIndex, dataset_folder
 from facepack.errors import JobError
 from facepack.fetching import fetch
 from facepack.hub import is_hub
@@ -46,7 +46,7 @@ class Prepared:
 
 def prepare_build(configuration: Configuration, *, src: str) -> Prepared:
     """Index, label and plan; raises `UsageError` or `JobError` before anything is written."""
-    description = load_dataset(configuration.dataset)
+    description = configuration.described
     with fetch_offered(description, src):
         source = source_of(description, src)
         indexed = index_dataset(description, source, images=configuration.images)

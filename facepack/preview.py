@@ -47,7 +47,7 @@ def of_build(location: str, *, src: str = "") -> Page:
     if unparsed := build.info.unparsed:
         notes.append(f"{len(unparsed):,} rows of the label files cannot be read, such as {unparsed[0]}.")
     notes += [f"{number:,} images left out: {why}." for why, number in build.info.left_out.items()]
-    description = load_dataset(build.info.dataset)
+    description = build.info.configuration.described
     data = PreviewInput(
         title=_name(location),
         about=f"A facepack build of {description.title}",
@@ -65,7 +65,7 @@ def of_build(location: str, *, src: str = "") -> Page:
 def _source_of(info: Build, src: str) -> tuple[Source | None, list[str]]:
     """The photos of a build, and a note where they are not at hand; `JobError` where they are not at `src`."""
     try:
-        return source_of(load_dataset(info.dataset), src or default_source(info.dataset)), []
+        return source_of(info.configuration.described, src or default_source(info.dataset)), []
     except JobError as error:
         if src:
             raise

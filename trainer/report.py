@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from facepack import image, manifest
-from facepack.description import SPLITS, load_dataset
+from facepack.description import SPLITS
 from facepack.errors import JobError, UsageError
 from facepack.manifest import Status
 from facepack.page import jpeg_uri, rendered
@@ -251,7 +251,7 @@ def people_in_several_splits(run: Run) -> PeopleInSplits:
 
 def _identity_columns(run: Run) -> Sequence[str]:
     try:
-        return load_dataset(run.data.configuration.dataset).labels_of("identity")
+        return run.data.configuration.described.labels_of("identity")
     except UsageError:  # a description that is not here
         return ()
 
