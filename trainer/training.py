@@ -44,7 +44,7 @@ def train(
     recipe_name: str,
     recipe: Recipe,
     *,
-    data: str,
+    data: str | list[str],
     out: Path,
     settings: Settings | None = None,
     watchers: Sequence[Watcher] = (),
