@@ -211,7 +211,10 @@ def lines_of(report: BenchReport) -> list[str]:
         for group, rates in groups
         for rate in rates
     ]
-    return [*lines, f"{report.bottleneck} holds it back", *report.advice, *report.notes]
+    if (steps := report.headspace) is not None:
+        times = f"{1000 * steps.fed_s:,.1f} ms fed by the loader, {1000 * steps.resident_s:,.1f} ms on one batch"
+        lines.append(f"training: {steps.recipe}, a step: {times}")
+    return [*lines, f"{report.bottleneck} holds loading back", *report.advice, *report.notes]
 
 
 # Opening

@@ -223,6 +223,11 @@ class Mixture:
         """Height and width of the images."""
         return self._first.size_hw
 
+    @property
+    def cache(self) -> str:
+        """Where decoded images of the first are kept: none, ram or device."""
+        return self._first.cache
+
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the current epoch."""
         number = len(self._first.targets[self._target].names)

@@ -2,14 +2,17 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from facepack.errors import UsageError
+from facepack.storage import is_url
 from trainer import devices, models, optim
+from trainer.data import Data
+from trainer.layers import Size
 from trainer.loading.loader import Loader
 from trainer.recipe import Recipe
 
@@ -20,6 +23,7 @@ _TURNS = 3
 _FEWEST_STEPS = 4
 _WARM_STEPS = 3
 _NOTICEABLE = 1.05
+_NUM_FIRST_EPOCHS = 2
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,7 @@ class Headspace:
 class Steps:
     """The training steps of a recipe, on batches from anywhere: forward, loss, backward, optimizer."""
 
-    def __init__(
-        self, recipe: Recipe, *, names: tuple[str, ...], size_hw: tuple[int, int], device: str = "cpu"
-    ) -> None:
+    def __init__(self, recipe: Recipe, *, names: Sequence[str], size_hw: Size, device: str = "cpu") -> None:
         torch.manual_seed(0)
         self._recipe, self._device = recipe, torch.device(device)
         network = models.network(recipe.network, num_outputs=recipe.task.num_outputs(tuple(names)), size_hw=size_hw)
@@ -106,3 +108,22 @@ def measure_headspace(
             times.append((steps.epoch([resident] * num_steps), fed_s))
     resident_s, fed_s = min(times, key=lambda pair: abs(pair[1] / pair[0] - statistics.median(f / r for r, f in times)))
     return Headspace(name, resident_s / num_steps, fed_s / num_steps, recipe.batch_size, num_steps)
+
+
+def waiting_line(wait_share: float, *, epoch: int, data: Data, cache: str) -> str:
+    """What to know of a run that waits for data for this share of its epoch, 0..1; empty where that is little or late.
+
+    `epoch` counts from 0; `cache` is where the loader keeps decoded images.
+    """
+    if wait_share <= _NOTICEABLE - 1 or epoch >= _NUM_FIRST_EPOCHS:
+        return ""
+    is_encoded = data.build.configuration.encoding != "raw"
+    if epoch == 0 and cache != "none":
+        from_far = "fetched, " if any(is_url(place) for place in data.locations) else ""
+        cause = f"images are {from_far}decoded and kept in this first epoch; the next ones take them from memory"
+    elif cache == "none" and is_encoded:
+        cause = "images are decoded in each epoch: build them at the --size that is trained on, or with --encoding raw"
+    else:
+        cause = "augmentation takes longer than the steps: train on fewer pixels, or with fewer augmentations"
+    percent, where = round(100 * wait_share), data.locations[0]
+    return f"waited for data for {percent} % of the epoch: {cause}; facepack bench {where} measures each part"
