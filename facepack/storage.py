@@ -18,7 +18,7 @@ import obstore
 from obstore.store import LocalStore, from_url
 
 from facepack import s3_listing
-from facepack.credentials import Access, access, s3_address, static_credential
+from facepack.credentials import AZURE_HOSTS, Access, access, s3_address, static_credential
 from facepack.errors import JobError, UsageError
 from facepack.storage_errors import explained, is_missing_bucket, without_login
 
@@ -45,13 +45,15 @@ class Store:
     """
 
     def __init__(self, location: str) -> None:
-        """Raises `UsageError` for a bucket's URL with a character that URLs take for something else."""
-        if is_url(location) and not location.startswith("http") and (odd := {"#", "?"} & set(location)):
-            raise UsageError(f"{location}: a URL cannot hold {' or '.join(sorted(odd))}; choose another name")
+        """Raises `UsageError` for a URL with a character that URLs take for something else."""
+        if is_url(location) and "?" in location:
+            location = _without_token(location)
+        if is_url(location) and not location.startswith("http") and "#" in location:
+            raise UsageError(f"{location}: a URL cannot hold #; choose another name")
         if location.startswith("http"):
             _remember_login(location)
         self.location = without_login(location.rstrip("/")) if is_url(location) else location
-        """Fit to be shown and recorded: without user and password."""
+        """Fit to be shown and recorded: without user, password and token."""
         # Absolute, for a Ray worker has another working directory.
         self._files: _Files = _Objects(self.location) if is_url(location) else _Folder(Path(location).absolute())
 
@@ -205,13 +207,14 @@ class _Objects:
     def __init__(self, location: str) -> None:
         self._location = location
         self._login = _LOGINS.get(_host(location), "")
+        self._token = next((token for place, token in _TOKENS.items() if f"{location}/".startswith(f"{place}/")), "")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_location": self._location, "_login": self._login}
+        return {"_location": self._location, "_login": self._login, "_token": self._token}
 
     @cached_property
     def _access(self) -> Access:
-        return access(self._location)
+        return access(self._location, token=self._token)
 
     @cached_property
     def objects(self) -> Any:
@@ -224,7 +227,8 @@ class _Objects:
             return from_url(self._location, **options)
 
     def _translated(self, name: str) -> AbstractContextManager[None]:
-        is_unsigned = self._access.is_unsigned or (self._location.startswith("http") and not self._login)
+        is_open = self._location.startswith("http") and not self._login and not self._token
+        is_unsigned = self._access.is_unsigned or is_open
         return _translated(f"{self._location}/{name}".rstrip("/"), place=self._location, is_unsigned=is_unsigned)
 
     def list(self) -> list[str]:
@@ -359,6 +363,21 @@ class _OddKeyError(JobError):
 
 _LOGINS: dict[str, str] = {}
 """User and password of each web server that an address of this process named, for addresses are recorded without."""
+
+
+_TOKENS: dict[str, str] = {}
+"""The shared access signature of each place on Azure that an address of this process named, likewise."""
+
+
+def _without_token(location: str) -> str:
+    """An address without its query, which is kept for the requests to it."""
+    bare, _, query = location.partition("?")
+    bare = bare.rstrip("/")
+    if not _host(bare).endswith(AZURE_HOSTS):
+        advice = "the query may be a token that opens one file only; see docs/storage.md for tokens"
+        raise UsageError(f"{without_login(bare)}: leave out what follows the ?: {advice}")
+    _TOKENS[bare] = query
+    return bare
 
 
 def _host(location: str) -> str:
