@@ -155,7 +155,9 @@ def _prepared(configuration: Configuration, place: Place) -> Prepared:
     for text in prepared.plan.notes:
         log.info(text)
     for why, number in prepared.index.left_out.items():
-        log.info("%s images left out: %s", f"{number:,}", why)
+        examples = prepared.index.examples[why]
+        more = ", ..." if number > len(examples) else ""
+        log.info("%s left out: %s (%s%s)", f"{number:,}", why, ", ".join(examples), more)
     for text in prepared.warnings:
         log.warning(text)
     if unparsed := prepared.index.unparsed:
@@ -170,7 +172,7 @@ def _prepared(configuration: Configuration, place: Place) -> Prepared:
 def _check_images(prepared: Prepared) -> None:
     """Refuse, before the work, a source without any of the images."""
     if not prepared.plan.shards:
-        where, table = prepared.source.store.location, prepared.plan.table
+        where, table = prepared.source.location, prepared.plan.table
         raise JobError(f"{where}: none of the {len(table):,} images is there, such as {table['source'][0]}")
 
 
@@ -197,7 +199,7 @@ def _finish(prepared: Prepared, store: Store, results: list[ShardResult]) -> Bui
     if not manifest.total(counts, statuses=[Status.PACKED]):
         resume.delete_unpacked(store)
         reasons = _reasons(counts)
-        raise JobError(f"{prepared.source.store.location}: none of {len(table):,} images can be packed: {reasons}")
+        raise JobError(f"{prepared.source.location}: none of {len(table):,} images can be packed: {reasons}")
     metadata = {
         "dataset": configuration.dataset,
         "configuration": asdict(configuration),
@@ -220,6 +222,7 @@ def _finish(prepared: Prepared, store: Store, results: list[ShardResult]) -> Bui
         shards=[result.record for result in results if result.record.num_samples],
         unparsed=list(prepared.index.unparsed),
         left_out=prepared.left_out,
+        left_out_examples=prepared.index.examples,
         plan_digest=prepared.digest,
         num_padded=sum(result.num_padded for result in results),
     )

@@ -3,8 +3,11 @@
 import json
 import re
 import string
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import compress
 from typing import NamedTuple
 
 import numpy as np
@@ -12,15 +15,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
+from facepack.archive import SUFFIXES as ARCHIVE_SUFFIXES
 from facepack.description import Description, Label, PathIndex, SplitRule, TableFile, TableIndex
 from facepack.errors import FieldError, JobError
+from facepack.listing import Passed, merged
+from facepack.signature import IMAGE_SUFFIXES, NUM_BYTES, SIDECAR_SUFFIXES, is_image
 from facepack.source import Source
 
-IMAGE_SUFFIXES = tuple(
-    f".{kind}"
-    for kind in "jpg jpeg jfif png webp bmp gif tif tiff avif heic heif jp2 jxl".split(" ")  # noqa: SIM905
-)
-"""Files that are meant as images; those that cannot be decoded are rejected with a status."""
+NO_IMAGES = "files that are no images"
+ARCHIVES = "archives, which are not opened: unpack them"
+UNNAMED = "images that no row names"
+"""Why files are no rows."""
+NUM_EXAMPLES = 5
+"""How many files are named for each reason."""
+_IMAGE = "image"
+_NUM_READERS = 16
 MAX_AGE_YEARS = 130.0
 TYPES = {
     "attribute": pa.int8(),
@@ -37,13 +46,23 @@ class Index:
 
     `table` has the columns source (path of the image), official_split (train, valid, test or null), and every label of
     the description (attributes int8 0/1, ages float32 years, identities int32, numbers float32, categories string).
-    `unparsed` names each row that could not be read, with the reason; `left_out` counts images that are no part of the
-    dataset, by reason.
+    `unparsed` names each row that could not be read, with the reason; `passed` holds all other files of the source but
+    label files and archives that were opened, by the reason why they are no rows.
     """
 
     table: pa.Table
     unparsed: tuple[str, ...] = ()
-    left_out: dict[str, int] = field(default_factory=dict)
+    passed: Passed = field(default_factory=dict)
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """How many files are no rows, by reason."""
+        return {why: len(paths) for why, paths in self.passed.items()}
+
+    @property
+    def examples(self) -> dict[str, list[str]]:
+        """The first of the files that are no rows, by reason."""
+        return {why: list(paths[:NUM_EXAMPLES]) for why, paths in self.passed.items()}
 
 
 Columns = dict[str, pa.ChunkedArray]
@@ -57,8 +76,8 @@ class _Raw:
     source: pa.Array
     where: str
     unparsed: list[str]
-    left_out: dict[str, int]
     lacks: tuple[str, ...]
+    passed: Passed
 
 
 class _NotThereError(Exception):
@@ -79,8 +98,8 @@ def index_dataset(description: Description, source: Source, *, images: str = "")
     unparsed = (*raw.unparsed, *untyped)
     if len(table) == 0:
         first = f"; the first of {len(unparsed):,} bad rows: {unparsed[0]}" if unparsed else ""
-        raise JobError(f"{source.store.location}: {raw.where or 'it'} names no image that can be used{first}")
-    return Index(table, unparsed, raw.left_out)
+        raise JobError(f"{source.location}: {raw.where or 'it'} names no image that can be used{first}")
+    return Index(table, unparsed, merged(raw.passed, source.passed))
 
 
 def _read_raw(description: Description, source: Source, images: str) -> _Raw:
@@ -89,31 +108,27 @@ def _read_raw(description: Description, source: Source, images: str) -> _Raw:
     for form in description.index:
         try:
             if isinstance(form, PathIndex):
-                return _read_paths(form, source.paths)
+                return _read_paths(form, source)
             return _read_tables(form, source=source, images=images)
         except _NotThereError as error:
             missing.append(f"{error}")
-    raise JobError(f"{source.store.location}: not {description.title} as published: no {', no '.join(missing)}")
+    raise JobError(f"{source.location}: not {description.title} as published: no {', no '.join(missing)}")
 
 
 # Rows named by paths
 
 
-def _read_paths(form: PathIndex, paths: Iterable[str]) -> _Raw:
+def _read_paths(form: PathIndex, source: Source) -> _Raw:
     """Match each image path against the description's patterns; what none of them matches is unparsed."""
     patterns = [(re.compile(pattern.pattern), pattern.set) for pattern in form.patterns]
     names = sorted({name for regex, constants in patterns for name in (*regex.groupindex, *constants)})
     left_out = [(re.compile(rule.pattern), rule.why) for rule in form.left_out]
     rows: list[dict[str, str | None]] = []
     sources, unparsed = [], []
-    counts: dict[str, int] = {}
-    for path in paths:
-        if not path.lower().endswith(IMAGE_SUFFIXES):
-            continue
-        if not _is_text(path):
-            unparsed.append(f"{path.encode(errors='replace').decode()}: its name is not UTF-8")
-        elif why := next((why for regex, why in left_out if regex.fullmatch(path)), None):
-            counts[why] = counts.get(why, 0) + 1
+    images, passed = _images_of(source)
+    for path in images:
+        if why := next((why for regex, why in left_out if regex.fullmatch(path)), None):
+            passed.setdefault(why, []).append(path)
         elif row := next((m.groupdict() | set_ for regex, set_ in patterns if (m := regex.fullmatch(path))), None):
             rows.append(row)
             sources.append(path)
@@ -122,7 +137,40 @@ def _read_paths(form: PathIndex, paths: Iterable[str]) -> _Raw:
     if not rows:
         raise _NotThereError(form.about)
     columns = {name: pa.chunked_array([pa.array([row.get(name) for row in rows], pa.string())]) for name in names}
-    return _Raw(columns, pa.array(sources, pa.string()), "", unparsed, counts, form.lacks)
+    return _Raw(columns, pa.array(sources, pa.string()), "", unparsed, form.lacks, passed)
+
+
+def _images_of(source: Source) -> tuple[list[str], dict[str, list[str]]]:
+    """The paths of images, by their suffix or their first bytes, and those of all other files by reason."""
+    by_name: dict[str, list[str]] = {}
+    for path in source.paths:
+        by_name.setdefault(_kind_by_name(path), []).append(path)
+    unknown = by_name.pop("", [])
+    is_image: list[bool] = []
+    if unknown:
+        with ThreadPoolExecutor(_NUM_READERS) as pool:  # each is a request where the source is remote
+            is_image = list(pool.map(partial(_begins_as_image, source), unknown))
+    images = by_name.pop(_IMAGE, []) + list(compress(unknown, is_image))
+    no_images = by_name.pop(NO_IMAGES, []) + [path for path, is_ in zip(unknown, is_image, strict=True) if not is_]
+    passed = by_name | ({NO_IMAGES: sorted(no_images)} if no_images else {})
+    return sorted(images), {why: [path for path in paths if path not in source.opened] for why, paths in passed.items()}
+
+
+def _kind_by_name(path: str) -> str:
+    """`_IMAGE`, why it is none, or nothing where the name does not say."""
+    name = path.lower()
+    if name.endswith(IMAGE_SUFFIXES):
+        return _IMAGE
+    if name.endswith(ARCHIVE_SUFFIXES):
+        return ARCHIVES
+    return NO_IMAGES if name.endswith(SIDECAR_SUFFIXES) else ""
+
+
+def _begins_as_image(source: Source, path: str) -> bool:
+    try:
+        return is_image(source.start(path, length=NUM_BYTES))
+    except OSError:
+        return False
 
 
 # Rows named by label files
@@ -185,9 +233,34 @@ def _read_tables(form: TableIndex, *, source: Source, images: str) -> _Raw:
     sets = form.images
     if images and images not in sets:
         raise FieldError("images", images, f"not with {form.about}; there are: {', '.join(sets)}")
-    templates = sets[images or next(iter(sets))]
-    paths = _image_paths(tables.prefix, templates, columns=columns, source=source, where=where)
-    return _Raw(columns, paths, where, unparsed, {}, tuple(lacks))
+    images = images or next(iter(sets))
+    paths_of = partial(_image_paths, tables.prefix, columns=columns, source=source, where=where)
+    paths = paths_of(sets[images])
+    used = {path for files in tables.files for path, _ in files} | source.opened
+    rest = [path for path in _absent(source.paths, paths) if path not in used]
+    passed: dict[str, list[str]] = {}
+    for name in [name for name in sets if name != images and rest]:
+        left = _absent(rest, paths_of(sets[name]))
+        if len(left) < len(rest):
+            passed[f"images of another set, images {name}"] = sorted(set(rest) - set(left))
+        rest = left
+    return _Raw(columns, paths, where, unparsed, tuple(lacks), passed | _by_kind(rest))
+
+
+def _by_kind(paths: list[str]) -> dict[str, list[str]]:
+    """Files that no row names, by what they are."""
+    passed: dict[str, list[str]] = {}
+    for path in paths:
+        kind = _kind_by_name(path)
+        passed.setdefault({_IMAGE: UNNAMED, "": NO_IMAGES}.get(kind, kind), []).append(path)
+    return passed
+
+
+def _absent(paths: list[str], others: pa.Array) -> list[str]:
+    """The paths that are not among others."""
+    there = pa.array(paths, pa.string())
+    absent: list[str] = there.filter(pc.invert(pc.is_in(there, value_set=others))).to_pylist()
+    return absent
 
 
 # Readers give the rows of a file as text, and a line for each row that cannot be cut into columns.
@@ -360,15 +433,6 @@ def _non_empty(column: pa.ChunkedArray) -> pa.ChunkedArray:
     text = _text(column)
     is_empty = pc.equal(text, "")
     return pc.if_else(is_empty, None, text) if pc.any(is_empty).as_py() else text
-
-
-def _is_text(path: str) -> bool:
-    """False for names that are not UTF-8."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 # From published text to typed labels

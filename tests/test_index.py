@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from facepack.description import load_dataset
 from facepack.errors import JobError, UsageError
-from facepack.index import Index, index_dataset
+from facepack.index import NO_IMAGES, Index, index_dataset
 from facepack.source import Source, open_source
 from facepack.storage import Store
 
@@ -411,6 +411,7 @@ def test_simpsons_nested_copy_is_left_out_and_counted() -> None:
         "copy of the training folder inside itself": 2,
         "copy of the test folder inside itself": 1,
         "no character is named": 1,
+        NO_IMAGES: 1,
     }
     assert found.unparsed == ()
 
@@ -716,7 +717,7 @@ def test_real_simpsons(real_data: Path) -> None:
     found = read("simpsons", real_data / "simpsons")
     assert counts_of(found.table["official_split"]) == {"train": 7800, "test": 200}
     assert set(counts_of(found.table["character"]).values()) == {800}
-    assert (found.left_out, found.unparsed) == ({"no character is named": 66}, ())
+    assert (found.left_out, found.unparsed) == ({NO_IMAGES: 1, "no character is named": 66}, ())
 
 
 @pytest.mark.real
