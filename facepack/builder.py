@@ -15,6 +15,7 @@ from facepack.errors import FieldError, JobError, UsageError
 from facepack.hashing import sha256_of
 from facepack.image import Moments
 from facepack.manifest import Build, Status
+from facepack.matching import beside
 from facepack.prepare import Prepared, fetch_offered, prepare_build
 from facepack.shard import ShardResult, ShardTask
 from facepack.storage import Store
@@ -37,6 +38,8 @@ class Place:
     force: bool = False
     landmarks: str = ""
     """File of the landmark model for chips; empty to look for it. Its checksum decides bytes."""
+    leave_out: str = ""
+    """File that lists images to leave out; empty for none. The names in it decide bytes."""
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 0:
@@ -75,6 +78,7 @@ def build(configuration: Configuration, *, place: Place, progress: Progress | No
     progress = progress or SilentProgress()
     configuration, aligner = _with_aligner(configuration, place)
     prepared = _prepared(configuration, place)
+    configuration = prepared.configuration
     planning_s = time.time() - begun
     with fetch_offered(prepared.description, place.src):
         _check_images(prepared)
@@ -151,7 +155,7 @@ def _with_aligner(configuration: Configuration, place: Place) -> tuple[Configura
 
 def _prepared(configuration: Configuration, place: Place) -> Prepared:
     """Index, label and plan; log rows that cannot be read, images left out, people in several splits."""
-    prepared = prepare_build(configuration, src=place.src)
+    prepared = prepare_build(configuration, src=place.src, leave_out=place.leave_out)
     for text in prepared.plan.notes:
         log.info(text)
     for why, number in prepared.index.left_out.items():
@@ -173,7 +177,9 @@ def _check_images(prepared: Prepared) -> None:
     """Refuse, before the work, a source without any of the images."""
     if not prepared.plan.shards:
         where, table = prepared.source.location, prepared.plan.table
-        raise JobError(f"{where}: none of the {len(table):,} images is there, such as {table['source'][0]}")
+        first = f"{table['source'][0]}"
+        instead = beside(first, prepared.source)
+        raise JobError(f"{where}: none of the {len(table):,} images is there, such as {first}; {instead}")
 
 
 def _tasks(prepared: Prepared, store: Store) -> list[ShardTask]:
