@@ -22,7 +22,7 @@ CAPTIONS = {
     "facepack": {
         "known: what others published": "catalogue description",
         "fetched: published files on disk": "download fetching published unpack",
-        "read: files and label files": "index source storage",
+        "read: files and label files": "archive index label_text leave_out matching signature source storage",
         "planned: what is packed, and where": "bins choices configuration hashing label plan prepare",
         "packed: from photos to shards": (
             "align builder card colour cores image jpeg lock manifest resume shard workers"

@@ -104,7 +104,7 @@ def build(
         str,
         typer.Option(
             show_default="the dataset's own, or none",
-            help="rarestN, commonestN, randomN, all, all,-A,-B or A,B,...; COLUMN:... for another column.",
+            help="rarestN, commonestN, randomN, all, all,-A,-B, A,B,... or none; COLUMN:... for another column.",
         ),
     ] = "",
     multiple: Annotated[
@@ -151,6 +151,9 @@ def build(
         Literal["reject", "largest"],
         typer.Option(help="A photo of several faces: reject it, or take the largest."),
     ] = "reject",
+    leave_out: Annotated[
+        str, typer.Option(show_default="none", help="File that lists images to leave out, a name on each line.")
+    ] = "",
     landmarks: Annotated[
         str,
         typer.Option(show_default="looked for among the models", help="dlib's five-point landmark model, for chips."),
@@ -193,7 +196,7 @@ def build(
             samples_per_shard=samples_per_shard,
         )
         src = src or default_source(configuration.dataset)
-        place = Place(src, out or builder.default_out(configuration), workers, ray_address, force, landmarks)
+        place = Place(src, out or builder.default_out(configuration), workers, ray_address, force, landmarks, leave_out)
         if dry_run:
             _show_plan(configuration, place)
         else:

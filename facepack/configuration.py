@@ -81,6 +81,8 @@ class Configuration:
     keep_damaged: bool = False
     """Pack JPEGs that the decoder complains of."""
     samples_per_shard: int = 1000
+    leave_out: str = ""
+    """sha256 of the names of images that a list of one's own leaves out."""
 
     @classmethod
     def of(cls, dataset: str, **options: Unpack[Options]) -> "Configuration":

@@ -79,22 +79,43 @@ class TableIndex:
     tables: tuple[TableFile, ...] = Field(min_length=1)
     images: dict[str, tuple[str, ...]] = Field(min_length=1)
     lacks: tuple[str, ...] = ()
+    may_lack: tuple[str, ...] = ()
+    """Labels that are null where the label files have no such column."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
 class PathPattern:
-    """A form of image path; named groups become columns, `set` adds constant ones."""
+    """A form of image path; named groups become columns, `set` adds constant ones.
+
+    With `split_folders` it holds only where the folders are those of splits.
+    """
 
     pattern: Pattern
     set: dict[str, str] = Field(default_factory=dict)
+    split_folders: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
 class LeftOut:
-    """Image files that are there but no part of the dataset, and why."""
+    """Image files that are there but no part of the dataset, and why.
+
+    With `copy_of`, the path that a file is a copy of (groups as \\g<name>), only where that is there as well.
+    """
 
     pattern: Pattern
     why: str
+    copy_of: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, config=_CLOSED)
+class SplitFolders:
+    """Names of folders that stand for splits: where one is called `train`, or all as one of the `others`.
+
+    A folder around all others is then passed through: patterns begin below it.
+    """
+
+    train: Pattern
+    others: Pattern
 
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
@@ -104,6 +125,7 @@ class PathIndex:
     kind: Literal["paths"]
     about: str
     patterns: tuple[PathPattern, ...] = Field(min_length=1)
+    split_folders: SplitFolders | None = None
     left_out: tuple[LeftOut, ...] = ()
     lacks: tuple[str, ...] = ()
 
@@ -236,7 +258,7 @@ class Description:
             raise ValueError(f"names of facepack's own columns cannot be labels: {', '.join(sorted(clash))}")
         for number, index in enumerate(self.index):
             of_tables = [name for table in getattr(index, "tables", ()) for name in table.labels]
-            if unknown := {*index.lacks, *of_tables} - set(self.labels):
+            if unknown := {*index.lacks, *getattr(index, "may_lack", ()), *of_tables} - set(self.labels):
                 raise ValueError(f"index.{number}: no such label: {', '.join(sorted(unknown))}")
         return self
 

@@ -180,6 +180,9 @@ class Build:
     shards: list[ShardRecord]
     unparsed: list[str] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
+    """Files and rows that are not in the manifest, by reason."""
+    left_out_examples: dict[str, list[str]] = field(default_factory=dict)
+    """The first of the files among them, by reason."""
     num_padded: int = 0
     """Crops that reach over the border of their photo, where the published script failed."""
 

@@ -20,6 +20,7 @@ from obstore.store import LocalStore, from_url
 from facepack import s3_listing
 from facepack.credentials import AZURE_HOSTS, Access, access, s3_address, static_credential
 from facepack.errors import JobError, UsageError
+from facepack.listing import Listing, listing_of, without_hidden
 from facepack.storage_errors import explained, is_missing_bucket, without_login
 
 log = logging.getLogger("facepack")
@@ -27,6 +28,7 @@ log = logging.getLogger("facepack")
 TEMPORARY_SUFFIX = ".partial"
 _WRITE_BUFFER_BYTES = 1 << 20
 _READ_BUFFER_BYTES = 1 << 20
+_ODD_KEYS = "keys that are no paths"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Numbers of the errors of a full disk."""
 
@@ -64,7 +66,11 @@ class Store:
 
     def list(self) -> list[str]:
         """All files below, sorted; hidden files and folders are passed over. A missing folder is empty."""
-        return self._files.list()
+        return self._files.listing().names
+
+    def listing(self) -> Listing:
+        """All files below, and those that are passed over, by reason."""
+        return self._files.listing()
 
     def size(self, name: str) -> int:
         """Size of a file in bytes."""
@@ -128,7 +134,7 @@ class _Files(Protocol):
     """What a `Store` needs of the place that holds its files; its methods are those of `Store`."""
 
     def create(self, name: str, content: bytes) -> None: ...
-    def list(self) -> list[str]: ...
+    def listing(self) -> Listing: ...
     def size(self, name: str) -> int: ...
     def read(self, name: str) -> bytes: ...
     def read_range(self, name: str, *, start: int, length: int) -> bytes: ...
@@ -150,8 +156,8 @@ class _Folder:
         with _translated(f"{self._folder}/{name}"):
             obstore.put(LocalStore(str(self._folder)), name, content, mode="create")
 
-    def list(self) -> list[str]:
-        return sorted(_walk(str(self._folder), ""))
+    def listing(self) -> Listing:
+        return listing_of(str(self._folder))
 
     def size(self, name: str) -> int:
         return (self._folder / name).stat().st_size
@@ -231,17 +237,19 @@ class _Objects:
         is_unsigned = self._access.is_unsigned or is_open
         return _translated(f"{self._location}/{name}".rstrip("/"), place=self._location, is_unsigned=is_unsigned)
 
-    def list(self) -> list[str]:
+    def listing(self) -> Listing:
+        odd: tuple[str, ...] = ()
         try:
             with self._translated(""):
                 names = tuple(meta["path"] for chunk in obstore.list(self.objects) for meta in chunk)
         except _OddKeyError as error:
-            names = self._names_but_odd_ones(error)
+            names, odd = self._names_and_odd_ones(error)
         # A folder made in a web console is an object without a name of its own.
-        return sorted(name for name in names if name and not is_hidden(name))
+        listing = without_hidden(name for name in names if name)
+        return Listing(listing.names, listing.passed | {_ODD_KEYS: sorted(odd)} if odd else listing.passed)
 
-    def _names_but_odd_ones(self, error: JobError) -> tuple[str, ...]:
-        """All names but keys such as a//b, which are no paths: those are counted and named in the log."""
+    def _names_and_odd_ones(self, error: JobError) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """All names, and keys such as a//b, which are no paths: those are counted and named in the log."""
         bucket, _, prefix = self._location.partition("://")[2].partition("/")
         credential = static_credential(self._access) if self._location.startswith("s3") else None
         if credential is None:
@@ -253,10 +261,10 @@ class _Objects:
         except OSError:
             raise error from None
         names = [key.removeprefix(prefix) for key in keys if not key.endswith("/") or "//" in key]
-        odd = [name for name in names if {"", ".", ".."} & set(name.split("/"))]
+        odd = tuple(name for name in names if {"", ".", ".."} & set(name.split("/")))
         line = "%s: %s keys left out, for an empty part, . or .. in them makes them no path; the first is %r"
         log.warning(line, self._location, f"{len(odd):,}", odd[0] if odd else "")
-        return tuple(name for name in names if name not in set(odd))
+        return tuple(name for name in names if name not in set(odd)), odd
 
     def size(self, name: str) -> int:
         with self._translated(name):
@@ -389,25 +397,3 @@ def _remember_login(location: str) -> None:
     login = location.partition("://")[2].partition("/")[0].rpartition("@")[0]
     if login:
         _LOGINS[_host(location)] = unquote(login)
-
-
-def is_hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
-
-
-def _walk(folder: str, prefix: str, above: tuple[str, ...] = ()) -> Iterator[str]:
-    """Relative names of the files below a folder; links are followed, but not in a circle."""
-    try:
-        entries = list(os.scandir(folder))
-    except FileNotFoundError:
-        return
-    here: tuple[str, ...] = ()
-    for entry in entries:
-        if is_hidden(entry.name):
-            continue
-        if not entry.is_dir():
-            yield prefix + entry.name
-            continue
-        here = here or (*above, os.path.realpath(folder))
-        if not entry.is_symlink() or os.path.realpath(entry.path) not in here:
-            yield from _walk(entry.path, f"{prefix}{entry.name}/", here)

@@ -104,7 +104,7 @@ def test_labels_come_in_the_order_of_the_manifest() -> None:
 
 
 def test_image_sets_are_those_of_the_label_files() -> None:
-    assert load_dataset("celeba").image_sets == ["aligned", "wild"]
+    assert load_dataset("celeba").image_sets == ["aligned", "wild", "hq"]
     assert load_dataset("appa_real").image_sets == ["photo", "face"]
     assert load_dataset("utkface").image_sets == []
 

@@ -17,9 +17,9 @@ from facepack.align import Aligner, Box
 from facepack.errors import FieldError, UsageError
 from facepack.hashing import sha256_of
 from facepack.image import BadImageError
-from facepack.index import IMAGE_SUFFIXES
 from facepack.manifest import Status
 from facepack.shard import Sample
+from facepack.signature import IMAGE_SUFFIXES
 from trainer import evaluation, runs
 from trainer.loading.augment import Normalize
 from trainer.loading.graphs import Graph
