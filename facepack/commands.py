@@ -151,6 +151,14 @@ def build(
         Literal["reject", "largest"],
         typer.Option(help="A photo of several faces: reject it, or take the largest."),
     ] = "reject",
+    landmarks_from: Annotated[
+        Literal["model", "labels"],
+        typer.Option(
+            "--landmarks-from",
+            "--boxes-from",
+            help="Cut where a detector finds the face, or by the published box (crop) or landmarks (chip): labels.",
+        ),
+    ] = "model",
     landmarks: Annotated[
         str,
         typer.Option(show_default="looked for among the models", help="dlib's five-point landmark model, for chips."),
@@ -187,6 +195,7 @@ def build(
             align=align,
             margin=margin,
             on_several=on_several,
+            landmarks_from=landmarks_from,
             encoding=encoding,
             quality=quality,
             keep_damaged=keep_damaged,

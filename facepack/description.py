@@ -16,7 +16,7 @@ Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 _OWN_NAMES = (
     "key source split status shard position offset size width height sha256 source_sha256 box landmarks class "
-    "class_index official_split duplicate_of"
+    "class_index official_split duplicate_of published_box published_landmarks"
 )
 RESERVED = frozenset(_OWN_NAMES.split())
 """Names that labels cannot have: those of the manifest's own columns, and of what stands beside labels elsewhere."""
@@ -55,7 +55,7 @@ class TableFile:
     """One label file; `{split}` and the like in `path` become columns, and so do the groups of `extract` in the key.
 
     Files after the first are joined to it: their `key` to its column `on` (by default its key). The `labels` of an
-    optional file that is not there are null.
+    optional file that is not there are null. With `images` it is read for these image sets alone.
     """
 
     path: str
@@ -68,6 +68,7 @@ class TableFile:
     extract: Pattern = ""
     on: str = ""
     rename: dict[str, str] = Field(default_factory=dict)
+    images: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
@@ -115,6 +116,16 @@ class SplitRule:
     column: str
     values: dict[str, Split] = Field(default_factory=dict)
     valid_percent: float = Field(default=0.0, ge=0, lt=100)
+
+
+@dataclass(frozen=True, kw_only=True, config=_CLOSED)
+class FaceColumns:
+    """Columns that say where the face of a photo is, in pixels of the photo."""
+
+    box: tuple[str, str, str, str] | None = None
+    """Left, top, width and height."""
+    landmarks: Annotated[tuple[str, ...], Field(min_length=10, max_length=10)] | None = None
+    """x and y of five points as a viewer sees them: left eye, right eye, nose, left and right corner of the mouth."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
@@ -216,6 +227,7 @@ class Description:
     labels: dict[str, Label] = Field(default_factory=dict)
     attributes: tuple[str, ...] = ()
     split: SplitRule | None = None
+    faces: FaceColumns | None = None
     archives: dict[str, str] = Field(default_factory=dict)
     """Archives in the source that are read in place, each as if unpacked into a folder ("" for where it lies)."""
     files: tuple[File, ...] = ()

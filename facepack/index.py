@@ -14,6 +14,7 @@ import pyarrow.csv as pa_csv
 
 from facepack.description import Description, Label, PathIndex, SplitRule, TableFile, TableIndex
 from facepack.errors import FieldError, JobError
+from facepack.face_labels import published_faces
 from facepack.source import Source
 
 IMAGE_SUFFIXES = tuple(
@@ -149,7 +150,13 @@ class _TablePaths:
     files: list[list[_LabelFile]]
 
 
-def _find_tables(form: TableIndex, paths: list[str]) -> _TablePaths:
+def _tables(form: TableIndex, images: str) -> list[TableFile]:
+    """The tables that are read for an image set."""
+    chosen = images or next(iter(form.images))
+    return [table for table in form.tables if not table.images or chosen in table.images]
+
+
+def _find_tables(form: TableIndex, paths: list[str], *, images: str) -> _TablePaths:
     """Find the label files, below the shallowest folder that has the first of them; `_NotThereError` without them."""
     first = re.compile(rf"(?:(.*)/)?{_path_pattern(form.tables[0].path)}")
     hits = [match for path in paths if (match := first.fullmatch(path))]
@@ -158,7 +165,7 @@ def _find_tables(form: TableIndex, paths: list[str]) -> _TablePaths:
     root = min((match[1] or "" for match in hits), key=lambda folder: (folder.count("/") + bool(folder), folder))
     prefix = f"{root}/" if root else ""
     files_of_tables = []
-    for table in form.tables:
+    for table in _tables(form, images):
         regex = re.compile(re.escape(prefix) + _path_pattern(table.path))
         files = [_LabelFile(path, match.groupdict()) for path in paths if (match := regex.fullmatch(path))]
         if not files and not table.optional:
@@ -169,10 +176,10 @@ def _find_tables(form: TableIndex, paths: list[str]) -> _TablePaths:
 
 def _read_tables(form: TableIndex, *, source: Source, images: str) -> _Raw:
     """Read and join the label files, then find where the images of the set called `images` lie."""
-    tables = _find_tables(form, source.paths)
+    tables = _find_tables(form, source.paths, images=images)
     columns, unparsed = _read_files(form.tables[0], tables.files[0], source=source)
     lacks = list(form.lacks)
-    for table, files in zip(form.tables[1:], tables.files[1:], strict=True):
+    for table, files in zip(_tables(form, images)[1:], tables.files[1:], strict=True):
         if not files:
             lacks += table.labels
         else:
@@ -274,7 +281,7 @@ def _read_csv(table: TableFile, path: str, content: bytes) -> tuple[pa.Table, li
 
 
 def _read_spaces(table: TableFile, path: str, content: bytes) -> tuple[pa.Table, list[str]]:
-    """Columns separated by one or more spaces, with CelebA's count line and header, which does not name the key."""
+    """Columns separated by one or more spaces, with CelebA's count line and header, which need not name the key."""
     content = content.removeprefix(b"\xef\xbb\xbf").strip(b" \t")
     for old, new in ((b"\t", b" "), (b"  ", b" "), (b" \r\n", b"\n"), (b" \n", b"\n"), (b"\n ", b"\n")):
         while old in content:  # looking is quick, copying 26 MB is not
@@ -285,7 +292,9 @@ def _read_spaces(table: TableFile, path: str, content: bytes) -> tuple[pa.Table,
     names = list(table.columns)
     if not names:
         header, start = _line(content, start)
-        names = [table.key, *header.decode("utf-8", "replace").split()]
+        names = header.decode("utf-8", "replace").split()
+        if table.key not in names[:1]:
+            names = [table.key, *names]
     rows = memoryview(content)[start:]
     parsed, unparsed = _text_table(path, rows, names=names, key=table.key, delimiter=" ")
     num_rows = len(parsed) + len(unparsed)
@@ -397,7 +406,8 @@ def _labelled(description: Description, raw: _Raw) -> tuple[pa.Table, list[str]]
     for column in typed.values():
         reasons = column.reasons | reasons
     reasons = _unnamed(raw.source, bad_rows=reasons.keys()) | reasons
-    table = pa.table({"source": raw.source} | {name: column.values for name, column in typed.items()})
+    columns = {name: column.values for name, column in typed.items()} | published_faces(description.faces, raw.columns)
+    table = pa.table({"source": raw.source} | columns)
     if reasons:
         is_read = np.ones(num_rows, bool)
         is_read[list(reasons)] = False
