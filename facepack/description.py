@@ -41,13 +41,23 @@ class Label:
     """One label column of a dataset.
 
     `column` is its published name where that differs; `values` maps published values to ours: any other value is then
-    an error of its row.
+    an error of its row. `unknown` are the published values for what nobody knows. A number that is `optional` is a
+    column only where a label file has it.
     """
 
     kind: Literal["attribute", "category", "age", "identity", "number"]
     about: str = ""
     column: str = ""
     values: dict[str, str] = Field(default_factory=dict)
+    unknown: tuple[str, ...] = ()
+    optional: bool = False
+
+    @model_validator(mode="after")
+    def _may_be_optional(self) -> "Label":
+        """Check that nothing else is chosen by a column that may not be there."""
+        if self.optional and self.kind != "number":
+            raise ValueError("only a number can be optional")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
@@ -55,11 +65,12 @@ class TableFile:
     """One label file; `{split}` and the like in `path` become columns, and so do the groups of `extract` in the key.
 
     Files after the first are joined to it: their `key` to its column `on` (by default its key). The `labels` of an
-    optional file that is not there are null. With `images` it is read for these image sets alone.
+    optional file that is not there are null. With `images` it is read for these image sets alone. Beside rows named by
+    paths, `missing` is the path of the image of a row that no path names.
     """
 
     path: str
-    format: Literal["csv", "spaces", "json"]
+    format: Literal["csv", "spaces", "json", "loose", "tabs", "folds", "mat"]
     key: str
     columns: tuple[str, ...] = ()
     count_line: bool = False
@@ -69,6 +80,20 @@ class TableFile:
     on: str = ""
     rename: dict[str, str] = Field(default_factory=dict)
     images: tuple[str, ...] = ()
+    missing: str = ""
+    variable: str = ""
+    """The structure of a MAT file, by default the only one."""
+    age_from: tuple[str, str] | None = None
+    """Fields of a MAT file, the year of a photo and the serial date of birth, which become a column age."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_CLOSED)
+class LeftOut:
+    """Image files that are there but no part of the dataset, and why; of rows of tables, by the text of a column."""
+
+    pattern: Pattern
+    why: str
+    column: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
@@ -79,32 +104,27 @@ class TableIndex:
     about: str
     tables: tuple[TableFile, ...] = Field(min_length=1)
     images: dict[str, tuple[str, ...]] = Field(min_length=1)
+    left_out: tuple[LeftOut, ...] = ()
     lacks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
 class PathPattern:
-    """A form of image path; named groups become columns, `set` adds constant ones."""
+    """A form of image path; named groups become columns, `set` adds constant ones; `images` names its image set."""
 
     pattern: Pattern
     set: dict[str, str] = Field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True, config=_CLOSED)
-class LeftOut:
-    """Image files that are there but no part of the dataset, and why."""
-
-    pattern: Pattern
-    why: str
+    images: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
 class PathIndex:
-    """Rows named by the paths of the images themselves."""
+    """Rows named by the paths of the images themselves; label files that are there are joined to them."""
 
     kind: Literal["paths"]
     about: str
     patterns: tuple[PathPattern, ...] = Field(min_length=1)
+    tables: tuple[TableFile, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     lacks: tuple[str, ...] = ()
 
@@ -247,7 +267,7 @@ class Description:
         if clash := {*self.labels, *self.attributes} & RESERVED:
             raise ValueError(f"names of facepack's own columns cannot be labels: {', '.join(sorted(clash))}")
         for number, index in enumerate(self.index):
-            of_tables = [name for table in getattr(index, "tables", ()) for name in table.labels]
+            of_tables = [name for table in index.tables for name in table.labels]
             if unknown := {*index.lacks, *of_tables} - set(self.labels):
                 raise ValueError(f"index.{number}: no such label: {', '.join(sorted(unknown))}")
         return self
@@ -265,8 +285,12 @@ class Description:
     @property
     def image_sets(self) -> list[str]:
         """Names that `--images` takes: the sets of images that the label files name."""
-        names = [name for index in self.index if isinstance(index, TableIndex) for name in index.images]
-        return list(dict.fromkeys(names))
+        names = [
+            name
+            for index in self.index
+            for name in (index.images if isinstance(index, TableIndex) else [form.images for form in index.patterns])
+        ]
+        return list(dict.fromkeys(filter(None, names)))
 
 
 Published = Description | Model

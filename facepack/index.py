@@ -3,8 +3,9 @@
 import json
 import re
 import string
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,8 @@ import pyarrow.csv as pa_csv
 from facepack.description import Description, Label, PathIndex, SplitRule, TableFile, TableIndex
 from facepack.errors import FieldError, JobError
 from facepack.face_labels import published_faces
+from facepack.label_formats import read_folds, read_loose, read_tabs
+from facepack.mat_files import read_mat
 from facepack.source import Source
 
 IMAGE_SUFFIXES = tuple(
@@ -23,6 +26,7 @@ IMAGE_SUFFIXES = tuple(
 )
 """Files that are meant as images; those that cannot be decoded are rejected with a status."""
 MAX_AGE_YEARS = 130.0
+_SET, _FOLDER, _PATH = "_set", "_folder", "_path"
 TYPES = {
     "attribute": pa.int8(),
     "category": pa.string(),
@@ -90,7 +94,7 @@ def _read_raw(description: Description, source: Source, images: str) -> _Raw:
     for form in description.index:
         try:
             if isinstance(form, PathIndex):
-                return _read_paths(form, source.paths)
+                return _with_tables(form, _read_paths(form, source.paths, images=images), source)
             return _read_tables(form, source=source, images=images)
         except _NotThereError as error:
             missing.append(f"{error}")
@@ -100,9 +104,9 @@ def _read_raw(description: Description, source: Source, images: str) -> _Raw:
 # Rows named by paths
 
 
-def _read_paths(form: PathIndex, paths: Iterable[str]) -> _Raw:
+def _read_paths(form: PathIndex, paths: Iterable[str], *, images: str) -> _Raw:
     """Match each image path against the description's patterns; what none of them matches is unparsed."""
-    patterns = [(re.compile(pattern.pattern), pattern.set) for pattern in form.patterns]
+    patterns = [(re.compile(pattern.pattern), pattern.set | {_SET: pattern.images}) for pattern in form.patterns]
     names = sorted({name for regex, constants in patterns for name in (*regex.groupindex, *constants)})
     left_out = [(re.compile(rule.pattern), rule.why) for rule in form.left_out]
     rows: list[dict[str, str | None]] = []
@@ -123,16 +127,99 @@ def _read_paths(form: PathIndex, paths: Iterable[str]) -> _Raw:
     if not rows:
         raise _NotThereError(form.about)
     columns = {name: pa.chunked_array([pa.array([row.get(name) for row in rows], pa.string())]) for name in names}
-    return _Raw(columns, pa.array(sources, pa.string()), "", unparsed, counts, form.lacks)
+    raw = _Raw(columns, pa.array(sources, pa.string()), "", unparsed, counts, form.lacks)
+    return _of_image_set(form, raw, images)
+
+
+def _of_image_set(form: PathIndex, raw: _Raw, images: str) -> _Raw:
+    """The rows of one image set, the first that is there by default; those of others are counted."""
+    sets = raw.columns.pop(_SET)
+    names = list(dict.fromkeys(pattern.images for pattern in form.patterns))
+    if not any(names):
+        return raw
+    counts = {row["values"]: row["counts"] for row in sets.value_counts().to_pylist()}
+    chosen = images or next(name for name in names if name in counts)
+    if chosen not in counts:
+        raise _NotThereError(f"{form.about}, in the image set {chosen}")
+    others = {f"of the image set {name}": number for name, number in sorted(counts.items()) if name != chosen}
+    return _filtered(replace(raw, left_out=raw.left_out | others), pc.equal(sets, chosen))
+
+
+def _filtered(raw: _Raw, mask: pa.ChunkedArray) -> _Raw:
+    columns = {name: column.filter(mask) for name, column in raw.columns.items()}
+    return replace(raw, columns=columns, source=raw.source.filter(mask.combine_chunks()))
+
+
+def _with_tables(form: PathIndex, raw: _Raw, source: Source) -> _Raw:
+    """Rows of paths with the columns of the label files that are there, and with rows that only these name."""
+    unparsed, lacks = list(raw.unparsed), list(raw.lacks)
+    for table in form.tables:
+        files = _scattered_files(table, source.paths)
+        if not files:
+            lacks += table.labels
+            continue
+        others, unparsed_others = _read_files(table, files, source=source)
+        unparsed += unparsed_others + _repeated(table, others, where=files[0].path)
+        on = table.on or table.key
+        if table.missing:
+            raw = _with_missing(raw, others, table=table)
+        raw = replace(raw, columns=raw.columns | _joined(raw.columns, others, table=table, on=on))
+    return replace(raw, unparsed=unparsed, lacks=tuple(lacks))
+
+
+def _scattered_files(table: TableFile, paths: list[str]) -> "list[_LabelFile]":
+    """The files of a table in the shallowest folder that has one of them."""
+    regex = re.compile(rf"(?P<{_FOLDER}>(?:.*/)?){_path_pattern(table.path)}")
+    hits = [match.groupdict() | {_PATH: path} for path in paths if (match := regex.fullmatch(path))]
+    if not hits:
+        return []
+    folder = min((hit[_FOLDER] for hit in hits), key=lambda name: (name.count("/"), name))
+    return [_LabelFile(hit.pop(_PATH), hit) for hit in hits if hit.pop(_FOLDER) == folder]
+
+
+def _repeated(table: TableFile, others: Columns, *, where: str) -> list[str]:
+    """A line for each key of a table that several rows have; the first of them wins."""
+    keys = _composite([others[table.key]])
+    if pc.count_distinct(keys).as_py() == len(keys):
+        return []
+    counts = Counter(keys.to_pylist())
+    return [f"{where}: {key}: named {number:,} times" for key, number in counts.items() if number > 1]
+
+
+def _with_missing(raw: _Raw, others: Columns, *, table: TableFile) -> _Raw:
+    """The rows, and those of a table whose image no path names."""
+    keys = _composite([others[table.key]])
+    is_first = np.zeros(len(keys), bool)
+    is_first[np.unique(keys.to_numpy(), return_index=True)[1]] = True
+    on = table.on or table.key
+    is_new = pc.and_(pc.invert(pc.is_in(keys, value_set=_composite([raw.columns[on]]))), pa.array(is_first))
+    new = {name: _text(column).filter(is_new) for name, column in others.items()}
+    new = new | {on: new[table.key]}
+    number = len(new[on])
+    nulls = pa.chunked_array([pa.nulls(number, pa.string())])
+    columns = {
+        name: pa.chunked_array([*_text(column).chunks, *new.get(name, nulls).chunks], pa.string())
+        for name, column in raw.columns.items()
+    }
+    paths = pa.concat_arrays([raw.source, _filled("", table.missing, new).cast(pa.string())])
+    return replace(raw, columns=columns, source=paths)
 
 
 # Rows named by label files
 
 
 def _path_pattern(template: str) -> str:
-    """The regular expression of a path in which `{split}` and the like stand for a part without slash or dot."""
+    """The regular expression of a path in which `{split}` and the like stand for a part without slash or dot.
+
+    `{fold:[0-4]}` stands for a part of that form, a name that comes again for the same part.
+    """
     parts = string.Formatter().parse(template)
-    return "".join(re.escape(text) + (rf"(?P<{name}>[^/.]+)" if name else "") for text, name, _, _ in parts)
+    pattern = ""
+    for text, name, kind, _ in parts:
+        pattern += re.escape(text)
+        if name:
+            pattern += f"(?P={name})" if f"(?P<{name}>" in pattern else f"(?P<{name}>{kind or '[^/.]+'})"
+    return pattern
 
 
 class _LabelFile(NamedTuple):
@@ -194,7 +281,19 @@ def _read_tables(form: TableIndex, *, source: Source, images: str) -> _Raw:
         raise FieldError("images", images, f"not with {form.about}; there are: {', '.join(sets)}")
     templates = sets[images or next(iter(sets))]
     paths = _image_paths(tables.prefix, templates, columns=columns, source=source, where=where)
-    return _Raw(columns, paths, where, unparsed, {}, tuple(lacks))
+    return _without_left_out(form, _Raw(columns, paths, where, unparsed, {}, tuple(lacks)))
+
+
+def _without_left_out(form: TableIndex, raw: _Raw) -> _Raw:
+    """The rows that no rule of the form leaves out, and how many each leaves out."""
+    for rule in form.left_out:
+        texts = _text(raw.columns[rule.column]).fill_null("")
+        regex = re.compile(rule.pattern)
+        matching = [text for text in texts.unique().to_pylist() if regex.fullmatch(text)]
+        is_out = pc.is_in(texts, value_set=pa.array(matching, pa.string()))
+        if number := pc.sum(is_out).as_py():
+            raw = _filtered(replace(raw, left_out=raw.left_out | {rule.why: number}), pc.invert(is_out))
+    return raw
 
 
 # Readers give the rows of a file as text, and a line for each row that cannot be cut into columns.
@@ -206,6 +305,10 @@ def _read_files(table: TableFile, files: list[_LabelFile], *, source: Source) ->
         "csv": _read_csv,
         "spaces": _read_spaces,
         "json": _read_json,
+        "loose": read_loose,
+        "tabs": read_tabs,
+        "folds": read_folds,
+        "mat": read_mat,
     }
     parts, unparsed = [], []
     for path, constants in files:
@@ -325,7 +428,7 @@ def _read_json(_: TableFile, path: str, content: bytes) -> tuple[pa.Table, list[
 def _joined(main: Columns, other: Columns, *, table: TableFile, on: str) -> Columns:
     """The columns of `other` in the order of the rows of `main`; null where it has no such row."""
     # Columns that stand in the file names of both (the split) are part of the key.
-    shared = [name for name in other if name in main and f"{{{name}}}" in table.path]
+    shared = [name for name in other if name in main and re.search(rf"{{{name}[:}}]", table.path)]
     left = _composite([main[name] for name in (on, *shared)])
     right = _composite([other[name] for name in (table.key, *shared)])
     rows = pc.index_in(left, value_set=right)
@@ -333,7 +436,7 @@ def _joined(main: Columns, other: Columns, *, table: TableFile, on: str) -> Colu
 
 
 def _composite(columns: list[pa.ChunkedArray]) -> pa.ChunkedArray:
-    texts = [_text(column) for column in columns]
+    texts = [pc.utf8_normalize(_text(column), form="NFC") for column in columns]
     return texts[0] if len(texts) == 1 else pc.binary_join_element_wise(*texts, "\0")
 
 
@@ -398,6 +501,8 @@ def _labelled(description: Description, raw: _Raw) -> tuple[pa.Table, list[str]]
         published = label.column or name
         if published in raw.columns:
             typed[name] = _typed(name, label, raw.columns[published])
+        elif label.optional:
+            continue
         elif name in raw.lacks:
             typed[name] = _Typed(pa.nulls(num_rows, TYPES[label.kind]), {})
         else:
@@ -446,6 +551,9 @@ def _typed(name: str, label: Label, column: pa.ChunkedArray) -> _Typed:
         return _identities(name, column)
     if label.kind == "category":  # an empty cell means no more than that nobody knows
         column = _non_empty(column)
+    if label.unknown:
+        texts = _text(column)
+        column = pc.if_else(pc.is_in(texts, value_set=pa.array(label.unknown)), None, texts)
     values = label.values
     converters: dict[str, Callable[[str], object]] = {
         "attribute": lambda text: int(values[text]) if text in values else None,
