@@ -14,7 +14,14 @@ from pydantic import TypeAdapter
 from facepack import builder, catalogue, fetching, summary, terminal, verification
 from facepack.builder import Place
 from facepack.configuration import DEFAULT_QUALITY, Configuration
-from facepack.description import dataset_folder, load_published, model_names
+from facepack.description import (
+    dataset_folder,
+    dataset_names,
+    load_fetched,
+    load_published,
+    model_names,
+    models_folder,
+)
 from facepack.drawn import synthetic
 from facepack.errors import JobError
 from facepack.prepare import default_source
@@ -55,6 +62,9 @@ def datasets(
                 terminal.out.print_json(TypeAdapter(type(published)).dump_json(published).decode())
             else:
                 terminal.out.print("\n".join(catalogue.page(published, dataset_folder(name))), soft_wrap=True)
+                if name in dataset_names() and name in model_names():
+                    model = "\n".join(catalogue.page(load_fetched(name), models_folder()))
+                    terminal.out.print(f"\nThe model of this name, which facepack fetch gets:\n{model}", soft_wrap=True)
             return
         entries = catalogue.datasets()
         if as_json:

@@ -124,6 +124,8 @@ class PathIndex:
     kind: Literal["paths"]
     about: str
     patterns: tuple[PathPattern, ...] = Field(min_length=1)
+    image_sets: tuple[str, ...] = ()
+    """Those of its patterns, in the order in which they are looked for."""
     tables: tuple[TableFile, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     lacks: tuple[str, ...] = ()
@@ -150,9 +152,13 @@ class FaceColumns:
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
 class Example:
-    """Files as published, and what must be read from them: the test of a description."""
+    """Files as published, and what must be read from them: the test of a description.
 
-    files: dict[str, str]
+    `mats` are MAT files: the fields of their structure, which has the name of the file.
+    """
+
+    files: dict[str, str] = Field(default_factory=dict)
+    mats: dict[str, dict[str, tuple[str | int | float, ...]]] = Field(default_factory=dict)
     rows: tuple[dict[str, str | int | float], ...]
     unparsed: tuple[str, ...] = ()
 
@@ -288,9 +294,9 @@ class Description:
         names = [
             name
             for index in self.index
-            for name in (index.images if isinstance(index, TableIndex) else [form.images for form in index.patterns])
+            for name in (index.images if isinstance(index, TableIndex) else index.image_sets)
         ]
-        return list(dict.fromkeys(filter(None, names)))
+        return list(dict.fromkeys(names))
 
 
 Published = Description | Model
@@ -370,9 +376,14 @@ def load_model(name: str) -> Model:
 
 
 def load_published(name: str) -> Published:
-    """The description of a dataset or a model; an unknown name is a `UsageError` that offers the nearest ones."""
+    """The description of a dataset, or else of a model; an unknown name is a `UsageError` that offers the nearest."""
     _check_known("dataset or model", name, [*dataset_names(), *model_names()])
-    return load_model(name) if name in model_names() else load_dataset(name)
+    return load_dataset(name) if name in dataset_names() else load_model(name)
+
+
+def load_fetched(name: str) -> Published:
+    """What `facepack fetch` gets by a name: where a dataset and the model that learnt from it share it, the model."""
+    return load_model(name) if name in model_names() else load_published(name)
 
 
 def _check_known(what: str, name: str, names: list[str]) -> None:

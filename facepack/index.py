@@ -134,11 +134,10 @@ def _read_paths(form: PathIndex, paths: Iterable[str], *, images: str) -> _Raw:
 def _of_image_set(form: PathIndex, raw: _Raw, images: str) -> _Raw:
     """The rows of one image set, the first that is there by default; those of others are counted."""
     sets = raw.columns.pop(_SET)
-    names = list(dict.fromkeys(pattern.images for pattern in form.patterns))
-    if not any(names):
+    if not form.image_sets:
         return raw
     counts = {row["values"]: row["counts"] for row in sets.value_counts().to_pylist()}
-    chosen = images or next(name for name in names if name in counts)
+    chosen = images or next(name for name in form.image_sets if name in counts)
     if chosen not in counts:
         raise _NotThereError(f"{form.about}, in the image set {chosen}")
     others = {f"of the image set {name}": number for name, number in sorted(counts.items()) if name != chosen}
