@@ -26,6 +26,8 @@ IMAGE_SUFFIXES = tuple(
 )
 """Files that are meant as images; those that cannot be decoded are rejected with a status."""
 MAX_AGE_YEARS = 130.0
+_KEYS = ("image_id", "image", "file", "filename", "file_name", "name")
+"""What a header calls the names of the images, where it names them; CelebA's boxes have it, its attributes do not."""
 _SET, _FOLDER, _PATH = "_set", "_folder", "_path"
 TYPES = {
     "attribute": pa.int8(),
@@ -395,8 +397,8 @@ def _read_spaces(table: TableFile, path: str, content: bytes) -> tuple[pa.Table,
     if not names:
         header, start = _line(content, start)
         names = header.decode("utf-8", "replace").split()
-        if table.key not in names[:1]:
-            names = [table.key, *names]
+        names_key = bool(names) and (names[0] == table.key or names[0].lower() in _KEYS)
+        names = [table.key, *names[names_key:]]
     rows = memoryview(content)[start:]
     parsed, unparsed = _text_table(path, rows, names=names, key=table.key, delimiter=" ")
     num_rows = len(parsed) + len(unparsed)

@@ -97,9 +97,15 @@ class LabelledChip:
         columns, rows = self.landmarks[::2], self.landmarks[1::2]
         left, right, top, bottom = min(columns), max(columns), min(rows), max(rows)
         beyond = max(-left / width, right / width - 1, -top / height, bottom / height - 1)
-        if beyond > _OUTSIDE or max(right - left, bottom - top) < _SMALLEST_PX:
+        if beyond > _OUTSIDE or max(right - left, bottom - top) < _SMALLEST_PX or _is_mirrored(self.landmarks):
             raise BadImageError(Status.NO_LABELLED_FACE)
         return Face(warped(image_hwc, self.matrix, side_px=self.chip_px), self.box, self.landmarks, False)
+
+
+def _is_mirrored(landmarks: tuple[float, ...]) -> bool:
+    """True where left and right are not those of a viewer, so that no turning brings the points into place."""
+    (x0, y0, x1, y1), (x3, y3, x4, y4) = landmarks[:4], landmarks[6:]
+    return (x1 - x0) * (y3 + y4 - y0 - y1) < (y1 - y0) * (x3 + x4 - x0 - x1)
 
 
 def similarities(points: Floats, frame: Floats) -> Floats:

@@ -95,7 +95,7 @@ _MEANINGS = {
     Status.TOO_SMALL: f"a side of less than {MIN_SIDE_PX} px",
     Status.NO_FACE: "the detector found no frontal face",
     Status.SEVERAL_FACES: "more than one face; --on-several largest would take the largest",
-    Status.NO_LABELLED_FACE: "its published box or landmarks are missing, of no extent or outside of the photo",
+    Status.NO_LABELLED_FACE: "its published box or landmarks are missing, empty, mirrored or outside of the photo",
     Status.DUPLICATE: "the same bytes as another file, which is packed",
 }
 if set(_MEANINGS) != set(Status):

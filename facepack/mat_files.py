@@ -1,6 +1,7 @@
 """MAT files: a structure of MATLAB as a table of text."""
 
 import io
+import math
 from typing import Any
 
 import numpy as np
@@ -61,10 +62,14 @@ def _structure(table: TableFile, path: str, content: bytes) -> dict[str, npt.NDA
 
 def _texts(values: npt.NDArray[Any]) -> list[str | None]:
     """Every value as text: texts as they are, numbers without needless digits, None for NaN and what is empty."""
-    return [_text(value) for value in values]
+    if values.dtype.kind not in "biuf":
+        return [_text(value) for value in values]
+    return [_number_text(number) for number in values.astype(float).tolist()]
 
 
 def _text(value: Any) -> str | None:
+    if isinstance(value, str):  # by far the most
+        return value.strip() or None
     while isinstance(value, np.ndarray):
         if value.size != 1:
             return None
@@ -73,10 +78,13 @@ def _text(value: Any) -> str | None:
         return value.strip() or None
     if isinstance(value, bytes) or not np.isscalar(value):
         return None
-    number = float(value)  # type: ignore[arg-type]
-    if np.isnan(number):
+    return _number_text(float(value))  # type: ignore[arg-type]
+
+
+def _number_text(number: float) -> str | None:
+    if math.isnan(number):
         return None
-    return f"{int(number)}" if np.isfinite(number) and number == int(number) else f"{number!r}"
+    return f"{int(number)}" if number.is_integer() else f"{number!r}"
 
 
 def _ages(taken: npt.NDArray[Any], born: npt.NDArray[Any]) -> list[str | None]:

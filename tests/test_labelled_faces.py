@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import digests, make
+from conftest import digests, make, tiny, train
 
-from facepack import image, manifest
+from facepack import image, manifest, preview
 from facepack.align import Box, crop
 from facepack.configuration import Configuration
 from facepack.drawn import synthetic
@@ -188,6 +188,8 @@ def test_rows_of_no_usable_landmarks_are_counted(source: Path, tmp_path: Path) -
     places["000005.jpg"] = np.where(np.arange(10) == 3, 9999, FACE.ravel())
     places["000006.jpg"] = [np.nan] * 10
     del places["000007.jpg"]
+    places["000008.jpg"] = FACE[[1, 0, 2, 4, 3]]  # left and right as the person has them
+    places["000009.jpg"] = [218, 178] - FACE  # upside down, which turning mends
     (tmp_path / "s").mkdir()
     for path in source.iterdir():
         (tmp_path / "s" / path.name).symlink_to(path)
@@ -196,10 +198,50 @@ def test_rows_of_no_usable_landmarks_are_counted(source: Path, tmp_path: Path) -
     outcome = make(tmp_path / "s", tmp_path / "b", **CHIP)
     rows = rows_of(tmp_path / "b")
     bad = sorted(name for name, row in rows.items() if row["status"] == "no_labelled_face")
-    assert bad == [f"{number:06d}.jpg" for number in range(1, 8)]
-    assert manifest.total(outcome.build.counts, statuses=["no_labelled_face"]) == 7
+    assert bad == [f"{number:06d}.jpg" for number in range(1, 9)]
+    assert manifest.total(outcome.build.counts, statuses=["no_labelled_face"]) == 8
     assert [name for name, row in rows.items() if row["published_landmarks"] is None] and len(rows) == 20
     assert verify(str(tmp_path / "b")).problems == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{NAMES}\nROWS",
+        f"20\nimage_id {NAMES} \nROWS",
+        f"{NAMES}\nROWS999999.jpg 1 2 3 4 5 6 7 8 9 10\n",
+        f"20\r\n{NAMES}\r\nTABS",
+    ],
+)
+def test_copies_of_landmarks_are_read_whether_or_not_they_count_or_name_the_images(
+    source: Path, tmp_path: Path, text: str
+) -> None:
+    rows = [f"{number:06d}.jpg {' '.join(f'{v:g}' for v in FACE.ravel())}" for number in range(20, 0, -1)]
+    text = text.replace("ROWS", "".join(f"{row}\n" for row in rows))
+    text = text.replace("TABS", "".join(row.replace(" ", "\t") + "\r\n" for row in rows))
+    (tmp_path / "s").mkdir()
+    for path in source.iterdir():
+        (tmp_path / "s" / path.name).symlink_to(path)
+    (tmp_path / "s/list_landmarks_align_celeba.txt").unlink()
+    (tmp_path / "s/list_landmarks_align_celeba.txt").write_bytes(text.encode())
+    make(tmp_path / "s", tmp_path / "b", **CHIP)
+    assert table_of(tmp_path / "b")["landmarks"].to_pylist() == [FACE.ravel().tolist()] * 20
+
+
+def test_page_marks_the_published_landmarks(source: Path, tmp_path: Path) -> None:
+    make(source, tmp_path / "b", **CHIP)
+    assert len(preview.of_build(str(tmp_path / "b"), src=str(source)).faces) > 0
+
+
+@pytest.mark.slow
+def test_trained_network_looks_for_the_faces_of_new_photos_itself(source: Path, tmp_path: Path) -> None:
+    from trainer.prediction import Predictor
+
+    make(source, tmp_path / "b", **CHIP | {"size": 32})
+    run = train(tmp_path / "b", tmp_path / "run", tiny("celeba_attributes_modern"))
+    (predicted,) = Predictor(run, device="cpu")(source / "img_align_celeba/000001.jpg")
+    assert predicted.problem == ""
+    assert predicted.box is not None
 
 
 # Crops
