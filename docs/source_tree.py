@@ -22,10 +22,12 @@ CAPTIONS = {
     "facepack": {
         "known: what others published": "catalogue description",
         "fetched: published files on disk": "download fetching published unpack",
-        "read: files and label files": "archive index label_text leave_out matching signature source storage",
+        "read: files and label files": (
+            "archive index label_text leave_out matching path_rows published_rows signature source storage table_rows"
+        ),
         "planned: what is packed, and where": "bins choices configuration hashing label plan prepare",
         "packed: from photos to shards": (
-            "align builder card colour cores image jpeg lock manifest resume shard workers"
+            "align builder card colour cores image jpeg labelled_faces lock manifest resume shard workers"
         ),
         "checked and shown": "page preview reader summary verification",
         "drawn: datasets for the demo and the tests": "drawn",

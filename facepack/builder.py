@@ -142,9 +142,9 @@ def _is_complete(prepared: Prepared, store: Store, tasks: list[ShardTask]) -> bo
 
 def _with_aligner(configuration: Configuration, place: Place) -> tuple[Configuration, Aligner | None]:
     """What cuts out the faces, and the configuration with the checksum of the landmark model that it uses."""
-    if configuration.align != "chip":
+    if configuration.align != "chip" or configuration.landmarks_from == "labels":
         if place.landmarks:
-            raise FieldError("landmarks", place.landmarks, "only align chip goes by landmarks")
+            raise FieldError("landmarks", place.landmarks, "only align chip without labels goes by it")
         return configuration, Aligner.of(configuration)
     file = align.landmarks_file(place.landmarks)
     digest = sha256_of(file)
@@ -211,8 +211,7 @@ def _finish(prepared: Prepared, store: Store, results: list[ShardResult]) -> Bui
         "configuration": asdict(configuration),
         "class_names": planned.class_names,
     }
-    labels = pa.schema([table.schema.field(name) for name in manifest.label_columns(table)])
-    table = manifest.with_nullable_integers(table.cast(manifest.schema(labels, metadata)))
+    table = manifest.with_nullable_integers(table.cast(manifest.schema(table.schema, metadata)))
     manifest.write_table(store, manifest.MANIFEST_FILE, table=table)
     train = [result.moments for result in results if result.record.name.startswith("train")]
     mean_std = sum(train, Moments()).mean_std()
@@ -260,12 +259,12 @@ def _whole_table(prepared: Prepared, store: Store, results: list[ShardResult]) -
     parts = [manifest.read_table(store, result.record.name.replace(".tar", ".parquet")) for result in results]
     planned = prepared.plan.table
     rest = planned.slice(sum(len(part) for part in parts))
-    labels = pa.schema([planned.schema.field(name) for name in manifest.label_columns(planned)])
+    schema = manifest.schema(planned.schema)
     columns = {
         field.name: rest[field.name] if field.name in rest.column_names else pa.nulls(len(rest), field.type)
-        for field in manifest.schema(labels)
+        for field in schema
     }
-    unpacked = pa.table(columns, schema=manifest.schema(labels))
+    unpacked = pa.table(columns, schema=schema)
     return pa.concat_tables([part.replace_schema_metadata() for part in parts] + [unpacked])
 
 

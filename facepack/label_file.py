@@ -13,6 +13,7 @@ import pyarrow.csv as pa_csv
 from facepack.description import TableFile
 from facepack.errors import JobError
 from facepack.label_text import delimiter_of, header_names, read_fields, utf8
+from facepack.mat_files import read_mat
 
 PLACE = "\0place"
 """The column with the place of each row in its file, such as 'line 12'."""
@@ -20,6 +21,8 @@ PLACE = "\0place"
 Rows = tuple[pa.Table, list[str]]
 """Rows of text, and a line for each row that cannot be cut into columns."""
 
+_KEYS = ("image_id", "image", "file", "filename", "file_name", "name")
+"""What a header calls the names of the images, where it names them; CelebA's boxes have it, its attributes do not."""
 _TRAILING_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[\]}])')
 
 
@@ -29,8 +32,12 @@ def read_rows(table: TableFile, path: str, *, content: bytes) -> Rows:
         "csv": _read_csv,
         "spaces": _read_spaces,
         "json": _read_json,
+        "folds": _read_folds,
     }
-    rows, unparsed = readers[table.format](table, path, utf8(content))
+    if table.format == "mat":
+        rows, unparsed = read_mat(table, path, content)
+    else:
+        rows, unparsed = readers[table.format](table, path, utf8(content))
     if table.key not in rows.column_names:
         names = [name for name in rows.column_names if name != PLACE]
         raise JobError(f"{path}: no column {table.key!r}; it has {', '.join(names[:6])}")
@@ -66,7 +73,8 @@ def _read_spaces(table: TableFile, path: str, content: bytes) -> Rows:
     if not names:
         header, start = _line(content, start)
         names = header.decode("utf-8", "replace").split()
-        names = names if table.key in names[:1] else [table.key, *names]
+        names_key = bool(names) and (names[0] == table.key or names[0].lower() in _KEYS)
+        names = [table.key, *names[names_key:]]
         number += 1
     rows, unparsed = _text_table(
         path, content, names=names, key=table.key, delimiter=" ", start=start, first_line=number
@@ -75,6 +83,27 @@ def _read_spaces(table: TableFile, path: str, content: bytes) -> Rows:
     if stated is not None and stated != num_rows:
         raise JobError(f"{path}: line 1 states {stated:,} rows, there are {num_rows:,}; fetch the file again")
     return rows, unparsed
+
+
+def _read_folds(table: TableFile, path: str, content: bytes) -> Rows:
+    """LFW's people.txt: how many folds, then for each fold its number of rows and the rows; with a column fold."""
+    rows, lines, unparsed = [], [], []
+    fold = 0
+    num_fields = len(table.columns)
+    for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
+        fields = line.split()
+        if len(fields) == num_fields:
+            rows.append([*fields, f"{max(fold, 1)}"])
+            lines.append(number)
+        elif len(fields) == 1 and fields[0].isdigit():
+            fold += number > 1
+        elif fields:
+            unparsed.append(
+                f"{path}: line {number:,}: {line[:60]!r}: {len(fields)} fields, expected {len(table.columns)}"
+            )
+    values = list(zip(*rows, strict=True)) or [()] * (num_fields + 1)
+    columns = {name: pa.array(texts, pa.string()) for name, texts in zip([*table.columns, "fold"], values, strict=True)}
+    return _with_places(pa.table(columns), np.array(lines, int)), unparsed
 
 
 def _line(content: bytes, start: int) -> tuple[bytes, int]:

@@ -7,11 +7,12 @@ from conftest import make
 
 from facepack.configuration import Configuration
 from facepack.description import load_dataset
-from facepack.index import ARCHIVES, NO_IMAGES, Index, index_dataset
+from facepack.index import Index, index_dataset
 from facepack.manifest import read_build
 from facepack.prepare import prepare_build
 from facepack.source import Source, open_source
 from facepack.storage import Store
+from facepack.table_rows import ARCHIVES, NO_IMAGES
 
 
 def read(*paths: str) -> Index:

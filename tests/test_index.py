@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 
 from facepack.description import load_dataset
 from facepack.errors import JobError, UsageError
-from facepack.index import NO_IMAGES, Index, index_dataset
+from facepack.index import Index, index_dataset
 from facepack.source import Source, open_source
 from facepack.storage import Store
+from facepack.table_rows import NO_IMAGES
 
 ATTRIBUTES = load_dataset("celeba").attributes
 APPA_HEADER = "file_name,num_ratings,apparent_age_avg,apparent_age_std,real_age\n"

@@ -6,8 +6,9 @@ import pytest
 
 from facepack.description import load_dataset
 from facepack.errors import JobError
-from facepack.index import NO_IMAGES, UNNAMED, Index, index_dataset
+from facepack.index import Index, index_dataset
 from facepack.source import open_source
+from facepack.table_rows import NO_IMAGES, UNNAMED
 
 HEADER = "file,age,gender,race,service_test"
 
