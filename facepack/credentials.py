@@ -168,7 +168,7 @@ def _boto3_provider() -> Callable[[], Any]:
     """Credentials by way of boto3, which knows single sign-on, roles and programs that give credentials."""
     name = _first("AWS_PROFILE", "AWS_DEFAULT_PROFILE") or "default"
     if importlib.util.find_spec("boto3") is None:
-        advice = "pip install boto3, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        advice = "pip install 'facepack[s3]', or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         raise JobError(f"AWS profile {name} signs in by a role, SSO or a program, which takes boto3: {advice}")
     from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
     from obstore.auth.boto3 import Boto3CredentialProvider

@@ -203,10 +203,13 @@ class Build:
 
 def read_build(location: str) -> Build:
     """Read build.json; `JobError` where there is no complete build, or which field is wrong."""
+    store = Store(location)
     try:
-        content = Store(location).read(BUILD_FILE)
+        content = store.read(BUILD_FILE)
     except FileNotFoundError as error:
-        raise JobError(f"{location}: no {BUILD_FILE}, so no complete build: run facepack build (again)") from error
+        why = f"; {absence}" if (absence := store.absence()) else ""
+        advice = f"no {BUILD_FILE}, so no complete build: run facepack build (again){why}"
+        raise JobError(f"{location}: {advice}") from error
     try:
         return TypeAdapter(Build).validate_json(content, strict=True)
     except ValidationError as error:

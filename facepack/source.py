@@ -104,7 +104,7 @@ def open_source(location: str, *, archives: Mapping[str, str] | None = None) -> 
     listing = store.listing()
     stored, spellings = _composed({name: name for name in listing.names})
     if not stored:
-        nothing = _nothing_there(location, listing.passed)
+        nothing = _nothing_there(store, listing.passed)
         raise JobError(f"{location}: {nothing}; give the folder, .zip or .tar of the dataset as --src")
     members, passed, opened = {}, [], []
     for path in stored:
@@ -147,8 +147,8 @@ def _composed(stored: Mapping[str, T]) -> tuple[dict[str, T], dict[str, str]]:
     return composed, spellings
 
 
-def _nothing_there(location: str, passed: Passed) -> str:
+def _nothing_there(store: Store, passed: Passed) -> str:
     if passed:
         number = sum(map(len, passed.values()))
         return f"no file but {number:,} that are passed over ({'; '.join(passed)})"
-    return "an empty folder" if is_url(location) or Path(location).is_dir() else "no such folder"
+    return store.absence() or "no files"

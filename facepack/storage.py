@@ -28,6 +28,7 @@ log = logging.getLogger("facepack")
 TEMPORARY_SUFFIX = ".partial"
 _WRITE_BUFFER_BYTES = 1 << 20
 _READ_BUFFER_BYTES = 1 << 20
+_NUM_BESIDE = 5
 _ODD_KEYS = "keys that are no paths"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Numbers of the errors of a full disk."""
@@ -71,6 +72,10 @@ class Store:
     def listing(self) -> Listing:
         """All files below, and those that are passed over, by reason."""
         return self._files.listing()
+
+    def absence(self) -> str:
+        """Why no file is below, with what lies beside it in a bucket; "" where there is one, or nobody can say."""
+        return self._files.absence()
 
     def size(self, name: str) -> int:
         """Size of a file in bytes."""
@@ -135,6 +140,7 @@ class _Files(Protocol):
 
     def create(self, name: str, content: bytes) -> None: ...
     def listing(self) -> Listing: ...
+    def absence(self) -> str: ...
     def size(self, name: str) -> int: ...
     def read(self, name: str) -> bytes: ...
     def read_range(self, name: str, *, start: int, length: int) -> bytes: ...
@@ -158,6 +164,11 @@ class _Folder:
 
     def listing(self) -> Listing:
         return listing_of(str(self._folder))
+
+    def absence(self) -> str:
+        if not self._folder.is_dir():
+            return "no such folder"
+        return "" if any(self._folder.iterdir()) else "an empty folder"
 
     def size(self, name: str) -> int:
         return (self._folder / name).stat().st_size
@@ -247,6 +258,36 @@ class _Objects:
         # A folder made in a web console is an object without a name of its own.
         listing = without_hidden(name for name in names if name)
         return Listing(listing.names, listing.passed | {_ODD_KEYS: sorted(odd)} if odd else listing.passed)
+
+    def absence(self) -> str:
+        scheme, _, path = self._location.partition("://")
+        if scheme.startswith("http"):  # web servers do not list
+            return ""
+        if self.has_keys():
+            return ""
+        while "/" in path:
+            path = path.rpartition("/")[0]
+            beside = _Objects(f"{scheme}://{path}").names(_NUM_BESIDE + 1)
+            if beside:
+                more = ", ..." if len(beside) > _NUM_BESIDE else ""
+                return f"no such prefix; {scheme}://{path} has {', '.join(beside[:_NUM_BESIDE])}{more}"
+        return "an empty bucket"
+
+    def has_keys(self) -> bool:
+        """True where there is any key below."""
+        try:
+            with self._translated(""):
+                return any(chunk for chunk in obstore.list(self.objects, chunk_size=1))
+        except _OddKeyError:
+            return True
+
+    def names(self, limit: int) -> tuple[str, ...]:
+        """The first folders, then files, right below."""
+        with self._translated(""):
+            listing = obstore.list_with_delimiter(self.objects)
+        folders = [f"{prefix.rstrip('/').rpartition('/')[2]}/" for prefix in listing["common_prefixes"]]
+        files = [meta["path"].rpartition("/")[2] for meta in listing["objects"]]
+        return (*sorted(folders), *sorted(filter(None, files)))[:limit]
 
     def _names_and_odd_ones(self, error: JobError) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """All names, and keys such as a//b, which are no paths: those are counted and named in the log."""
