@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from facepack import hub, terms
-from facepack.description import File, Published, dataset_folder, load_published
+from facepack.description import File, Model, Published, dataset_folder, load_fetched, models_folder
 from facepack.errors import JobError, UsageError
 from facepack.file_job import NUM_AT_ONCE, FileJob, Progress, Silent
 from facepack.lock import FETCH, held
@@ -53,8 +53,9 @@ def fetch(
     """
     if hub.is_hub(name):
         return _fetch_from_hub(hub.Repository.of(name), to=to, progress=progress)
-    published = load_published(name)
-    folder = dataset_folder(name) if to is None else Path(to)
+    published = load_fetched(name)
+    place = models_folder() if isinstance(published, Model) else dataset_folder(name)
+    folder = place if to is None else Path(to)
     if _is_from_hub(published, folder, only):
         terms.accept(published, folder=folder, accepted=accept_terms)
         repository = hub.Repository.of(getattr(published, "hub", ""))
