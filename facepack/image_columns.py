@@ -12,6 +12,7 @@ from facepack.errors import FieldError, JobError
 from facepack.label_file import PLACE
 from facepack.matching import Matched, as_path, beside, matched, root_of
 from facepack.published_rows import Columns, filled
+from facepack.signature import IMAGE_SUFFIXES
 from facepack.source import Source
 
 _USUAL = (
@@ -42,6 +43,8 @@ def image_column(columns: Columns, source: Source, *, prefixes: Sequence[str], w
     Raises `FieldError` where several could be, `JobError` where none is.
     """
     names = [name for name in columns if not name.startswith(PLACE)]
+    with_suffix = [name for name in names if _has_suffixes(columns[name])]  # numbers may be names of files by chance
+    names = with_suffix or names
     shares = {name: _share_there(columns[name], source, prefixes) for name in names}
     best = max(shares.values(), default=0.0)
     candidates = [name for name in names if shares[name] >= max(_LEAST_SHARE, best / 2) and shares[name]]
@@ -50,12 +53,20 @@ def image_column(columns: Columns, source: Source, *, prefixes: Sequence[str], w
         first = next((name for name in _usual(names)), names[0] if names else "")
         value = next((text for text in _texts(columns[first]).to_pylist() if text), "") if first else ""
         shown = f"; {first} is {value!r}, but {beside(value, source)}" if value else ""
-        raise JobError(f"{where}: no column names files of {source.location}: {', '.join(names)}{shown}")
+        listed = ", ".join(name for name in columns if not name.startswith(PLACE))
+        raise JobError(f"{where}: none of the columns {listed} names files of {source.location}{shown}")
     usual = _usual(candidates)
     if len(candidates) > 1 and not usual:
         advice = f"{where} has several columns of images: {', '.join(candidates)}; name the right column"
         raise FieldError("labels_image", "", advice)
     return usual[0] if usual else candidates[0]
+
+
+def _has_suffixes(column: pa.ChunkedArray) -> bool:
+    """Whether most values end as names of images do."""
+    texts = pc.utf8_lower(pc.unique(_texts(column)))
+    ends = [pc.ends_with(texts, suffix) for suffix in IMAGE_SUFFIXES]
+    return bool(2 * np.sum([pc.sum(end).as_py() or 0 for end in ends]) > len(texts))
 
 
 def _usual(names: Sequence[str]) -> list[str]:
