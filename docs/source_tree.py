@@ -25,7 +25,7 @@ CAPTIONS = {
         "read: files and label files": "index source storage",
         "planned: what is packed, and where": "bins choices configuration hashing label plan prepare",
         "packed: from photos to shards": (
-            "align builder card colour cores image jpeg lock manifest resume shard workers"
+            "align builder card colour cores headers image jpeg lock manifest resume shard workers"
         ),
         "checked and shown": "page preview reader summary verification",
         "drawn: datasets for the demo and the tests": "drawn",

@@ -222,6 +222,7 @@ def _finish(prepared: Prepared, store: Store, results: list[ShardResult]) -> Bui
         left_out=prepared.left_out,
         plan_digest=prepared.digest,
         num_padded=sum(result.num_padded for result in results),
+        num_squashed=sum(result.num_squashed for result in results),
     )
     for name, content in card.card_files(made, table.schema).items():
         store.write(name, content)

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms
 
+from facepack import headers
+
 Pixels = npt.NDArray[np.uint8]
 
 _ICC_MARKER = b"ICC_PROFILE\0"
@@ -27,7 +29,7 @@ def profile_of(content: bytes) -> bytes:
     if content[:4] == b"RIFF" and b"ICCP" not in content[:64]:
         return b""
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with headers.opened(content) as image:
             return image.info.get("icc_profile") or b""
     except Exception:  # noqa: BLE001 - whatever is wrong with the file, decoding it tells
         return b""

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
+from facepack.choices import MAX_PIXELS, MIN_SIDE_PX
 from facepack.configuration import Configuration, first_fault
 from facepack.description import SPLITS
 from facepack.errors import JobError
@@ -24,10 +25,6 @@ SHARD_FILE = re.compile(r"(?:train|valid|test)-\d{5,}\.(?:tar|idx|parquet)")
 """Names of the files of a shard."""
 METADATA_KEY = b"facepack"
 
-MAX_PIXELS = 64_000_000
-"""The largest image that is decoded, by its header."""
-MIN_SIDE_PX = 8
-"""The shortest side of an image that is packed, in pixels."""
 DECIDES_BYTES = ("dlib-bin", "facepack", "numpy", "opencv-python-headless", "pillow", "pyarrow", "simplejpeg")
 
 Counts = dict[str, dict[str, dict[str, int]]]
@@ -85,8 +82,8 @@ _MEANINGS = {
     Status.TRUNCATED: "the file ends early: fetch it again",
     Status.DAMAGED: "decodes, but with wrong pixels: libjpeg complains; --keep-damaged would pack it",
     Status.NOT_AN_IMAGE: "text, an empty file, or a kind of file that holds no image",
-    Status.TOO_LARGE: f"more than {MAX_PIXELS / 1e6:.0f} Mpx by its header",
-    Status.TOO_SMALL: f"a side of less than {MIN_SIDE_PX} px",
+    Status.TOO_LARGE: f"more than {MAX_PIXELS / 1e6:.0f} Mpx by its header or than --max-pixels, or too long to encode",
+    Status.TOO_SMALL: f"a side of less than {MIN_SIDE_PX} px, or than --min-side",
     Status.NO_FACE: "the detector found no frontal face",
     Status.SEVERAL_FACES: "more than one face; --on-several largest would take the largest",
     Status.DUPLICATE: "the same bytes as another file, which is packed",
@@ -182,6 +179,8 @@ class Build:
     left_out: dict[str, int] = field(default_factory=dict)
     num_padded: int = 0
     """Crops that reach over the border of their photo, where the published script failed."""
+    num_squashed: int = 0
+    """Packed images whose width changed against their height, noticeably."""
 
     def to_json(self) -> bytes:
         """Readable and canonical: the same build gives the same bytes."""
