@@ -18,6 +18,7 @@ _MAGIC = {
     "TIFF": re.compile(rb"II\*\0|MM\0\*"),
     "BMP": re.compile(rb"BM.{4}\0{4}", re.DOTALL),
     "WEBP": re.compile(rb"RIFF.{4}WEBP", re.DOTALL),
+    "PPM": re.compile(rb"P[1-6]\s"),
     "AVIF": re.compile(rb".{4}ftypavif", re.DOTALL),
 }
 """How files begin, by Pillow's name of their format."""
