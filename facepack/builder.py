@@ -205,6 +205,8 @@ def _finish(prepared: Prepared, store: Store, results: list[ShardResult]) -> Bui
     if not manifest.total(counts, statuses=[Status.PACKED]):
         resume.delete_unpacked(store)
         reasons = _reasons(counts)
+        if manifest.total(counts, statuses=[Status.NO_DECODER]):
+            reasons += f" ({Status.NO_DECODER.meaning})"
         raise JobError(f"{prepared.source.location}: none of {len(table):,} images can be packed: {reasons}")
     metadata = {
         "dataset": configuration.dataset,

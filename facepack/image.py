@@ -24,7 +24,9 @@ LONGEST_SIDES_PX = {"jpeg": MAX_SIDE_PX, "png": MAX_SIDE_PX, "webp": 16_383, "ra
 """The longest side that is packed, by encoding."""
 
 _PNG_SIZE = struct.Struct(">II")
+_BY_PILLOW = ("AVIF", "HEIF", "JPEG2000")
 _JPEG_END = b"\xff\xd9"
+_J2K_START = b"\xff\x4f"
 _PNG_END = b"IEND\xaeB`\x82"
 
 
@@ -42,12 +44,15 @@ def decode(
     """Decode a whole image file to image_hwc, uint8 BGR in sRGB, upright by its EXIF orientation.
 
     Size is checked from the header before anything is decoded. Grey, CMYK, palette, 16-bit and transparent images
-    become 8-bit BGR; of an animation the first frame is taken; pixels with a colour profile of their own become sRGB.
-    A JPEG that the decoder complains of is `damaged`, unless `keep_damaged`. Raises `BadImageError`.
+    become 8-bit BGR; of an animation the first frame is taken, of a HEIC the primary image; pixels with a colour
+    profile of their own become sRGB. A JPEG that the decoder complains of is `damaged`, unless `keep_damaged`. Raises
+    `BadImageError`.
     """
     kind = headers.format_of(content)
     if kind is None:
         raise BadImageError(Status.NOT_AN_IMAGE)
+    if not headers.can_open(kind):
+        raise BadImageError(Status.NO_DECODER)
     size = {"JPEG": jpeg.frame_size, "PNG": _png_size}.get(kind, _size)(content)
     if size is None:
         raise BadImageError(Status.TRUNCATED)
@@ -77,7 +82,9 @@ def _decode_jpeg(content: bytes, *, keep_damaged: bool) -> Pixels | None:
 
 
 def _decode_any(content: bytes, kind: str) -> Pixels:
-    """Decode with OpenCV, which turns images upright by itself."""
+    """Decode with OpenCV, which turns images upright by itself, or with Pillow what OpenCV turns wrongly or not."""
+    if kind in _BY_PILLOW:
+        return _decode_by_pillow(content, kind)
     try:
         image_hwc: Any = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
@@ -85,6 +92,22 @@ def _decode_any(content: bytes, kind: str) -> Pixels:
     if image_hwc is None:
         raise BadImageError(Status.TRUNCATED if _ends_early(kind, content) else Status.UNREADABLE)
     return image_hwc  # type: ignore[no-any-return]
+
+
+def _decode_by_pillow(content: bytes, kind: str) -> Pixels:
+    """Decode the first (of HEIF the primary) image of a file to uint8 BGR HWC."""
+    try:
+        with headers.opened(content) as opened:
+            orientation = headers.stated_orientation(opened)
+            opened.load()
+            if opened.mode.startswith("I;16"):
+                eight_bit_hw = (np.asarray(opened) >> 8).astype(np.uint8)
+                image_hwc = np.repeat(eight_bit_hw[:, :, None], 3, axis=2)
+            else:
+                image_hwc = np.asarray(opened.convert("RGB"))[:, :, ::-1]
+    except headers.BROKEN_HEADER:
+        raise BadImageError(Status.TRUNCATED if _ends_early(kind, content) else Status.UNREADABLE) from None
+    return _upright(np.ascontiguousarray(image_hwc), orientation)
 
 
 def _upright(image_hwc: Pixels, orientation: int) -> Pixels:
@@ -264,4 +287,8 @@ def _ends_early(kind: str, content: bytes) -> bool:
     """True where a file that begins as an image has no proper end."""
     if kind == "JPEG":
         return _JPEG_END not in content[-1024:]
+    if kind in _BY_PILLOW and content[:2] != _J2K_START:
+        return not headers.has_all_boxes(content)
+    if kind == "JPEG2000":
+        return not content.endswith(_JPEG_END)
     return kind == "PNG" and _PNG_END not in content[-1024:]

@@ -27,6 +27,8 @@ def outcome_lines(outcome: Outcome) -> list[str]:
             f"{build.num_squashed:,} images are squashed to {build.configuration.size_wh}, their shapes changed "
             "by more than 5 %: --fit crop or --fit pad keeps their shapes"
         )
+    if number := manifest.total(build.counts, statuses=[Status.NO_DECODER]):
+        lines.append(f"{number:,} images: {Status.NO_DECODER.meaning}")
     if not outcome.other_s:
         return [*lines, "complete already, nothing to do"]
     finished_before = f"; shards finished before: {outcome.num_kept_shards:,}" if outcome.num_kept_shards else ""

@@ -370,6 +370,7 @@ def test_build_json_says_what_was_built(reference: Path) -> None:
         "numpy",
         "opencv-python-headless",
         "pillow",
+        "pillow-heif",
         "pyarrow",
         "simplejpeg",
     }
