@@ -21,11 +21,12 @@ WIDTH = 118
 CAPTIONS = {
     "facepack": {
         "known: what others published": "catalogue description",
-        "fetched: published files on disk": "download fetching published unpack",
+        "fetched: published files on disk": "download fetching hub published unpack",
         "read: files and label files": (
-            "archive index label_text leave_out matching path_rows published_rows signature source storage table_rows"
+            "archive column_text index label_text leave_out matching parquet_images parquet_rows path_rows "
+            "published_rows signature source storage table_rows"
         ),
-        "planned: what is packed, and where": "bins choices configuration hashing label plan prepare",
+        "planned: what is packed, and where": "bins choices configuration hashing label own_description plan prepare",
         "packed: from photos to shards": (
             "align builder card colour cores headers image jpeg labelled_faces lock manifest resume shard workers"
         ),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from facepack import image, manifest
-from facepack.description import SPLITS, dataset_names, load_dataset
+from facepack.description import SPLITS, dataset_names
 from facepack.manifest import Build, Status
 
 README_FILE = "README.md"
@@ -48,7 +48,8 @@ def _splits(build: Build) -> list[str]:
 
 def _readme(build: Build, schema: pa.Schema) -> str:
     """The card: front matter for Hugging Face datasets, then a page for people."""
-    published = load_dataset(build.dataset) if build.dataset in dataset_names() else None
+    is_known = build.configuration.description or build.dataset in dataset_names()
+    published = build.configuration.described if is_known else None
     title = published.title if published else build.dataset
     lines = ["---", "configs:", "- config_name: default", "  data_files:"]
     for split in _splits(build):

@@ -6,10 +6,12 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
+from facepack import hub
 from facepack.description import (
     Description,
     File,
     Model,
+    PathIndex,
     Published,
     TableIndex,
     dataset_folder,
@@ -36,7 +38,7 @@ class DatasetEntry:
     terms: str
     non_commercial: bool
     how: str
-    """How its files are got: direct, Google Drive, Kaggle or by hand."""
+    """How its files are got: direct, Hugging Face, Google Drive, Kaggle or by hand."""
     obtain: str
     folder: str
     """Where it is looked for."""
@@ -62,7 +64,7 @@ def _entry(description: Description) -> DatasetEntry:
         size=description.size,
         terms=description.terms,
         non_commercial=_NON_COMMERCIAL in description.terms,
-        how=_how(description.files),
+        how=_how(description),
         obtain=description.obtain,
         folder=str(folder),
         here=what_is_here(description, folder),
@@ -72,6 +74,8 @@ def _entry(description: Description) -> DatasetEntry:
 def what_is_here(published: Published, folder: Path) -> str:
     """Whether what is needed of a dataset is in a folder, in a few words; sizes are looked at, contents are not."""
     states = [state_of(file, folder, deep=False) for file in published.files if not file.optional]
+    if (from_hub := _is_from_hub(published, folder)) is not None:
+        return from_hub
     parts = [state.detail for state in states if state.kind in ("part", "wrong")]
     if parts:
         return parts[0].removesuffix(" files")
@@ -87,8 +91,21 @@ def what_is_here(published: Published, folder: Path) -> str:
     return "other files" if is_there else "no"
 
 
-def _how(files: tuple[File, ...]) -> str:
+def _is_from_hub(published: Published, folder: Path) -> str | None:
+    """What is here of what was fetched from the Hugging Face Hub; None where nothing was."""
+    location = getattr(published, "hub", "")
+    files = hub.recorded_files(folder, hub.Repository.of(location)) if location else ()
+    if not files:
+        return None
+    number = sum(state_of(file, folder, deep=False).kind == "whole" for file in files)
+    return "complete" if number == len(files) else f"{number} of {len(files)} files"
+
+
+def _how(description: Description) -> str:
     """How what is fetched by default is got, in a word or two."""
+    if description.hub:
+        return "Hugging Face"
+    files = description.files
     required = [file for file in files if not file.optional]
     if not required:
         return ""
@@ -128,6 +145,11 @@ def page(published: Published, folder: Path) -> list[str]:
     facts = {"home": published.homepage, "terms": published.terms, "cite": published.citation}
     lines += [f"  {name:<7} {text}" for name, text in facts.items() if text]
     lines += ["", f"Files, in {folder}"]
+    if location := getattr(published, "hub", ""):
+        lines += [
+            f"  Parquet files of {location} ({hub.KIND}), fetched if none of the others is here: "
+            + (_is_from_hub(published, folder) or "not here")
+        ]
     for file in published.files:
         lines += _file(file, folder)
     if isinstance(published, Model):
@@ -159,7 +181,7 @@ def _layout(description: Description) -> list[str]:
         if isinstance(index, TableIndex):
             lines.append(f"    label files {', '.join(table.path for table in index.tables)}")
             lines += [f"    images {name}: {' or '.join(places)}" for name, places in index.images.items()]
-        else:
+        elif isinstance(index, PathIndex):
             lines += [f"    {pattern.pattern}" for pattern in index.patterns]
     return lines
 

@@ -77,7 +77,13 @@ def datasets(
 
 
 def fetch(
-    name: Annotated[str, typer.Argument(metavar="DATASET", help="A dataset or a model; facepack datasets lists them.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET",
+            help="A dataset or a model that facepack datasets lists, or hf://datasets/OWNER/NAME[@REVISION].",
+        ),
+    ],
     to: Annotated[Path | None, typer.Option(show_default=_DATA_FOLDER, help="Folder for it.")] = None,
     only: Annotated[
         list[str] | None,

@@ -4,12 +4,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
+from facepack import own_description
 from facepack.choices import MAX_PIXELS, MIN_SIDE_PX, MOST_PIXELS, AgeBins, Classes, Margin, Size, Split
-from facepack.description import load_dataset
+from facepack.description import Description, load_dataset
 from facepack.errors import FieldError, JobError, nearest
 from facepack.hashing import json_digest
 
@@ -95,16 +97,19 @@ class Configuration:
     keep_damaged: bool = False
     """Pack JPEGs that the decoder complains of."""
     samples_per_shard: int = 1000
+    description: str = ""
+    """The description of a dataset that facepack has none of, as `own_description.recorded` gives it."""
     leave_out: str = ""
     """sha256 of the names of images that a list of one's own leaves out."""
 
     @classmethod
-    def of(cls, dataset: str, **options: Unpack[Options]) -> "Configuration":
+    def of(cls, dataset: str | Description, **options: Unpack[Options]) -> "Configuration":
         """A configuration from options as the command line or a program gives them; what is empty has its default.
 
             Configuration.of("celeba", classes="rarest4", size=64, split=(80, 10, 10))
 
-        Raises `FieldError` for a value that cannot be, `UsageError` for an unknown dataset.
+        A dataset is a name, the path of a description of one's own (.toml), or a description. Raises `FieldError` for a
+        value that cannot be, `UsageError` for an unknown dataset.
         """
         texts: dict[str, Any] = {name: value for name, value in options.items() if value not in ("", None)}
         if unknown := texts.keys() - Options.__annotations__.keys():
@@ -118,7 +123,12 @@ class Configuration:
                 texts[name] = _text(name, value)
             elif _TYPES[name] in (int, int | None):
                 texts[name] = _whole(name, value)
-        return cls(load_dataset(dataset).name, **texts)
+        if isinstance(dataset, str):
+            is_own = dataset.endswith(own_description.SUFFIX)
+            dataset = own_description.read_description(Path(dataset)) if is_own else load_dataset(dataset)
+        if not own_description.is_known(dataset):
+            texts["description"] = own_description.recorded(dataset)
+        return cls(dataset.name, **texts)
 
     def __post_init__(self) -> None:
         for name in _CHOICES:
@@ -131,6 +141,8 @@ class Configuration:
             number = getattr(self, name)
             if number is not None and number < 1:
                 raise FieldError(name, number, "expected at least 1")
+        if self.description and self.described.name != self.dataset:
+            raise FieldError("description", "", f"is of {self.described.name}, the dataset is {self.dataset}")
         if not 1 <= self.quality <= 100:
             raise FieldError("quality", self.quality, "expected 1 to 100")
         if self.max_pixels > MOST_PIXELS:
@@ -162,6 +174,11 @@ class Configuration:
             raise FieldError("size", self.size, "a chip has a size of its own, such as 112")
         if self.size_wh is not None and self.size_wh.width_px != self.size_wh.height_px:
             raise FieldError("size", self.size, f"faces are cut out as squares, such as {self.size_wh.width_px}")
+
+    @cached_property
+    def described(self) -> Description:
+        """The description of the dataset; `UsageError` where it is unknown here."""
+        return own_description.from_record(self.description) if self.description else load_dataset(self.dataset)
 
     @cached_property
     def size_wh(self) -> Size | None:
@@ -196,6 +213,8 @@ class Configuration:
     def differences(self, other: "Configuration") -> list[str]:
         """The fields in which another one differs, as 'size: 64 there, 128 here'."""
         mine, theirs = asdict(self), asdict(other)
+        if mine.pop("description") != theirs.pop("description"):
+            mine["description"], theirs["description"] = "another", "one"
         return [f"{name}: {theirs[name]} there, {mine[name]} here" for name in mine if theirs[name] != mine[name]]
 
 

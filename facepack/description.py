@@ -5,7 +5,7 @@ import re
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
@@ -154,6 +154,23 @@ class PathIndex:
 
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
+class ParquetIndex:
+    """Rows of Parquet files with embedded images, as on the Hugging Face Hub.
+
+    `image` is the column of images. The split that the name of a file states becomes the column `split`.
+    """
+
+    kind: Literal["parquet"]
+    about: str
+    image: str = "image"
+    split: str = "split"
+    rename: dict[str, str] = Field(default_factory=dict)
+    lacks: tuple[str, ...] = ()
+    tables: ClassVar[tuple[TableFile, ...]] = ()
+    image_sets: ClassVar[tuple[str, ...]] = ()
+
+
+@dataclass(frozen=True, kw_only=True, config=_CLOSED)
 class SplitRule:
     """Where the official split stands; `valid_percent` of its train rows become valid where the publisher has none."""
 
@@ -271,7 +288,9 @@ class Description:
     terms: str
     obtain: str
     citation: str
-    index: tuple[Annotated[TableIndex | PathIndex, Field(discriminator="kind")], ...] = Field(min_length=1)
+    index: tuple[Annotated[TableIndex | PathIndex | ParquetIndex, Field(discriminator="kind")], ...] = Field(
+        min_length=1
+    )
     labels: dict[str, Label] = Field(default_factory=dict)
     attributes: tuple[str, ...] = ()
     split: SplitRule | None = None
@@ -279,6 +298,8 @@ class Description:
     archives: dict[str, str] = Field(default_factory=dict)
     """Archives in the source that are read in place, each as if unpacked into a folder ("" for where it lies)."""
     files: tuple[File, ...] = ()
+    hub: str = ""
+    """The same dataset on the Hugging Face Hub, hf://datasets/OWNER/NAME[@REVISION]: fetched rather than `files`."""
     size: str = ""
     """What its files weigh, as its publishers or those who fetched them say."""
     quirks: tuple[str, ...] = ()
@@ -358,22 +379,33 @@ def dataset_folder(name: str) -> Path:
 
 def parse_description(path: Path) -> Description:
     """Read one description of a dataset; `JobError` names the file and the first field that is wrong."""
-    description: Description = _parsed(path, Description)
+    description: Description = _parsed(path, toml_content(path), kind=Description)
+    return description
+
+
+def parse_content(path: Path, content: dict[str, Any]) -> Description:
+    """A description from what stands in its file; `JobError` names the file and the first field that is wrong."""
+    description: Description = _parsed(path, content, kind=Description)
     return description
 
 
 def parse_model(path: Path) -> Model:
     """Read one description of a model; `JobError` names the file and the first field that is wrong."""
-    model: Model = _parsed(path, Model)
+    model: Model = _parsed(path, toml_content(path), kind=Model)
     return model
 
 
-def _parsed(path: Path, kind: Any) -> Any:
+def toml_content(path: Path) -> dict[str, Any]:
+    """What stands in a TOML file; `JobError` where it is none."""
     try:
-        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        description = TypeAdapter(kind).validate_python(content)
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise JobError(f"{path}: not valid TOML: {error}") from error
+
+
+def _parsed(path: Path, content: dict[str, Any], *, kind: Any) -> Any:
+    try:
+        description = TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "description"

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,13 +68,19 @@ def _is_page(path: Path) -> bool:
 
 
 def download_file(
-    url: str, path: Path, *, expected: Expected | None = None, advance: Callable[[int], None] | None = None
+    url: str,
+    path: Path,
+    *,
+    expected: Expected | None = None,
+    advance: Callable[[int], None] | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Path:
     """Fetch a file, unless it is there; under its name it is whole and as expected.
 
     A range request continues what a cut connection or a killed process left, if it is still the same file. `advance` is
-    called with the number of bytes as they come, with a negative one when they are thrown away. Of several processes
-    that want the same file, one fetches it. Raises `JobError` with address and cause after bounded tries.
+    called with the number of bytes as they come, with a negative one when they are thrown away; `headers` go along with
+    every request, a log-in to no other host. Of several processes that want the same file, one fetches it. Raises
+    `JobError` with address and cause after bounded tries.
     """
     expected = expected or Expected()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +93,7 @@ def download_file(
                 return path
             tag = Path(f"{partial}.tag")
             try:
-                _Transfer(url, file, tag, advance=advance or _ignore).run(expected)
+                _Transfer(url, file, tag, advance=advance or _ignore, headers=headers or {}).run(expected)
             except JobError:
                 if not partial.stat().st_size:
                     partial.unlink()
@@ -133,7 +139,16 @@ def _held(partial: Path, path: Path) -> Iterator[IO[bytes] | None]:
 class _Transfer:
     """A file on its way, over as many requests as it takes."""
 
-    def __init__(self, url: str, file: IO[bytes], tag_file: Path, *, advance: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        file: IO[bytes],
+        tag_file: Path,
+        *,
+        advance: Callable[[int], None],
+        headers: Mapping[str, str],
+    ) -> None:
+        self._headers = headers
         self._url, self._file, self._tag_file, self._advance = url, file, tag_file, advance
         self._here = file.tell()
         advance(self._here)
@@ -162,7 +177,7 @@ class _Transfer:
 
     def _request(self, expected: Expected) -> bool:
         """One request for what is missing; True once everything is here."""
-        headers = {"Accept-Encoding": "identity", "User-Agent": "facepack"}
+        headers = {"Accept-Encoding": "identity", "User-Agent": "facepack", **self._headers}
         tag = self._tag_file.read_text() if self._here and self._tag_file.exists() else ""
         if self._here and not (tag or expected.sha256 or expected.md5):
             self._start_over()  # nobody could say whether it is still the same file

@@ -4,11 +4,11 @@ import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from facepack import terms
-from facepack.description import File, Model, dataset_folder, load_fetched, models_folder
+from facepack import hub, terms
+from facepack.description import File, Model, Published, dataset_folder, load_fetched, models_folder
 from facepack.errors import JobError, UsageError
 from facepack.file_job import NUM_AT_ONCE, FileJob, Progress, Silent
 from facepack.lock import FETCH, held
@@ -45,18 +45,25 @@ def fetch(
 
         fetch("appa_real", accept_terms=True).folder
 
+    `name` may be hf://datasets/OWNER/NAME[@REVISION], too: the Parquet files of any dataset on the Hugging Face Hub.
     `to` is the folder, by default $FACEPACK_DATA/<name> or data/<name>; `only` names kinds of files, such as labels.
     Several files at once, each resumed where it stopped; nothing that is whole is fetched again. Raises `UsageError`
     with the terms of use until they are accepted, `JobError` where a file cannot be had, is not as published, or
     another fetch works in the folder; what is whole by then stays.
     """
+    if hub.is_hub(name):
+        return _fetch_from_hub(hub.Repository.of(name), to=to, progress=progress)
     published = load_fetched(name)
     place = models_folder() if isinstance(published, Model) else dataset_folder(name)
     folder = place if to is None else Path(to)
+    if _is_from_hub(published, folder, only):
+        terms.accept(published, folder=folder, accepted=accept_terms)
+        repository = hub.Repository.of(getattr(published, "hub", ""))
+        return replace(_fetch_from_hub(repository, to=folder, progress=progress), name=name)
     files = selected(published.files, only)
     if not files:
         raise UsageError(f"{name}: nothing to fetch: {getattr(published, 'obtain', '')}")
-    job = FileJob(published, folder, progress or Silent())
+    job = FileJob(folder, progress or Silent(), published.num_images)
     if not _has_work(files, folder):
         by_hand = _fetch_files(job, files)  # a look at them, which writes nothing
     else:
@@ -65,6 +72,45 @@ def fetch(
         with held(Store(str(folder)), work=FETCH):
             by_hand = _fetch_files(job, files)
     return Fetched(name, folder, tuple(state_of(file, folder, deep=False) for file in files), tuple(by_hand))
+
+
+def _is_from_hub(published: Published, folder: Path, only: Sequence[str]) -> bool:
+    """True where the Hub has the dataset and nothing of its other files is here, or where the Hub is asked for."""
+    if not getattr(published, "hub", ""):
+        return False
+    if only:
+        return list(only) == [hub.KIND]
+    return all(state_of(file, folder, deep=False).kind == "missing" for file in published.files if not file.optional)
+
+
+def _fetch_from_hub(
+    repository: hub.Repository, *, to: str | os.PathLike[str] | None, progress: Progress | None
+) -> Fetched:
+    """Get what is missing of a dataset of the Hub, and check what is there by the Hub's own checksums."""
+    folder = repository.place if to is None else Path(to)
+    files = repository.files()
+    job = FileJob(folder, progress or Silent(), headers=hub.headers())
+    _check_strays(repository, folder, files)
+    if _has_work(files, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        num_bytes = sum(file.num_bytes for file in files)
+        log.info(f"{repository}: {len(files):,} files, {num_bytes / 1e6:,.1f} MB, into {folder}")
+        with held(Store(str(folder)), work=FETCH):
+            hub.write_record(folder, files)
+            _fetch_files(job, files)
+    else:
+        _fetch_files(job, files)
+    return Fetched(f"{repository}", folder, tuple(state_of(file, folder, deep=False) for file in files))
+
+
+def _check_strays(repository: hub.Repository, folder: Path, files: Sequence[File]) -> None:
+    """Refuse a folder with other Parquet files: those of an older revision would be rows twice."""
+    names = {file.path for file in files}
+    there = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.parquet"))
+    strays = [name for name in there if name not in names]
+    if strays:
+        more = f" and {len(strays) - 1:,} more" if len(strays) > 1 else ""
+        raise JobError(f"{folder}: holds {strays[0]}{more}, not a file of {repository}; move it away, or give --to")
 
 
 def _has_work(files: Sequence[File], folder: Path) -> bool:

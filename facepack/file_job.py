@@ -6,7 +6,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import product
@@ -15,7 +15,7 @@ from string import ascii_lowercase
 from typing import Protocol
 
 from facepack import download, fetch_tools, unpack
-from facepack.description import File, Published
+from facepack.description import File
 from facepack.download import MissingError
 from facepack.errors import JobError
 from facepack.published import archive_of, expected_of, num_files, remember_archive
@@ -44,11 +44,15 @@ class Silent:
 
 @dataclass(frozen=True)
 class FileJob:
-    """What the files of a dataset or a model need: where they go, what shows their progress, and whether to stop."""
+    """What the files of a dataset or a model need: where they go, what shows their progress, and whether to stop.
 
-    published: Published
+    `num_images` is what is published of the number of images; `headers` are those of every request.
+    """
+
     folder: Path
     progress: Progress
+    num_images: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict)
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def fetch(self, file: File) -> None:
@@ -83,7 +87,7 @@ class FileJob:
         if not file.unpack:
             return
         log.info(f"{path.name}: unpacking it")
-        limits = unpack.Limits.of(path, num_files=4 * max(self.published.num_images, file.num_files) + 10_000)
+        limits = unpack.Limits.of(path, num_files=4 * max(self.num_images, file.num_files) + 10_000)
         archive = archive_of(path)
         try:
             number = unpack.extract(path, path.parent, limits=limits, last=file.gives, advance=self._count_files(path))
@@ -108,7 +112,7 @@ class FileJob:
             self._join(url, file, path)
         else:
             advance = self._counter(file.path, file.num_bytes)
-            download.download_file(url, path, expected=expected_of(file), advance=advance)
+            download.download_file(url, path, expected=expected_of(file), advance=advance, headers=self.headers)
 
     def _join(self, url: str, file: File, path: Path) -> None:
         """Fetch the pieces <url>aa, <url>ab, ... up to the first that is not there, and make one file of them."""

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from facepack.description import ATTRIBUTE_VALUES, Description, Label, PathIndex, SplitRule
+from facepack.description import ATTRIBUTE_VALUES, Description, Label, ParquetIndex, PathIndex, SplitRule
 from facepack.errors import FieldError, JobError
 from facepack.face_labels import published_faces
 from facepack.label_file import PLACE
@@ -16,6 +16,7 @@ from facepack.label_values import as_whole, looked_up
 from facepack.leave_out import LeaveOut, left_out_rows
 from facepack.listing import Passed, merged
 from facepack.matching import beside
+from facepack.parquet_rows import read_parquet_rows
 from facepack.path_rows import read_path_rows
 from facepack.published_rows import LabelFileError, NotThereError, PublishedRows, filtered, non_empty, text_of
 from facepack.source import Source
@@ -106,6 +107,8 @@ def _read_raw(description: Description, source: Source, images: str) -> Publishe
         try:
             if isinstance(form, PathIndex):
                 raw = read_path_rows(form, source, images=images)
+            elif isinstance(form, ParquetIndex):
+                raw = read_parquet_rows(form, source, images=images)
             else:
                 raw = read_table_rows(form, source, images=images)
         except NotThereError as error:

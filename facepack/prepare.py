@@ -9,12 +9,16 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from facepack.configuration import Configuration
-from facepack.description import Description, dataset_folder, load_dataset
+from facepack.description import Description, ParquetIndex, dataset_folder
 from facepack.errors import FieldError, JobError, UsageError
+from facepack.fetching import fetch
+from facepack.hub import is_hub
 from facepack.index import Index, index_dataset
 from facepack.label import assign_classes
 from facepack.labelled_faces import NEEDED
 from facepack.leave_out import read_leave_out
+from facepack.parquet_images import embedded_images
+from facepack.parquet_rows import parquet_files
 from facepack.plan import Plan, make_plan, rows_with_split
 from facepack.source import Source, open_source
 
@@ -51,9 +55,9 @@ def prepare_build(configuration: Configuration, *, src: str, leave_out: str = ""
     if configuration.leave_out not in ("", listed.digest):
         raise UsageError(f"leave_out {leave_out or 'missing'}: another list than the configuration names")
     configuration = replace(configuration, leave_out=listed.digest)
-    description = load_dataset(configuration.dataset)
+    description = configuration.described
     with fetch_offered(description, src):
-        source = open_source(src, archives=description.archives)
+        source = source_of(description, src)
         indexed = index_dataset(description, source, images=configuration.images, leave_out=listed)
         _check_labelled_faces(configuration, indexed, description)
     rows = rows_with_split(description, indexed.table, configuration=configuration)
@@ -62,6 +66,19 @@ def prepare_build(configuration: Configuration, *, src: str, leave_out: str = ""
     left_out = indexed.left_out | rows.left_out | labelled.left_out
     warnings = indexed.notes + rows.warnings + labelled.warnings + planned.warnings
     return Prepared(description, source, indexed, planned, configuration, left_out, warnings)
+
+
+def source_of(description: Description, src: str) -> Source:
+    """The files of a dataset, and those inside the archives and Parquet files that its description reads in place.
+
+    What is missing here of a dataset of the Hugging Face Hub (`src` hf://datasets/OWNER/NAME) is fetched.
+    """
+    location = str(fetch(src).folder) if is_hub(src) else src
+    source = open_source(location, archives=description.archives)
+    for form in description.index:
+        if isinstance(form, ParquetIndex):
+            source = source.with_embedded(embedded_images(source.store, parquet_files(source), column=form.image))
+    return source
 
 
 def _check_labelled_faces(configuration: Configuration, indexed: Index, description: Description) -> None:

@@ -13,10 +13,10 @@ from facepack.errors import FieldError, JobError, UsageError
 from facepack.manifest import Build, Status
 from facepack.page import rendered
 from facepack.pictures import Samples
-from facepack.prepare import Prepared, default_source, prepare_build
+from facepack.prepare import Prepared, default_source, prepare_build, source_of
 from facepack.preview_model import MAX_CLASSES, THERE, Page, PreviewInput
 from facepack.reader import open_build
-from facepack.source import Source, open_source
+from facepack.source import Source
 from facepack.storage import Store, is_url
 from facepack.verification import check_manifest
 
@@ -47,7 +47,7 @@ def of_build(location: str, *, src: str = "") -> Page:
     if unparsed := build.info.unparsed:
         notes.append(f"{len(unparsed):,} rows of the label files cannot be read, such as {unparsed[0]}.")
     notes += [f"{number:,} left out: {why}." for why, number in build.info.left_out.items()]
-    description = load_dataset(build.info.dataset)
+    description = build.info.configuration.described
     data = PreviewInput(
         title=_name(location),
         about=f"A facepack build of {description.title}",
@@ -64,9 +64,8 @@ def of_build(location: str, *, src: str = "") -> Page:
 
 def _source_of(info: Build, src: str) -> tuple[Source | None, list[str]]:
     """The photos of a build, and a note where they are not at hand; `JobError` where they are not at `src`."""
-    archives = load_dataset(info.dataset).archives
     try:
-        return open_source(src or default_source(info.dataset), archives=archives), []
+        return source_of(info.configuration.described, src or default_source(info.dataset)), []
     except JobError as error:
         if src:
             raise

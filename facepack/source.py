@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -12,9 +12,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from facepack import parquet_images
 from facepack.archive import SUFFIXES, Member, contents_of, read_member, readable
 from facepack.errors import JobError
 from facepack.listing import Passed, merged
+from facepack.parquet_images import EmbeddedImage
 from facepack.storage import Store, is_url
 
 T = TypeVar("T")
@@ -29,7 +31,7 @@ class Source:
 
     store: Store
     files: frozenset[str]
-    members: dict[str, Member] = field(default_factory=dict)
+    members: Mapping[str, Member | EmbeddedImage] = field(default_factory=dict)
     spellings: dict[str, str] = field(default_factory=dict)
     """Names of those of the `files` that are stored otherwise: in another Unicode form, or not as UTF-8."""
     given: str = ""
@@ -37,7 +39,7 @@ class Source:
     passed: Passed = field(default_factory=dict)
     """Paths that are passed over, by reason."""
     opened: frozenset[str] = frozenset()
-    """Those of the files that are archives and read in place."""
+    """Those of the files that are archives, or hold images as archives do, and are read in place."""
 
     @property
     def location(self) -> str:
@@ -48,6 +50,11 @@ class Source:
     def paths(self) -> list[str]:
         """All paths, sorted."""
         return sorted(self.files | self.members.keys())
+
+    @cached_property
+    def whole_files(self) -> list[str]:
+        """All paths but those of images that are embedded in a table, sorted: what may be a label file."""
+        return sorted([*self.files, *(path for path, member in self.members.items() if isinstance(member, Member))])
 
     def __contains__(self, path: str) -> bool:
         return path in self.files or path in self.members
@@ -66,11 +73,16 @@ class Source:
 
     def size(self, path: str) -> int:
         """Size of a file in bytes."""
-        return self.members[path].num_bytes if path in self.members else self.store.size(self._stored(path))
+        member = self.members.get(path)
+        if isinstance(member, EmbeddedImage):
+            return len(self.read(path))
+        return self.store.size(self._stored(path)) if member is None else member.num_bytes
 
     def read(self, path: str) -> bytes:
         """The content of a file; `OSError` where it cannot be read whole, `FileNotFoundError` where it is gone."""
         member = self.members.get(path)
+        if isinstance(member, EmbeddedImage):
+            return parquet_images.read_image(self.store, member)
         return self.store.read(self._stored(path)) if member is None else read_member(self.store, path, member=member)
 
     def start(self, path: str, *, length: int) -> bytes:
@@ -78,6 +90,18 @@ class Source:
         if path in self.members:
             return self.read(path)[:length]
         return self.store.read_range(self._stored(path), start=0, length=length)
+
+    def embedded(self, paths: Iterable[str]) -> list[EmbeddedImage] | None:
+        """Where images stand in Parquet files, if all of them do."""
+        members = [self.members.get(path) for path in paths]
+        embedded = [member for member in members if isinstance(member, EmbeddedImage)]
+        return embedded if len(embedded) == len(members) else None
+
+    def with_embedded(self, images: Mapping[str, EmbeddedImage]) -> "Source":
+        """The same source with the images in some of its files."""
+        inside = {path: image for path, image in images.items() if path not in self.files}
+        opened = self.opened | {image.archive for image in inside.values()}
+        return replace(self, members=dict(self.members) | inside, opened=opened)
 
     def _stored(self, path: str) -> str:
         return self.spellings.get(path, path)
@@ -98,6 +122,8 @@ def open_source(location: str, *, archives: Mapping[str, str] | None = None) -> 
         contents = contents_of(store, name, given=shown)
         members, _ = _composed(contents.members)
         return Source(store, frozenset(), members, given=shown, passed=contents.passed)
+    if name.lower().endswith(parquet_images.SUFFIX) and not is_folder:
+        return Source(Store(parent or ("." if not location.startswith("/") else "/")), frozenset({name}))
     if not is_url(location) and Path(location).exists() and not is_folder:
         raise JobError(f"{location}: a file; give the folder, .zip or .tar of the dataset as --src")
     store = Store(location)

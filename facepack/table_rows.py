@@ -94,7 +94,7 @@ def read_table_rows(form: TableIndex, source: Source, *, images: str) -> Publish
     sets = form.images
     chosen = images or next(iter(sets))
     tables = [table for table in form.tables if not table.images or chosen in table.images]
-    there = _find_tables(tables, source.paths)
+    there = _find_tables(tables, source.whole_files)
     if chosen not in sets:
         raise FieldError("images", images, f"not with {form.about}; there are: {', '.join(sets)}")
     raw = _joined_rows(form, dict(zip([table.path for table in tables], there.files, strict=True)), source=source)
@@ -103,7 +103,7 @@ def read_table_rows(form: TableIndex, source: Source, *, images: str) -> Publish
         _check_fields(templates, columns, where=raw.where)
     placed = _image_paths(there.prefix, sets[chosen], columns=columns, source=source)
     for_others = [replace(table, optional=True) for table in form.tables if table not in tables]
-    label_files = there.files + _find_tables(for_others, source.paths).files
+    label_files = there.files + _find_tables(for_others, source.whole_files).files
     used = source.opened | {path for files in label_files for path, _ in files}
     rest = [path for path in _absent(source.paths, placed.paths) if path not in used]
     others = {name: templates for name, templates in sets.items() if name != chosen}
@@ -166,7 +166,7 @@ def _of_other_sets(
         if len(left) < len(rest):
             passed[f"images of another set, images {name}"] = sorted(set(rest) - set(left))
         rest = left
-    return passed | _by_kind(rest)
+    return passed | by_kind(rest)
 
 
 def _absent_notes(images: Matched, source: Source) -> list[str]:
@@ -179,7 +179,7 @@ def _absent_notes(images: Matched, source: Source) -> list[str]:
     return notes
 
 
-def _by_kind(paths: list[str]) -> dict[str, list[str]]:
+def by_kind(paths: list[str]) -> dict[str, list[str]]:
     """Files that no row names, by what they are."""
     passed: dict[str, list[str]] = {}
     for path in paths:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from facepack import card, image, manifest
 from facepack.align import NUM_LANDMARKS
 from facepack.cores import num_cores
-from facepack.description import SPLITS, dataset_names, load_dataset
+from facepack.description import SPLITS, dataset_names
 from facepack.errors import JobError
 from facepack.image import Moments
 from facepack.lock import BUILD
@@ -169,7 +169,7 @@ def _check_configuration(build: Build, table: pa.Table) -> Iterator[str]:
     """The configuration, its digest and what the manifest repeats of them."""
     if build.configuration.digest != build.digest:
         yield f"build.json: digest is {build.digest}, the configuration's is {build.configuration.digest}"
-    if build.dataset not in dataset_names():
+    if build.dataset not in dataset_names() and not build.configuration.description:
         yield f"build.json: dataset {build.dataset!r} is unknown"
     if build.versions.keys() != set(manifest.DECIDES_BYTES):
         yield f"build.json: versions of {', '.join(build.versions) or 'nothing'}"
@@ -242,7 +242,7 @@ def _check_people(build: Build, table: pa.Table) -> Iterator[str]:
     """With --split identity, nobody is in two splits."""
     if not build.configuration.split.startswith("identity"):
         return
-    for name in load_dataset(build.dataset).labels_of("identity"):
+    for name in build.configuration.described.labels_of("identity"):
         for person in people_in_several_splits(table, name)[name].unique().to_pylist():
             yield f"manifest: {name} {person} is in more than one split"
 

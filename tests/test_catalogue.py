@@ -31,7 +31,7 @@ def test_json_says_what_the_table_says(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(rows) == dataset_names()
     assert rows["celeba"]["images"] == 202_599
     assert (rows["celeba"]["how"], rows["simpsons"]["how"], rows["appa_real"]["how"]) == (
-        "Google Drive",
+        "Hugging Face",
         "Kaggle",
         "direct",
     )

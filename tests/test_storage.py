@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from facepack.archive import OUTSIDE
+from facepack.archive import OUTSIDE, Member
 from facepack.errors import JobError, UsageError
 from facepack.source import Source, open_source
 from facepack.storage import Store
@@ -128,7 +128,9 @@ def test_zip_entry_that_holds_more_than_it_states_is_read_no_further(tmp_path: P
         archive.writestr("bomb.jpg", bytes(200 << 20))
     source = open_source(str(path))
     for stated in (100, 1 << 40, 1 << 64):
-        member = replace(source.members["bomb.jpg"], num_bytes=stated)
+        entry = source.members["bomb.jpg"]
+        assert isinstance(entry, Member)
+        member = replace(entry, num_bytes=stated)
         tracemalloc.start()
         with pytest.raises(OSError, match=r"bomb\.jpg"):
             Source(source.store, frozenset(), {"bomb.jpg": member}).read("bomb.jpg")

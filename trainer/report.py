@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from facepack import image, manifest
-from facepack.description import SPLITS, load_dataset
+from facepack.description import SPLITS
 from facepack.errors import JobError, UsageError
 from facepack.manifest import Status
 from facepack.page import jpeg_uri, rendered
@@ -253,7 +253,7 @@ def _people_of(build: TrainedOn) -> pa.Table | None:
     """The person and the split of each packed row; None where the dataset names no identities."""
     dataset = build.configuration.dataset
     try:
-        named = load_dataset(dataset).labels_of("identity")
+        named = build.configuration.described.labels_of("identity")
     except UsageError:  # a description that is not here
         return None
     table = manifest.read_table(Store(build.location), manifest.MANIFEST_FILE)
