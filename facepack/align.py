@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from facepack.choices import Margin
+from facepack.choices import MAX_PIXELS, Margin
 from facepack.configuration import Configuration
 from facepack.description import models_folder
 from facepack.errors import FieldError, UsageError
 from facepack.image import BadImageError, Pixels
-from facepack.manifest import MAX_PIXELS, Status
+from facepack.manifest import Status
 
 FIRST_LOOK_PX = 640
 """The longer side of a photo, in pixels, when faces are first looked for; larger ones are reduced to it."""

@@ -208,6 +208,8 @@ def _finish(prepared: Prepared, store: Store, results: list[ShardResult]) -> Bui
     if not manifest.total(counts, statuses=[Status.PACKED]):
         resume.delete_unpacked(store)
         reasons = _reasons(counts)
+        if manifest.total(counts, statuses=[Status.NO_DECODER]):
+            reasons += f" ({Status.NO_DECODER.meaning})"
         raise JobError(f"{prepared.source.location}: none of {len(table):,} images can be packed: {reasons}")
     metadata = {
         "dataset": configuration.dataset,
@@ -233,6 +235,7 @@ def _finish(prepared: Prepared, store: Store, results: list[ShardResult]) -> Bui
         left_out_examples=prepared.index.examples,
         plan_digest=prepared.digest,
         num_padded=sum(result.num_padded for result in results),
+        num_squashed=sum(result.num_squashed for result in results),
     )
     for name, content in card.card_files(made, table.schema).items():
         store.write(name, content)

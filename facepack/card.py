@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from facepack import manifest
+from facepack import image, manifest
 from facepack.description import SPLITS, dataset_names
 from facepack.manifest import Build, Status
 
@@ -54,7 +54,7 @@ def _readme(build: Build, schema: pa.Schema) -> str:
     lines = ["---", "configs:", "- config_name: default", "  data_files:"]
     for split in _splits(build):
         lines += [f"  - split: {_PUBLIC_SPLITS[split]}", f"    path: {split}-*.tar"]
-    if build.configuration.encoding == "jpeg":
+    if build.configuration.encoding != "raw":
         lines += ["dataset_info:", "- config_name: default", "  features:", *_features(build, schema)]
     lines += ["---", f"# {title}, as packed by facepack {build.versions.get('facepack', '')}", "", *_counts(build), ""]
     if published:
@@ -83,7 +83,7 @@ _HOW_TO_READ = (
 
 def _features(build: Build, schema: pa.Schema) -> Iterator[str]:
     """The columns that Hugging Face datasets give, so that a label that some rows lack is a null of its type."""
-    yield "  - name: jpg"
+    yield f"  - name: {image.SUFFIXES[build.configuration.encoding]}"
     yield "    dtype: image"
     yield "  - name: json"
     yield "    struct:"

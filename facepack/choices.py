@@ -12,6 +12,12 @@ from facepack.bins import Bins
 from facepack.errors import FieldError
 
 SMALLEST_SIDE_PX, LARGEST_SIDE_PX = 8, 4096
+MAX_PIXELS = 64_000_000
+"""The largest image that is decoded, by its header, unless a configuration says otherwise."""
+MOST_PIXELS = 1_000_000_000
+"""The largest that a configuration can ask for: what OpenCV decodes at all."""
+MIN_SIDE_PX = 8
+"""The shortest side of an image that is packed, in pixels, unless a configuration says otherwise."""
 DEFAULT_FRACTIONS = (80.0, 10.0, 10.0)
 """Train, valid and test where nothing else is asked for."""
 

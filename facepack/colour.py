@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms
 
+from facepack import headers
+
 Pixels = npt.NDArray[np.uint8]
 
 _ICC_MARKER = b"ICC_PROFILE\0"
@@ -24,10 +26,12 @@ def profile_of(content: bytes) -> bytes:
     # Only these formats carry one; a look at a header costs as much as decoding a small image.
     if content[:8] == b"\x89PNG\r\n\x1a\n" and b"iCCP" not in content[:4096]:
         return b""
+    if b"jP  " in content[:12]:
+        return _jp2_profile(content)
     if content[:4] == b"RIFF" and b"ICCP" not in content[:64]:
         return b""
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with headers.opened(content) as image:
             return image.info.get("icc_profile") or b""
     except Exception:  # noqa: BLE001 - whatever is wrong with the file, decoding it tells
         return b""
@@ -46,6 +50,14 @@ def _jpeg_profile(content: bytes) -> bytes:
             parts[segment[len(_ICC_MARKER)]] = segment[len(_ICC_MARKER) + 2 :]
         at += 2 + length
     return b"".join(parts[number] for number in sorted(parts))
+
+
+def _jp2_profile(content: bytes) -> bytes:
+    """The profile in the colour box of a JPEG 2000 file, where its method is a profile (ISO/IEC 15444-1, I.5.3.3)."""
+    at = content.find(b"colr\2", 0, 1 << 16)
+    if at < 4:
+        return b""
+    return content[at + 7 : at - 4 + int.from_bytes(content[at - 4 : at], "big")]
 
 
 def is_srgb(profile: bytes) -> bool:

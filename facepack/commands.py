@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from facepack import builder, catalogue, fetching, summary, terminal, verification
 from facepack.builder import Place
+from facepack.choices import MAX_PIXELS, MIN_SIDE_PX
 from facepack.configuration import DEFAULT_QUALITY, Configuration
 from facepack.description import (
     dataset_folder,
@@ -154,9 +155,14 @@ def build(
     size: Annotated[
         str,
         typer.Option(
-            show_default="keep; 120 with --align crop, 112 with chip", help="Side or WIDTHxHEIGHT in pixels, or keep."
+            show_default="keep; 120 with --align crop, 112 with chip",
+            help="Side or WIDTHxHEIGHT in pixels, or keep; --fit says what becomes of other shapes.",
         ),
     ] = "",
+    fit: Annotated[
+        Literal["squash", "crop", "pad"],
+        typer.Option(help="A photo of another shape than --size: squash it, crop its middle, or pad it with black."),
+    ] = "squash",
     align: Annotated[
         Literal["none", "crop", "chip"],
         typer.Option(
@@ -197,8 +203,15 @@ def build(
         str,
         typer.Option(show_default="looked for among the models", help="dlib's five-point landmark model, for chips."),
     ] = "",
-    encoding: Annotated[Literal["jpeg", "raw"], typer.Option(help="jpeg, or raw: uint8 RGB in .npy.")] = "jpeg",
-    quality: Annotated[int, typer.Option(help="JPEG quality, 1 to 100, of what is encoded anew.")] = DEFAULT_QUALITY,
+    encoding: Annotated[
+        Literal["jpeg", "png", "webp", "raw"],
+        typer.Option(help="jpeg, png (lossless), webp (lossy, smaller), or raw: uint8 RGB in .npy."),
+    ] = "jpeg",
+    quality: Annotated[
+        int, typer.Option(help="Of jpeg and webp, 1 to 100, for what is encoded anew.")
+    ] = DEFAULT_QUALITY,
+    max_pixels: Annotated[int, typer.Option(help="Images of more pixels by their header are rejected.")] = MAX_PIXELS,
+    min_side: Annotated[int, typer.Option(help="Photos with a shorter side, in pixels, are rejected.")] = MIN_SIDE_PX,
     keep_damaged: Annotated[
         bool, typer.Option("--keep-damaged", help="Pack JPEGs that libjpeg complains of, instead of rejecting them.")
     ] = False,
@@ -226,12 +239,15 @@ def build(
             split=split,
             seed=seed,
             size=size,
+            fit=fit,
             align=align,
             margin=margin,
             on_several=on_several,
             landmarks_from=landmarks_from,
             encoding=encoding,
             quality=quality,
+            max_pixels=max_pixels,
+            min_side=min_side,
             keep_damaged=keep_damaged,
             samples_per_shard=samples_per_shard,
         )

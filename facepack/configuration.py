@@ -10,7 +10,7 @@ from typing import Any, Literal, TypedDict, Unpack, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from facepack import own_description
-from facepack.choices import AgeBins, Classes, Margin, Size, Split
+from facepack.choices import MAX_PIXELS, MIN_SIDE_PX, MOST_PIXELS, AgeBins, Classes, Margin, Size, Split
 from facepack.description import Description, load_dataset
 from facepack.errors import FieldError, JobError, nearest
 from facepack.hashing import json_digest
@@ -29,7 +29,9 @@ _PARSED: dict[str, Any] = {
     "margin": lambda value: None if value in ("", None) else Margin.of(value),
 }
 """Fields whose text has a grammar."""
-_AT_LEAST_ONE = ("limit", "limit_per_class", "min_per_class", "samples_per_shard")
+_AT_LEAST_ONE = ("limit", "limit_per_class", "max_pixels", "min_per_class", "min_side", "samples_per_shard")
+_LOSSY = ("jpeg", "webp")
+"""Encodings that have a quality."""
 
 
 class Options(TypedDict, total=False):
@@ -45,12 +47,15 @@ class Options(TypedDict, total=False):
     split: str | Sequence[float]
     seed: int
     size: int | str | Sequence[int]
+    fit: Literal["squash", "crop", "pad"]
     align: Literal["none", "crop", "chip"]
     margin: float | str
     on_several: Literal["reject", "largest"]
     landmarks_from: Literal["model", "labels"]
-    encoding: Literal["jpeg", "raw"]
+    encoding: Literal["jpeg", "png", "webp", "raw"]
     quality: int
+    max_pixels: int
+    min_side: int
     keep_damaged: bool
     samples_per_shard: int
 
@@ -73,6 +78,8 @@ class Configuration:
     split: str = ""
     seed: int = 0
     size: str = "keep"
+    fit: Literal["squash", "crop", "pad"] = "squash"
+    """How a whole photo of another shape takes on the size: squashed, cut to its middle, or with black borders."""
     align: Literal["none", "crop", "chip"] = "none"
     margin: str = ""
     """Around the face; empty for whole photos."""
@@ -81,8 +88,12 @@ class Configuration:
     """Whether a face is where a detector and a landmark model see it, or where its publisher's labels have it."""
     landmarks: str = ""
     """sha256 of the landmark model that places the eyes of a chip."""
-    encoding: Literal["jpeg", "raw"] = "jpeg"
+    encoding: Literal["jpeg", "png", "webp", "raw"] = "jpeg"
     quality: int = DEFAULT_QUALITY
+    max_pixels: int = MAX_PIXELS
+    """The largest image that is decoded, by its header."""
+    min_side: int = MIN_SIDE_PX
+    """The shortest side of a photo, in pixels."""
     keep_damaged: bool = False
     """Pack JPEGs that the decoder complains of."""
     samples_per_shard: int = 1000
@@ -134,14 +145,20 @@ class Configuration:
             raise FieldError("description", "", f"is of {self.described.name}, the dataset is {self.dataset}")
         if not 1 <= self.quality <= 100:
             raise FieldError("quality", self.quality, "expected 1 to 100")
+        if self.max_pixels > MOST_PIXELS:
+            raise FieldError("max_pixels", self.max_pixels, f"expected at most {MOST_PIXELS:,}")
         self._check_together()
 
     def _check_together(self) -> None:
         """Refuse what does not go together."""
         if self.classes and self.age_bins:
             raise FieldError("age_bins", self.age_bins, f"names the classes, as classes {self.classes} does: give one")
-        if self.encoding == "raw" and self.quality != DEFAULT_QUALITY:
-            raise FieldError("quality", self.quality, "needs encoding jpeg, as raw pixels are stored as they are")
+        if self.encoding not in _LOSSY and self.quality != DEFAULT_QUALITY:
+            advice = f"needs encoding jpeg or webp, as {self.encoding} keeps pixels as they are"
+            raise FieldError("quality", self.quality, advice)
+        if self.fit != "squash" and (self.size_wh is None or self.align != "none"):
+            why = "faces are cut out as squares" if self.size_wh is not None else "needs a size, such as 224 or 224x168"
+            raise FieldError("fit", self.fit, why)
         if self.align == "none":
             several, labels = self.on_several != "reject", self.landmarks_from == "labels"
             for name, unused in (("margin", self.margin), ("on_several", several), ("landmarks_from", labels)):

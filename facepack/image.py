@@ -2,28 +2,31 @@
 
 import io
 import struct
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from facepack import colour, jpeg
-from facepack.manifest import MAX_PIXELS, MIN_SIDE_PX, Status
+from facepack import colour, headers, jpeg
+from facepack.choices import MAX_PIXELS, MIN_SIDE_PX, MOST_PIXELS
+from facepack.manifest import Status
 
 Pixels = npt.NDArray[np.uint8]
 
 MAX_SIDE_PX = 65_500
 """The longest side that libjpeg writes."""
 
+SUFFIXES = {"jpeg": "jpg", "png": "png", "webp": "webp", "raw": "npy"}
+"""Suffix of a packed image by encoding."""
+LONGEST_SIDES_PX = {"jpeg": MAX_SIDE_PX, "png": MAX_SIDE_PX, "webp": 16_383, "raw": MAX_SIDE_PX}
+"""The longest side that is packed, by encoding."""
+
 _PNG_SIZE = struct.Struct(">II")
-_BROKEN_HEADER = (OSError, ValueError, SyntaxError, EOFError, RuntimeError, TypeError, struct.error)
-"""What Pillow raises for broken headers, by format."""
-_EXIF_ORIENTATION = 0x0112
+_BY_PILLOW = ("AVIF", "HEIF", "JPEG2000")
 _JPEG_END = b"\xff\xd9"
+_J2K_START = b"\xff\x4f"
 _PNG_END = b"IEND\xaeB`\x82"
 
 
@@ -35,25 +38,30 @@ class BadImageError(Exception):
         self.status = status
 
 
-def decode(content: bytes, *, keep_damaged: bool = False) -> Pixels:
+def decode(
+    content: bytes, *, max_pixels: int = MAX_PIXELS, min_side_px: int = MIN_SIDE_PX, keep_damaged: bool = False
+) -> Pixels:
     """Decode a whole image file to image_hwc, uint8 BGR in sRGB, upright by its EXIF orientation.
 
     Size is checked from the header before anything is decoded. Grey, CMYK, palette, 16-bit and transparent images
-    become 8-bit BGR; of an animation the first frame is taken; pixels with a colour profile of their own become sRGB.
-    A JPEG that the decoder complains of is `damaged`, unless `keep_damaged`. Raises `BadImageError`.
+    become 8-bit BGR; of an animation the first frame is taken, of a HEIC the primary image; pixels with a colour
+    profile of their own become sRGB. A JPEG that the decoder complains of is `damaged`, unless `keep_damaged`. Raises
+    `BadImageError`.
     """
-    kind = _kind(content)
+    kind = headers.format_of(content)
     if kind is None:
         raise BadImageError(Status.NOT_AN_IMAGE)
-    size = {"jpeg": jpeg.frame_size, "png": _png_size}.get(kind, _size)(content)
+    if not headers.can_open(kind):
+        raise BadImageError(Status.NO_DECODER)
+    size = {"JPEG": jpeg.frame_size, "PNG": _png_size}.get(kind, _size)(content)
     if size is None:
         raise BadImageError(Status.TRUNCATED)
     width_px, height_px = size
-    if width_px * height_px > MAX_PIXELS or max(width_px, height_px) > MAX_SIDE_PX:
+    if width_px * height_px > max_pixels or max(width_px, height_px) > MAX_SIDE_PX:
         raise BadImageError(Status.TOO_LARGE)
-    if min(width_px, height_px) < MIN_SIDE_PX:
+    if min(width_px, height_px) < min_side_px:
         raise BadImageError(Status.TOO_SMALL)
-    image_hwc = _decode_jpeg(content, keep_damaged=keep_damaged) if kind == "jpeg" else None
+    image_hwc = _decode_jpeg(content, keep_damaged=keep_damaged) if kind == "JPEG" else None
     if image_hwc is None:
         image_hwc = _decode_any(content, kind)
     return colour.to_srgb(image_hwc, profile=colour.profile_of(content))
@@ -65,14 +73,18 @@ def _decode_jpeg(content: bytes, *, keep_damaged: bool) -> Pixels | None:
         image_hwc = jpeg.decode(content)
     except jpeg.DamagedError:
         # A file that OpenCV does not read either is truncated or unreadable, and that says more.
-        if _decode_any(content, "jpeg") is not None and not keep_damaged:
+        if _decode_any(content, "JPEG") is not None and not keep_damaged:
             raise BadImageError(Status.DAMAGED) from None
         return None
-    return None if image_hwc is None else _upright(image_hwc, _orientation(content))
+    if image_hwc is None or b"Exif\0\0" not in content[:65_536]:
+        return image_hwc
+    return _upright(image_hwc, headers.orientation_of(content))
 
 
 def _decode_any(content: bytes, kind: str) -> Pixels:
-    """Decode with OpenCV, which turns images upright by itself."""
+    """Decode with OpenCV, which turns images upright by itself, or with Pillow what OpenCV turns wrongly or not."""
+    if kind in _BY_PILLOW:
+        return _decode_by_pillow(content, kind)
     try:
         image_hwc: Any = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
@@ -82,16 +94,20 @@ def _decode_any(content: bytes, kind: str) -> Pixels:
     return image_hwc  # type: ignore[no-any-return]
 
 
-def _orientation(content: bytes) -> int:
-    """The EXIF orientation of a JPEG, 1 to 8; 1 where there is none."""
-    if b"Exif\0\0" not in content[:65_536]:
-        return 1
+def _decode_by_pillow(content: bytes, kind: str) -> Pixels:
+    """Decode the first (of HEIF the primary) image of a file to uint8 BGR HWC."""
     try:
-        with Image.open(io.BytesIO(content)) as opened:
-            orientation = opened.getexif().get(_EXIF_ORIENTATION, 1)
-    except _BROKEN_HEADER:
-        return 1
-    return orientation if orientation in range(1, 9) else 1
+        with headers.opened(content) as opened:
+            orientation = headers.stated_orientation(opened)
+            opened.load()
+            if opened.mode.startswith("I;16"):
+                eight_bit_hw = (np.asarray(opened) >> 8).astype(np.uint8)
+                image_hwc = np.repeat(eight_bit_hw[:, :, None], 3, axis=2)
+            else:
+                image_hwc = np.asarray(opened.convert("RGB"))[:, :, ::-1]
+    except headers.BROKEN_HEADER:
+        raise BadImageError(Status.TRUNCATED if _ends_early(kind, content) else Status.UNREADABLE) from None
+    return _upright(np.ascontiguousarray(image_hwc), orientation)
 
 
 def _upright(image_hwc: Pixels, orientation: int) -> Pixels:
@@ -117,6 +133,51 @@ def resize(image_hwc: Pixels, *, width_px: int, height_px: int) -> Pixels:
     return cv2.resize(image_hwc, (width_px, height_px), interpolation=method)  # type: ignore[return-value]
 
 
+def squash_of(image_hwc: Pixels, *, width_px: int, height_px: int) -> float:
+    """By how much resizing to this size changes width against height, as a factor of at least 1."""
+    height, width = image_hwc.shape[:2]
+    factor: float = width_px * height / (height_px * width)
+    return max(factor, 1 / factor)
+
+
+def cut_to_shape(image_hwc: Pixels, *, width_px: int, height_px: int) -> Pixels:
+    """The middle of an image, as large as can be, in the shape (width to height) of a size."""
+    height, width = image_hwc.shape[:2]
+    inner_width = min(width, max(1, round(height * width_px / height_px)))
+    inner_height = min(height, max(1, round(width * height_px / width_px)))
+    left, top = (width - inner_width) // 2, (height - inner_height) // 2
+    return np.ascontiguousarray(image_hwc[top : top + inner_height, left : left + inner_width])
+
+
+def resize_padded(image_hwc: Pixels, *, width_px: int, height_px: int) -> Pixels:
+    """Resize to the largest that fits into a size without a change of shape, in the middle of black."""
+    height, width = image_hwc.shape[:2]
+    inner_width = min(width_px, max(1, round(width * height_px / height)))
+    inner_height = min(height_px, max(1, round(height * width_px / width)))
+    left, top = (width_px - inner_width) // 2, (height_px - inner_height) // 2
+    padded_hwc = np.zeros((height_px, width_px, 3), np.uint8)
+    inner_hwc = resize(image_hwc, width_px=inner_width, height_px=inner_height)
+    padded_hwc[top : top + inner_height, left : left + inner_width] = inner_hwc
+    return padded_hwc
+
+
+def encode(image_hwc: Pixels, *, encoding: str, quality: int) -> bytes:
+    """Encode uint8 BGR pixels as a build's encoding has it; `quality` is that of jpeg and webp.
+
+    Raises `BadImageError` for a side that the format cannot hold.
+    """
+    if max(image_hwc.shape[:2]) > LONGEST_SIDES_PX[encoding]:
+        raise BadImageError(Status.TOO_LARGE)
+    if encoding == "raw":
+        return encode_raw(image_hwc)
+    if encoding == "jpeg":
+        return encode_jpeg(image_hwc, quality=quality)
+    settings = [cv2.IMWRITE_WEBP_QUALITY, quality] if encoding == "webp" else []  # up to 100 it is lossy
+    done, encoded = cv2.imencode(f".{encoding}", image_hwc, settings)
+    assert done
+    return encoded.tobytes()
+
+
 def encode_jpeg(image_hwc: Pixels, *, quality: int) -> bytes:
     """Baseline JPEG of uint8 BGR pixels."""
     done, encoded = cv2.imencode(".jpg", image_hwc, [cv2.IMWRITE_JPEG_QUALITY, quality])
@@ -140,18 +201,24 @@ def decode_raw(content: bytes) -> Pixels:
 
 
 def decode_packed(content: bytes, *, encoding: str) -> Pixels:
-    """The pixels of a sample as a shard holds it, uint8 BGR HWC; `encoding` is that of the build, jpeg or raw."""
-    return np.ascontiguousarray(decode_raw(content)[:, :, ::-1]) if encoding == "raw" else decode(content)
+    """The pixels of a sample as a shard holds it, uint8 BGR HWC; `encoding` is that of the build."""
+    if encoding == "raw":
+        return np.ascontiguousarray(decode_raw(content)[:, :, ::-1])
+    return decode(content, max_pixels=MOST_PIXELS, min_side_px=1)
 
 
 def is_plain_jpeg(content: bytes) -> bool:
     """True for a JPEG that every reader shows alike, so that its bytes can be kept: grey or YCbCr, stored upright."""
-    if _kind(content) != "jpeg" or jpeg.has_stray_bytes(content) or not colour.is_srgb(colour.profile_of(content)):
+    if (
+        headers.format_of(content) != "JPEG"
+        or jpeg.has_stray_bytes(content)
+        or not colour.is_srgb(colour.profile_of(content))
+    ):
         return False
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            return image.mode in ("L", "RGB") and image.getexif().get(_EXIF_ORIENTATION, 1) == 1
-    except _BROKEN_HEADER:
+        with headers.opened(content) as image:
+            return image.mode in ("L", "RGB") and image.getexif().get(headers.EXIF_ORIENTATION, 1) == 1
+    except headers.BROKEN_HEADER:
         return False
 
 
@@ -202,21 +269,6 @@ class MomentsCounter:
         return Moments(int(num_pixels.sum()), tuple(sums.tolist()), tuple(squares.tolist()))
 
 
-def _kind(content: bytes) -> str | None:
-    """The file format by its first bytes, None for anything that is not an image we read."""
-    if content[:3] == b"\xff\xd8\xff":
-        return "jpeg"
-    if content[:8] == b"\x89PNG\r\n\x1a\n":
-        return "png"
-    if content[:4] in (b"GIF8", b"II*\0", b"MM\0*") or (content[:2] == b"BM" and content[6:10] == bytes(4)):
-        return "other"
-    if (content[:4], content[8:12]) == (b"RIFF", b"WEBP") or content[4:12] == b"ftypavif":
-        return "other"
-    if content[:1] == b"P" and content[1:2] in b"123456" and content[2:3].isspace():  # Netpbm: .pgm, .ppm, ...
-        return "other"
-    return None
-
-
 def _png_size(content: bytes) -> tuple[int, int] | None:
     """Width and height from the IHDR chunk, which comes first; None where it ends before."""
     return _PNG_SIZE.unpack_from(content, 16) if len(content) >= 24 else None
@@ -225,18 +277,18 @@ def _png_size(content: bytes) -> tuple[int, int] | None:
 def _size(content: bytes) -> tuple[int, int] | None:
     """Width and height from the header of any other format; None where it cannot be read."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content)) as image:
-                return image.size
-    except Image.DecompressionBombError:
-        raise BadImageError(Status.TOO_LARGE) from None
-    except _BROKEN_HEADER:
+        with headers.opened(content) as image:
+            return image.size
+    except headers.BROKEN_HEADER:
         return None
 
 
 def _ends_early(kind: str, content: bytes) -> bool:
     """True where a file that begins as an image has no proper end."""
-    if kind == "jpeg":
+    if kind == "JPEG":
         return _JPEG_END not in content[-1024:]
-    return kind == "png" and _PNG_END not in content[-1024:]
+    if kind in _BY_PILLOW and content[:2] != _J2K_START:
+        return not headers.has_all_boxes(content)
+    if kind == "JPEG2000":
+        return not content.endswith(_JPEG_END)
+    return kind == "PNG" and _PNG_END not in content[-1024:]

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
+from facepack.choices import MAX_PIXELS, MIN_SIDE_PX
 from facepack.configuration import Configuration, first_fault
 from facepack.description import SPLITS
 from facepack.errors import JobError
@@ -24,11 +25,16 @@ SHARD_FILE = re.compile(r"(?:train|valid|test)-\d{5,}\.(?:tar|idx|parquet)")
 """Names of the files of a shard."""
 METADATA_KEY = b"facepack"
 
-MAX_PIXELS = 64_000_000
-"""The largest image that is decoded, by its header."""
-MIN_SIDE_PX = 8
-"""The shortest side of an image that is packed, in pixels."""
-DECIDES_BYTES = ("dlib-bin", "facepack", "numpy", "opencv-python-headless", "pillow", "pyarrow", "simplejpeg")
+DECIDES_BYTES = (
+    "dlib-bin",
+    "facepack",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+    "pillow-heif",
+    "pyarrow",
+    "simplejpeg",
+)
 
 Counts = dict[str, dict[str, dict[str, int]]]
 """Rows per split, class ("" without classes) and status."""
@@ -71,6 +77,7 @@ class Status(StrEnum):
     TRUNCATED = "truncated"
     DAMAGED = "damaged"
     NOT_AN_IMAGE = "not_an_image"
+    NO_DECODER = "no_decoder"
     TOO_LARGE = "too_large"
     TOO_SMALL = "too_small"
     NO_FACE = "no_face"
@@ -91,8 +98,9 @@ _MEANINGS = {
     Status.TRUNCATED: "the file ends early: fetch it again",
     Status.DAMAGED: "decodes, but with wrong pixels: libjpeg complains; --keep-damaged would pack it",
     Status.NOT_AN_IMAGE: "text, an empty file, or a kind of file that holds no image",
-    Status.TOO_LARGE: f"more than {MAX_PIXELS / 1e6:.0f} Mpx by its header",
-    Status.TOO_SMALL: f"a side of less than {MIN_SIDE_PX} px",
+    Status.NO_DECODER: "an image whose decoder is not installed; HEIC and HEIF need: pip install 'facepack[heif]'",
+    Status.TOO_LARGE: f"more than {MAX_PIXELS / 1e6:.0f} Mpx by its header or than --max-pixels, or too long to encode",
+    Status.TOO_SMALL: f"a side of less than {MIN_SIDE_PX} px, or than --min-side",
     Status.NO_FACE: "the detector found no frontal face",
     Status.SEVERAL_FACES: "more than one face; --on-several largest would take the largest",
     Status.NO_LABELLED_FACE: "its published box or landmarks are missing, empty, mirrored or outside of the photo",
@@ -104,7 +112,14 @@ if set(_MEANINGS) != set(Status):
 
 def versions() -> dict[str, str]:
     """Versions of facepack and of the libraries that decide bytes."""
-    return {name: version(name) for name in DECIDES_BYTES}
+    return {name: _version(name) for name in DECIDES_BYTES}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # pillow-heif is an extra
+        return "none"
 
 
 def schema(columns: pa.Schema, metadata: dict[str, Any] | None = None) -> pa.Schema:
@@ -195,6 +210,8 @@ class Build:
     """The first of the files among them, by reason."""
     num_padded: int = 0
     """Crops that reach over the border of their photo, where the published script failed."""
+    num_squashed: int = 0
+    """Packed images whose width changed against their height, noticeably."""
 
     def to_json(self) -> bytes:
         """Readable and canonical: the same build gives the same bytes."""

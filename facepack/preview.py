@@ -113,6 +113,10 @@ def _notes(prepared: Prepared) -> list[str]:
     return notes
 
 
+def _size(configuration: Configuration) -> str:
+    return configuration.size if configuration.fit == "squash" else f"{configuration.size} (fit: {configuration.fit})"
+
+
 def _facts(build: Build) -> list[tuple[str, str]]:
     num_packed = manifest.total(build.counts, statuses=[Status.PACKED])
     configuration = build.configuration
@@ -120,7 +124,7 @@ def _facts(build: Build) -> list[tuple[str, str]]:
     facts = [
         ("packed", f"{num_packed:,} of {manifest.total(build.counts):,} images"),
         ("shards", f"{len(build.shards):,}, {num_bytes / 1e6:,.1f} MB"),
-        ("pixels", f"{configuration.size}, {configuration.encoding}, align {configuration.align}"),
+        ("pixels", f"{_size(configuration)}, {configuration.encoding}, align {configuration.align}"),
         ("split and seed", f"{configuration.split or 'by default'}, {configuration.seed}"),
     ]
     if build.mean and build.std:

@@ -93,7 +93,7 @@ class OpenBuild:
         return self._where(pc.and_(packed, pc.equal(self.table["split"], name)))
 
     def bytes(self, row: int) -> bytes:
-        """The packed image of a row as it is in its shard: JPEG, or .npy in a raw build.
+        """The packed image of a row as it is in its shard: JPEG, PNG or WebP, or .npy in a raw build.
 
         Raises `IndexError` for a row that is not there, `UsageError` for one that is not packed, `JobError` where the
         shard cannot be read.
@@ -127,8 +127,8 @@ class OpenBuild:
     def webdataset(self, split: str) -> Any:
         """A pipeline of the webdataset package over a split, to go on with: `.shuffle(1000).decode("pil")`.
 
-        A sample has __key__, the image as bytes (jpg, or npy in a raw build), and as json all columns of its row in the
-        manifest. Raises `UsageError` where webdataset is not installed.
+        A sample has __key__, the image as bytes (jpg, png, webp, or npy in a raw build), and as json all columns of its
+        row in the manifest. Raises `UsageError` where webdataset is not installed.
         """
         _check_installed("webdataset")
         from facepack.tar_pipeline import pipeline  # takes torch along where that is installed

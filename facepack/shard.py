@@ -32,6 +32,8 @@ from facepack.manifest import (
 from facepack.source import Source
 from facepack.storage import Store
 
+SQUASHED = 1.05
+"""The change of width against height from which on an image counts as squashed."""
 _PROGRESS_EVERY = 64
 _REMOTE_READERS, _LOCAL_READERS = 16, 1
 _NAME_BYTES, _SIZE_AT, _CHECKSUM_AT = 100, 124, 148
@@ -78,6 +80,8 @@ class ShardResult:
     statuses: dict[str, int]
     num_padded: int = 0
     """Crops that reach over the border of their photo."""
+    num_squashed: int = 0
+    """Images whose width changed against their height by more than `SQUASHED`."""
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, Any]) -> "ShardResult":
@@ -86,7 +90,8 @@ class ShardResult:
         sums, squares = (tuple(result["moments"][name]) for name in ("sums", "squares"))
         moments = Moments(result["moments"]["num_pixels"], sums, squares)
         record = ShardRecord(**result["record"])
-        return cls(result["digest"], record, moments, result["statuses"], result["num_padded"])
+        counts = result["num_padded"], result["num_squashed"]
+        return cls(result["digest"], record, moments, result["statuses"], *counts)
 
 
 class _Empty(Exception):  # noqa: N818
@@ -114,10 +119,10 @@ class _Rows:
 
     def __init__(self, task: ShardTask) -> None:
         self._shard = f"{task.name}.tar"
-        self._suffix = "jpg" if task.configuration.encoding == "jpeg" else "npy"
+        self._suffix = image.SUFFIXES[task.configuration.encoding]
         self._rows: list[_Row] = []
         self.index: list[str] = []
-        self.num_padded = 0
+        self.num_padded = self.num_squashed = 0
 
     def reject(self, status: Status, source_sha256: str | None) -> None:
         """Note a source that is not packed."""
@@ -144,6 +149,7 @@ class _Rows:
         self._rows.append(row)
         self.index.append(f"{self._suffix} {image_at} {size} {image_name} json {json_at} {len(text)} {key}.json\n")
         self.num_padded += sample.is_padded
+        self.num_squashed += sample.is_squashed
 
     @property
     def columns(self) -> dict[str, tuple[Any, ...]]:
@@ -183,7 +189,7 @@ def pack(task: ShardTask, *, aligner: Aligner | None = None, progress: Progress 
         if collects:
             gc.enable()
     record = ShardRecord(f"{task.name}.tar", len(rows.index), num_bytes, sha256)
-    result = ShardResult(task.digest, record, moments, rows.statuses, rows.num_padded)
+    result = ShardResult(task.digest, record, moments, rows.statuses, rows.num_padded, rows.num_squashed)
     write_table(store, f"{task.name}.parquet", table=_table(task, rows, result))
     return result
 
@@ -274,6 +280,7 @@ class Sample(NamedTuple):
     box: Box | None = None
     landmarks: tuple[float, ...] | None = None
     is_padded: bool = False
+    is_squashed: bool = False
 
 
 def transform(content: bytes, configuration: Configuration, *, aligner: Cut | None = None) -> Sample:
@@ -281,7 +288,8 @@ def transform(content: bytes, configuration: Configuration, *, aligner: Cut | No
 
     A sound JPEG in which nothing is to change keeps its bytes. Raises `BadImageError`.
     """
-    image_hwc = image.decode(content, keep_damaged=configuration.keep_damaged)
+    limits = {"max_pixels": configuration.max_pixels, "min_side_px": configuration.min_side}
+    image_hwc = image.decode(content, keep_damaged=configuration.keep_damaged, **limits)
     if aligner is not None:
         return finished(aligner(image_hwc), configuration)
     keeps_bytes = configuration.size_wh is None and configuration.encoding == "jpeg" and not configuration.keep_damaged
@@ -291,13 +299,24 @@ def transform(content: bytes, configuration: Configuration, *, aligner: Cut | No
 
 
 def finished(face: Face, configuration: Configuration) -> Sample:
-    """Resize and encode a face cut out of a photo, or a whole photo."""
-    image_hwc, size_wh = face.image_hwc, configuration.size_wh
-    if size_wh is not None:
-        image_hwc = image.resize(image_hwc, width_px=size_wh[0], height_px=size_wh[1])
-    if configuration.encoding == "raw":
-        return Sample(image.encode_raw(image_hwc), image_hwc, *face[1:])
-    return Sample(image.encode_jpeg(image_hwc, quality=configuration.quality), image_hwc, *face[1:])
+    """Resize and encode a face cut out of a photo, or a whole photo. Raises `BadImageError`."""
+    image_hwc, is_squashed = _fitted(face.image_hwc, configuration)
+    content = image.encode(image_hwc, encoding=configuration.encoding, quality=configuration.quality)
+    return Sample(content, image_hwc, *face[1:], is_squashed)
+
+
+def _fitted(image_hwc: image.Pixels, configuration: Configuration) -> tuple[image.Pixels, bool]:
+    """An image at the size of a configuration, and whether that squashes it noticeably."""
+    if configuration.size_wh is None:
+        return image_hwc, False
+    width_px, height_px = configuration.size_wh
+    if configuration.fit == "pad":
+        return image.resize_padded(image_hwc, width_px=width_px, height_px=height_px), False
+    if configuration.fit == "crop":
+        image_hwc = image.cut_to_shape(image_hwc, width_px=width_px, height_px=height_px)
+    squash = image.squash_of(image_hwc, width_px=width_px, height_px=height_px)
+    resized_hwc = image.resize(image_hwc, width_px=width_px, height_px=height_px)
+    return resized_hwc, squash > SQUASHED and configuration.fit == "squash"
 
 
 # Labels

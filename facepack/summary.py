@@ -22,6 +22,13 @@ def outcome_lines(outcome: Outcome) -> list[str]:
     lines.append(f"{len(build.shards):,} shards, {num_bytes / 1e6:,.1f} MB in {outcome.location}")
     if build.num_padded:
         lines.append(f"{build.num_padded:,} crops reach over the border of their photo and were padded")
+    if build.num_squashed:
+        lines.append(
+            f"{build.num_squashed:,} images are squashed to {build.configuration.size_wh}, their shapes changed "
+            "by more than 5 %: --fit crop or --fit pad keeps their shapes"
+        )
+    if number := manifest.total(build.counts, statuses=[Status.NO_DECODER]):
+        lines.append(f"{number:,} images: {Status.NO_DECODER.meaning}")
     if not outcome.other_s:
         return [*lines, "complete already, nothing to do"]
     finished_before = f"; shards finished before: {outcome.num_kept_shards:,}" if outcome.num_kept_shards else ""

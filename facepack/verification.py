@@ -74,6 +74,8 @@ class _Findings:
     """The sums over the pixels of its images."""
     num_padded: int = 0
     """The padded crops that the shard's table states."""
+    num_squashed: int = 0
+    """The squashed images that it states."""
 
     def __add__(self, other: "_Findings") -> "_Findings":
         return _Findings(
@@ -81,6 +83,7 @@ class _Findings:
             self.stated + other.stated,
             self.decoded + other.decoded,
             self.num_padded + other.num_padded,
+            self.num_squashed + other.num_squashed,
         )
 
 
@@ -131,12 +134,13 @@ def _checked(shards: list["_Shard"], progress: Progress | None) -> _Findings:
 
 def _check_totals(build: Build, findings: _Findings, *, deep: bool) -> Iterator[str]:
     """What build.json states of all shards together."""
-    if findings.num_padded != build.num_padded:
-        number = findings.num_padded
-        yield f"build.json: num_padded is {build.num_padded:,}, the sum over the shards' tables {number:,}"
+    for name in ("num_padded", "num_squashed"):
+        stated, number = getattr(build, name), getattr(findings, name)
+        if stated != number:
+            yield f"build.json: {name} is {stated:,}, the sum over the shards' tables {number:,}"
     yield from _check_statistics(build, findings.stated, of="the shards' tables", tolerance=0)
     if deep:
-        tolerance = 0 if build.configuration.encoding == "raw" else JPEG_TOLERANCE
+        tolerance = 0 if build.configuration.encoding in ("raw", "png") else JPEG_TOLERANCE
         yield from _check_statistics(build, findings.decoded, of="the images", tolerance=tolerance)
 
 
@@ -373,7 +377,7 @@ class _Shard:
 
     @property
     def _suffix(self) -> str:
-        return "npy" if self.build.configuration.encoding == "raw" else "jpg"
+        return image.SUFFIXES[self.build.configuration.encoding]
 
     def _check_index(self, members: list[tarfile.TarInfo]) -> Iterator[str]:
         """The DALI index, line by line against the tar."""
@@ -416,7 +420,7 @@ class _Shard:
         if metadata["versions"] != self.build.versions or metadata["configuration"] != asdict(self.build.configuration):
             problems.append(f"{name}: made with another configuration or other versions than in build.json")
         stated = result.moments if self._is_train else _NO_PIXELS
-        return _Findings(tuple(problems), stated=stated, num_padded=result.num_padded)
+        return _Findings(tuple(problems), stated, num_padded=result.num_padded, num_squashed=result.num_squashed)
 
     def _check_sample(
         self,

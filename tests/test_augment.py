@@ -1,8 +1,9 @@
 """Augmentations mean what they mean in torchvision: fixed ones give its pixels, random ones its distributions."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -24,7 +25,9 @@ from trainer.augment import (
 )
 from trainer.loading import augment
 from trainer.loading.augment import Parameters
+from trainer.loading.batch_memory import BatchMemory
 from trainer.loading.graphs import Graph
+from trainer.loading.opencv_pipeline import OpenCvPipeline
 from trainer.loading.pipeline import Engine, Pipeline, PipelineInput
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -44,11 +47,29 @@ def photos(number: int, *, width: int = 61, height: int = 47, seed: int = 0) -> 
     return np.stack(pictures).clip(0, 255).astype(np.uint8)
 
 
-def run(images: npt.NDArray[np.uint8], steps: list[Augmentation], *, epoch: int = 0) -> torch.Tensor:
-    """What the pipeline makes of a batch."""
+class Run(Protocol):
+    """What an engine makes of a batch."""
+
+    def __call__(self, images: npt.NDArray[np.uint8], steps: list[Augmentation], *, epoch: int = 0) -> torch.Tensor: ...
+
+
+def run_dali(images: npt.NDArray[np.uint8], steps: list[Augmentation], *, epoch: int = 0) -> torch.Tensor:
     graph = Graph(tuple(steps), 0, False, MEAN, STD)
     parameters = parameters_of(graph, images, epoch=epoch)
     return Pipeline(graph, batch_size=len(images), engine=ENGINE).run_on(images, parameters)
+
+
+def run_opencv(images: npt.NDArray[np.uint8], steps: list[Augmentation], *, epoch: int = 0) -> torch.Tensor:
+    graph = Graph(tuple(steps), 0, False, MEAN, STD)
+    parameters = parameters_of(graph, images, epoch=epoch)
+    height, width = graph.sizes_after(np.array([images.shape[1:3]]))[0].tolist()
+    return OpenCvPipeline(graph, size_hw=(height, width), engine=ENGINE).run_on(images, parameters)
+
+
+@pytest.fixture(params=[run_dali, run_opencv], ids=["dali", "opencv"])
+def run(request: pytest.FixtureRequest) -> Run:
+    engine: Run = request.param
+    return engine
 
 
 def parameters_of(graph: Graph, images: npt.NDArray[np.uint8], *, epoch: int = 0) -> Parameters:
@@ -88,7 +109,7 @@ def torchvision(images: npt.NDArray[np.uint8], transform: Callable[[Any], Any]) 
     ],
     ids=str,
 )
-def test_fixed_parameters_give_the_pixels_of_torchvision(step: Augmentation, theirs: Any) -> None:
+def test_fixed_parameters_give_the_pixels_of_torchvision(run: Run, step: Augmentation, theirs: Any) -> None:
     images = photos(6)
     if isinstance(step, RandomRotation) and step.degrees == (90.0, 90.0):
         images = photos(6, width=48, height=48)
@@ -100,7 +121,7 @@ def test_fixed_parameters_give_the_pixels_of_torchvision(step: Augmentation, the
     assert difference.mean() <= 1.0, f"{difference.mean():.2f} levels"
 
 
-def test_normalised_batch_is_that_of_torchvision() -> None:
+def test_normalised_batch_is_that_of_torchvision(run: Run) -> None:
     images = photos(5)
     ours = run(images, [RandomHorizontalFlip(1.0), Normalize(MEAN, STD)])
     theirs = v2.Compose([v2.RandomHorizontalFlip(1.0), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
@@ -109,7 +130,7 @@ def test_normalised_batch_is_that_of_torchvision() -> None:
     assert torch.allclose(ours, expected, atol=1e-5)
 
 
-def test_steps_are_done_in_order() -> None:
+def test_steps_are_done_in_order(run: Run) -> None:
     images = photos(4)
     steps: list[Augmentation] = [
         Resize((40, 50)),
@@ -151,7 +172,7 @@ def spread(images: torch.Tensor) -> npt.NDArray[np.float64]:
     ],
     ids=str,
 )
-def test_random_parameters_have_the_distribution_of_torchvision(step: Augmentation, theirs: Any) -> None:
+def test_random_parameters_have_the_distribution_of_torchvision(run: Run, step: Augmentation, theirs: Any) -> None:
     torch.manual_seed(0)
     images = np.repeat(photos(1, seed=3), 1500, axis=0)
     # The halves show where things are, not only how bright they are.
@@ -164,7 +185,7 @@ def test_random_parameters_have_the_distribution_of_torchvision(step: Augmentati
     assert np.abs(ours_[2:] - expected_[2:]).max() < 0.25 * (expected_[3] - expected_[2]).max() + 2  # extremes
 
 
-def test_random_numbers_depend_on_the_epoch_and_the_place_alone() -> None:
+def test_random_numbers_depend_on_the_epoch_and_the_place_alone(run: Run) -> None:
     images = photos(8)
     steps: list[Augmentation] = [
         RandomResizedCrop(24),
@@ -177,7 +198,7 @@ def test_random_numbers_depend_on_the_epoch_and_the_place_alone() -> None:
     assert not torch.equal(first, other)
 
 
-def test_crop_of_a_smaller_image_is_refused() -> None:
+def test_crop_of_a_smaller_image_is_refused(run: Run) -> None:
     for step in (RandomCrop(50), CenterCrop(50)):
         with pytest.raises(FieldError, match=r"an image of 61x47 pixels is smaller; put a Resize before it"):
             run(photos(1), [step])
@@ -211,7 +232,7 @@ def test_images_on_the_device_come_by_a_source_of_their_own_and_keep_their_param
 ) -> None:
     graph = Graph(steps, 0, False, MEAN, STD)
     batches = [photos(4, seed=seed) for seed in range(6)]
-    expected = [run(images, list(steps), epoch=epoch) for epoch, images in enumerate(batches)]
+    expected = [run_dali(images, list(steps), epoch=epoch) for epoch, images in enumerate(batches)]
     waiting = iter(enumerate(batches))
 
     def source() -> PipelineInput:
@@ -228,10 +249,72 @@ def test_images_on_the_device_come_by_a_source_of_their_own_and_keep_their_param
     assert torch.equal(pipeline.run(), expected[0])
 
 
-def test_sizes_are_height_and_width() -> None:
+def test_sizes_are_height_and_width(run: Run) -> None:
     steps = (Resize((20, 30)), CenterCrop((10, 25)), RandomCrop((9, 7)))
     graph = Graph(steps, 0, False)
     sizes_hw = np.array([[47, 61], [90, 50]], np.int64)
     assert graph.sizes_after(sizes_hw).tolist() == [[9, 7], [9, 7]]
     assert Graph((Resize(20),), 0, False).sizes_after(sizes_hw).tolist() == [[20, 25], [36, 20]]
     assert run(photos(2), list(steps)).shape == (2, 9, 7, 3)
+
+
+LISTS: list[list[Augmentation]] = [
+    [RandomResizedCrop(40), RandomHorizontalFlip(), Normalize()],
+    [RandomHorizontalFlip(), RandomResizedCrop((30, 70)), Normalize()],
+    [ColorJitter(0.4, 0.4, 0.4), RandomCrop(40), RandomHorizontalFlip(), Resize((32, 32)), Normalize()],
+    [RandomResizedCrop(36), ColorJitter(0.8, 0.8, 0.8, 0.5), RandomHorizontalFlip()],
+    [ColorJitter(contrast=(2.0, 3.0)), CenterResizedCrop(0.7), RandomRotation(30, fill=200.0), RandomHorizontalFlip(1)],
+    [RandomHorizontalFlip(), ColorJitter(brightness=0.9), RandomHorizontalFlip(), RandomResizedCrop(), Normalize()],
+    [Resize(30), CenterCrop(28)],
+]
+
+
+@pytest.mark.parametrize("steps", LISTS, ids=str)
+def test_both_engines_make_the_same_images(steps: list[Augmentation]) -> None:
+    images = photos(40)
+    dali, opencv = run_dali(images, steps, epoch=3), run_opencv(images, steps, epoch=3)
+    assert (dali.shape, dali.dtype, dali.is_contiguous()) == (opencv.shape, opencv.dtype, opencv.is_contiguous())
+    difference = (dali.float() - opencv.float()).abs()
+    if dali.dtype == torch.float32:
+        difference = difference * torch.tensor(STD)[None, :, None, None] * 255
+    assert difference.mean() <= 1.0, f"{difference.mean():.2f} levels"
+    per_image = difference.flatten(1).mean(dim=1)
+    assert per_image.max() <= 2.5, f"{per_image.max():.2f} levels in image {per_image.argmax()}"
+
+
+def test_encoded_images_are_decoded_alike() -> None:
+    graph = Graph((Resize((31, 37)),), 0, True)
+    settings = {".jpg": [cv2.IMWRITE_JPEG_QUALITY, 90], ".png": [], ".webp": [cv2.IMWRITE_WEBP_QUALITY, 95]}
+    kinds = [".jpg", ".jpg", ".png", ".webp"]
+    pictures = [photo[:, :, ::-1] for photo in photos(4)]
+    pictures[1] = pictures[1][:, :, 0]  # a grey one
+    contents = [cv2.imencode(kind, picture, settings[kind])[1] for kind, picture in zip(kinds, pictures, strict=True)]
+    sizes_hw = np.array([picture.shape[:2] for picture in pictures], np.int64)
+    places = np.arange(4)
+    parameters = graph.parameters(seed=0, epoch=0, places=places, sizes_hw=sizes_hw)[0]
+    dali = Pipeline(graph, batch_size=4, engine=ENGINE).run_on(contents, parameters)
+    opencv = OpenCvPipeline(graph, size_hw=(31, 37), engine=ENGINE).run_on(contents, parameters)
+    difference = (dali.float() - opencv.float()).abs().mean(dim=(1, 2, 3))
+    assert difference.max() <= 1.0, difference.tolist()
+
+
+def test_memory_of_a_batch_is_used_again_once_nobody_holds_it() -> None:
+    memory = BatchMemory((3, 5), np.float32, most_kept=2)
+    first = torch.from_numpy(memory.take(4))
+    part = first[1:2]
+    address = first.data_ptr()
+    del first
+    other = memory.take(4)
+    assert other.ctypes.data != address, "a view is still there"
+    del part
+    assert memory.take(3).ctypes.data == address
+    held = [memory.take(2) for _ in range(5)]
+    assert len({batch.ctypes.data for batch in held}) == 5
+
+
+def test_damaged_image_is_an_error_of_the_whole_pipeline() -> None:
+    graph = Graph((Resize((8, 8)),), 0, True)
+    content = cv2.imencode(".jpg", photos(1)[0])[1][:300]
+    parameters = graph.parameters(seed=0, epoch=0, places=np.arange(1), sizes_hw=np.array([[47, 61]]))[0]
+    with pytest.raises(RuntimeError, match="JPEG"):
+        OpenCvPipeline(graph, size_hw=(8, 8), engine=ENGINE).run_on([content], parameters)

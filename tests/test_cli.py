@@ -244,12 +244,17 @@ def test_missing_source_exits_1_and_names_it(tmp_path: Path) -> None:
     check_refused(facepack("build", "celeba", cwd=tmp_path), 1, "data/celeba: an empty folder")
 
 
-@pytest.mark.parametrize("lost", ["list_attr_celeba.txt", "list_eval_partition.txt"])
-def test_missing_label_file_exits_1_and_names_it(celeba: Path, tmp_path: Path, lost: str) -> None:
+def test_missing_label_file_exits_1_and_names_it(celeba: Path, tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(celeba, source)
-    (source / lost).unlink()
-    check_refused(facepack("build", "celeba", "--src", source, cwd=tmp_path), 1, lost)
+    (source / "list_eval_partition.txt").unlink()
+    planned = facepack("build", "celeba", "--src", source, "--dry-run", cwd=tmp_path)
+    assert planned.returncode == 0
+    assert planned.stderr == "warning: no official split here, for there is no list_eval_partition.txt\n"
+    refused = facepack("build", "celeba", "--src", source, "--split", "official", cwd=tmp_path)
+    check_refused(refused, 2, "--split official")
+    (source / "list_attr_celeba.txt").unlink()
+    check_refused(facepack("build", "celeba", "--src", source, cwd=tmp_path), 1, "list_attr_celeba.txt")
 
 
 def test_label_file_without_a_column_exits_1_and_names_it(celeba: Path, tmp_path: Path) -> None:

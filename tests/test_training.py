@@ -164,7 +164,7 @@ def test_watchers_are_called_around_each_step_and_after_each_epoch(build: Path, 
     assert losses == [end.row["valid_loss"] for end in (*events.epochs, *again.epochs)]
 
 
-@pytest.mark.parametrize("stop", [1, 4, 6, 7, 13, 18])
+@pytest.mark.parametrize("stop", [4, 13, *(pytest.param(stop, marks=pytest.mark.slow) for stop in (1, 6, 7, 18))])
 def test_stopped_anywhere_it_ends_with_the_same_weights_bit_for_bit(
     build: Path, whole: Path, tmp_path: Path, stop: int
 ) -> None:
@@ -179,6 +179,7 @@ def test_stopped_anywhere_it_ends_with_the_same_weights_bit_for_bit(
         assert (tmp_path / "run" / file).read_bytes() == (whole / file).read_bytes()
 
 
+@pytest.mark.slow  # a quick sibling is the one above
 def test_killed_without_warning_again_and_again_it_ends_with_the_same_weights(
     build: Path, whole: Path, tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from facepack import manifest
+from facepack import image, manifest
 from facepack.cores import num_cores
 from facepack.errors import FieldError, JobError, UsageError
 from facepack.manifest import Build, Status
@@ -296,7 +296,7 @@ def _limits(bench: _Bench, rates: list[Rate]) -> list[Rate]:
         return limits
     with bench.loader(augment=()) as loader:
         decoding = _steady(loader, seconds=bench.share_s("steady"))
-    about = "pixels of raw shards" if bench.info.configuration.encoding == "raw" else "JPEG to pixels"
+    about = "pixels of raw shards" if bench.info.configuration.encoding == "raw" else "encoded images to pixels"
     limits.append(Rate("decoding", decoding, num, about))
     kept = next((rate.images_per_s for rate in rates if rate.name == "kept images"), None)
     if kept is None:
@@ -403,7 +403,7 @@ def _default(bench: _Bench) -> tuple[Augmentation, ...]:
 def _as_files(bench: _Bench, *, files: Path, tars: Path) -> None:
     """Write the chosen images one by one, and the tars that hold them."""
     store = Store(info_location(bench.build))
-    suffix = "npy" if bench.info.configuration.encoding == "raw" else "jpg"
+    suffix = image.SUFFIXES[bench.info.configuration.encoding]
     (files / "all").mkdir(parents=True)
     tars.mkdir()
     for name in bench.table["shard"].unique().to_pylist():
@@ -467,7 +467,7 @@ def explained(rates: list[Rate], limits: list[Rate], *, build: Build) -> tuple[s
             f"Keep decoded images (cache='auto' does where they fit): {kept:,.0f} images/s from the second epoch on "
             f"instead of {second:,.0f}."
         )
-    if bottleneck == "decoding" and build.configuration.encoding == "jpeg":
+    if bottleneck == "decoding" and build.configuration.encoding != "raw":
         advice.append(
             "Decoding takes most of the time: build at the size that is trained on (--size), or with --encoding raw."
         )

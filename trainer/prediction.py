@@ -22,8 +22,9 @@ from facepack.shard import Sample
 from facepack.signature import IMAGE_SUFFIXES
 from trainer import evaluation, runs
 from trainer.loading.augment import Normalize
+from trainer.loading.engines import new_pipeline
 from trainer.loading.graphs import Graph
-from trainer.loading.pipeline import Engine, Pipeline
+from trainer.loading.pipeline import Engine
 from trainer.run_record import distinct_names
 from trainer.runs import Run
 
@@ -129,7 +130,8 @@ class _RunNetwork:
             raise UsageError(f"{file}: another landmark model than {folder} was trained with")
         self._aligner = Aligner.of(configuration, landmarks=file)
         self._graph = _graph(self.run)
-        self._pipeline = Pipeline(self._graph, batch_size=1, engine=Engine(device, 1, 1))
+        engine = Engine(device, 1, 1)
+        self._pipeline = new_pipeline(self._graph, batch_size=1, size_hw=self.run.size_hw, engine=engine)
 
     def predictions(self, content: bytes, *, photo: str, all_faces: bool) -> list[Prediction]:
         """For the one face of a photo, or for each."""

@@ -299,7 +299,7 @@ def _pictures(mistakes: Sequence[Mistake], run: Run) -> list[MistakePicture]:
             if sample["key"] != mistake.key:
                 raise JobError(f"{build.location}: built again since")
             content = store.read_range(sample["shard"], start=sample["offset"], length=sample["size"])
-            if encoding == "raw":
+            if encoding != "jpeg":
                 content = image.encode_jpeg(image.decode_packed(content, encoding=encoding), quality=90)
             uris[mistake.row] = jpeg_uri(content)
         first_row += len(table)

@@ -1,5 +1,6 @@
 """Rivals: the same images loaded by torchvision or webdataset, in a process of their own, for `facepack bench`."""
 
+import io
 import json
 import sys
 import time
@@ -71,7 +72,7 @@ def torchvision_batches(job: dict[str, Any], steps: Any) -> Iterable[Any]:
     """Batches as torchvision's documentation has them: a folder, a worker per core, shuffled."""
     from torchvision.datasets import DatasetFolder
 
-    folder = DatasetFolder(job["files"], opened, extensions=(".jpg", ".npy"), transform=steps)
+    folder = DatasetFolder(job["files"], opened, extensions=(".jpg", ".npy", ".png", ".webp"), transform=steps)
     workers = job["workers"]
     return DataLoader(
         folder, batch_size=job["batch_size"], shuffle=True, num_workers=workers, persistent_workers=workers > 0
@@ -84,8 +85,10 @@ def webdataset_batches(job: dict[str, Any], steps: Any) -> Iterable[Any]:
     from PIL import Image
 
     def image_of(sample: dict[str, Any]) -> tuple[Any]:
-        pixels = sample.get("jpg", sample.get("npy"))
-        return (steps(Image.fromarray(pixels) if isinstance(pixels, np.ndarray) else pixels),)
+        packed = next(sample[suffix] for suffix in ("jpg", "npy", "png", "webp") if suffix in sample)
+        if isinstance(packed, bytes):  # webdataset decodes no WebP
+            packed = Image.open(io.BytesIO(packed)).convert("RGB")
+        return (steps(Image.fromarray(packed) if isinstance(packed, np.ndarray) else packed),)
 
     workers = min(job["workers"], len(job["tars"]))
     samples = webdataset.WebDataset(job["tars"], shardshuffle=100).shuffle(1000).decode("pil").map(image_of)

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from facepack.errors import FieldError
-from trainer.loading import draws
+from trainer.loading import draws, opencv
+from trainer.loading.opencv import Pixels
 
 Sizes = npt.NDArray[np.int64]
 """Height and width of each image of a batch in pixels, int64 (batch, 2): the order of torchvision and of `size_hw`."""
@@ -51,7 +51,10 @@ class RandomNumbers(NamedTuple):
 
 
 class Augmentation(Protocol):
-    """One step: `parameters` computes in numpy what it needs for a batch, `graph` adds it to a DALI pipeline."""
+    """One step: `parameters` computes in numpy what it needs for a batch; DALI or OpenCV does it.
+
+    `graph` adds it to a DALI pipeline, `pixels` does it to one image on the CPU: the same within a level on average.
+    """
 
     @property
     def is_random(self) -> bool:
@@ -66,6 +69,9 @@ class Augmentation(Protocol):
 
     def graph(self, images: Any, parameters: dict[str, Any]) -> Any:
         """The DALI operators, on images HWC, with DALI's nodes of the parameters."""
+
+    def pixels(self, image: Pixels, parameters: dict[str, Any]) -> Pixels:
+        """One image, uint8 (height, width, 3), with its own parameters as numbers and lists."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,10 @@ class Resize:
         """A triangular filter, as torchvision's."""
         return _resized(images, parameters["size_hw"])
 
+    def pixels(self, image: Pixels, parameters: dict[str, Any]) -> Pixels:
+        """Likewise."""
+        return opencv.resized(image, _whole(parameters["size_hw"]))
+
 
 @dataclass(frozen=True)
 class CenterCrop:
@@ -106,6 +116,10 @@ class CenterCrop:
         """A slice."""
         return _sliced(images, parameters)
 
+    def pixels(self, image: Pixels, parameters: dict[str, Any]) -> Pixels:
+        """A slice."""
+        return _part(image, parameters)
+
 
 @dataclass(frozen=True)
 class RandomCrop:
@@ -123,6 +137,10 @@ class RandomCrop:
     def graph(self, images: Any, parameters: dict[str, Any]) -> Any:
         """A slice."""
         return _sliced(images, parameters)
+
+    def pixels(self, image: Pixels, parameters: dict[str, Any]) -> Pixels:
+        """A slice."""
+        return _part(image, parameters)
 
 
 @dataclass(frozen=True)
@@ -175,10 +193,12 @@ class RandomResizedCrop:
         return np.stack([crop_height, crop_width], axis=1).astype(np.int64)
 
     def graph(self, images: Any, parameters: dict[str, Any]) -> Any:
-        """A slice, then the filter of `Resize`; on a CPU OpenCV does what only enlarges, in an eighth of the time."""
-        if self.size is None and not _is_on_gpu(images):
-            return _enlarged(images, parameters)
+        """A slice, then the filter of `Resize`."""
         return _resized(_sliced(images, parameters), parameters["size_hw"])
+
+    def pixels(self, image: Pixels, parameters: dict[str, Any]) -> Pixels:
+        """Likewise."""
+        return opencv.resized(_part(image, parameters), _whole(parameters["size_hw"]))
 
 
 @dataclass(frozen=True)
@@ -207,6 +227,10 @@ class CenterResizedCrop:
         """A slice, then the filter of `Resize`."""
         return _resized(_sliced(images, parameters), parameters["size_hw"])
 
+    def pixels(self, image: Pixels, parameters: dict[str, Any]) -> Pixels:
+        """Likewise."""
+        return opencv.resized(_part(image, parameters), _whole(parameters["size_hw"]))
+
 
 @dataclass(frozen=True)
 class RandomHorizontalFlip:
@@ -225,6 +249,10 @@ class RandomHorizontalFlip:
         from nvidia.dali import fn
 
         return fn.flip(images, horizontal=parameters["flip"], vertical=0)
+
+    def pixels(self, image: Pixels, parameters: dict[str, Any]) -> Pixels:
+        """Likewise."""
+        return opencv.flipped(image) if parameters["flip"] else image
 
 
 @dataclass(frozen=True)
@@ -247,6 +275,10 @@ class RandomRotation:
 
         settings = {"keep_size": True, "fill_value": self.fill, "interp_type": types.INTERP_NN}
         return fn.rotate(images, angle=parameters["angle"], **settings)
+
+    def pixels(self, image: Pixels, parameters: dict[str, Any]) -> Pixels:
+        """Likewise."""
+        return opencv.rotated(image, degrees=parameters["angle"], fill=self.fill)
 
 
 @dataclass(frozen=True)
@@ -300,6 +332,19 @@ class ColorJitter:
             images = limited(_turned(images, _like(parameters["hue"], images)))
         return fn.reinterpret(images, layout="HWC")
 
+    def pixels(self, image: Pixels, parameters: dict[str, Any]) -> Pixels:
+        """One pass over the pixels where no limit is reached between the steps, and one for hue."""
+        levels = opencv.Levels(image)
+        if "brightness" in parameters:
+            levels.move(parameters["brightness"])
+        if "contrast" in parameters:
+            factor = parameters["contrast"]
+            levels.move(factor, (1 - factor) * levels.mean(GREY))
+        if "saturation" in parameters:
+            levels.mix(parameters["saturation"])
+        image = levels.done()
+        return opencv.hue_turned(image, parameters["hue"]) if "hue" in parameters else image
+
 
 @dataclass(frozen=True)
 class Normalize:
@@ -320,6 +365,10 @@ class Normalize:
     def graph(self, images: Any, parameters: dict[str, Any]) -> Any:
         """The pipeline does it last, together with a flip."""
         return images
+
+    def pixels(self, image: Pixels, parameters: dict[str, Any]) -> Pixels:
+        """Likewise."""
+        return image
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -358,24 +407,15 @@ def _resized(images: Any, size_hw: Any) -> Any:
     return fn.resize(images, size=size_hw, interp_type=types.INTERP_LINEAR, antialias=True)
 
 
-def _enlarged(images: Any, parameters: dict[str, Any]) -> Any:
-    from nvidia.dali import fn
+def _part(image: Pixels, parameters: dict[str, Any]) -> Pixels:
+    """The part that `_slice` says, a view."""
+    (top, left), (height, width) = parameters["corner"], parameters["crop_hw"]
+    return image[top : top + height, left : left + width]
 
-    arguments = [parameters[name] for name in ("corner", "crop_hw", "size_hw")]
-    return fn.python_function(images, *arguments, function=_with_opencv, batch_processing=True, output_layouts="HWC")
 
-
-def _with_opencv(*batch: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-    """Parts of images enlarged: bilinear, since antialiasing changes only what is made smaller.
-
-    A batch is images, and for each corner, crop and size as `_slice` and `Resize` give them.
-    """
-    enlarged = []
-    parameters = [np.stack(values).astype(int).tolist() for values in batch[1:]]
-    for image, (top, left), (height, width), size_hw in zip(batch[0], *parameters, strict=True):
-        crop = image[top : top + height, left : left + width]
-        enlarged.append(cv2.resize(crop, size_hw[::-1], interpolation=cv2.INTER_LINEAR))  # OpenCV: width, height
-    return enlarged
+def _whole(size_hw: Sequence[float]) -> tuple[int, int]:
+    height, width = size_hw
+    return int(height), int(width)
 
 
 def _is_on_gpu(images: Any) -> bool:

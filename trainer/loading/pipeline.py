@@ -35,6 +35,12 @@ _first_process: list[int] = []
 """The process in which DALI ran first: its threads and locks are in no other one."""
 
 
+def mark_process() -> None:
+    """Note that this process has threads of a pipeline."""
+    if not _first_process:
+        _first_process.append(os.getpid())
+
+
 def is_forked() -> bool:
     """True in a process that was forked after DALI ran."""
     return bool(_first_process) and _first_process[0] != os.getpid()
@@ -161,8 +167,7 @@ class Pipeline:
         # Read once, when DALI first allocates. A pool for small buffers: fresh ones cost a page fault for every 4 KiB.
         os.environ.setdefault("DALI_MALLOC_POOL_THRESHOLD", "256k")
         dali = _import_dali()
-        if not _first_process:
-            _first_process.append(os.getpid())
+        mark_process()
         on_gpu = self._engine.device.type == "cuda"
         pipeline = dali.Pipeline(
             batch_size=batch_size,

@@ -13,9 +13,10 @@ import torch
 from facepack.errors import JobError
 from trainer.loading.augment import Parameters
 from trainer.loading.decoded import DecodedCache
+from trainer.loading.engines import AnyPipeline, new_pipeline
 from trainer.loading.feed import RankBatch
 from trainer.loading.graphs import AugmentationGraphs, Graph
-from trainer.loading.pipeline import Engine, Pipeline, PipelineInput
+from trainer.loading.pipeline import Engine, PipelineInput
 from trainer.loading.reader import SampleReader
 from trainer.loading.samples import Samples
 
@@ -66,17 +67,22 @@ class Runner:
         self._error: Exception | None = None
         most_images = self._most_batches * batch_size
         self._pipeline = self._batch_pipeline(engine, most_images)
-        self._decoder: Pipeline | None = None
+        self._decoder: AnyPipeline | None = None
         if cache.is_used and not graphs.fixed.changes_nothing:
             alone = Engine(engine.device, engine.num_threads, 1)
-            self._decoder = Pipeline(graphs.fixed, batch_size=most_images, engine=alone)
+            self._decoder = new_pipeline(
+                graphs.fixed, batch_size=most_images, size_hw=graphs.kept_size_hw, engine=alone
+            )
 
-    def _batch_pipeline(self, engine: Engine, most_images: int) -> Pipeline:
+    def _batch_pipeline(self, engine: Engine, most_images: int) -> AnyPipeline:
+        graphs, size_hw = self._graphs, self._graphs.size_hw
         if not self._cache.is_used:
-            return Pipeline(self._graphs.whole, batch_size=most_images, engine=engine, source=self._from_shards)
-        return Pipeline(
-            self._graphs.random,
+            source = self._from_shards
+            return new_pipeline(graphs.whole, batch_size=most_images, size_hw=size_hw, engine=engine, source=source)
+        return new_pipeline(
+            graphs.random,
             batch_size=most_images,
+            size_hw=size_hw,
             engine=engine,
             source=self._from_cache,
             images_on_device=self._cache.is_on_device,

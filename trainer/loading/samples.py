@@ -99,7 +99,7 @@ class Samples:
     checksums: "ImageChecksums"
     """Those of the images as stored."""
     is_raw: bool
-    """True where pixels are stored, False where JPEG or PNG."""
+    """True where pixels are stored, False where JPEG, PNG or WebP."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
     """Channel statistics of the build, RGB in 0..1; empty where it has no train split."""

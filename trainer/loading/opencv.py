@@ -1,0 +1,134 @@
+"""OpenCV: what augmentations do to an image on the CPU; pixels are uint8 HWC, RGB."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+import torch
+
+Pixels = npt.NDArray[np.uint8]
+"""Pixels of an image, uint8 (height, width, 3), RGB."""
+
+_JPEG = b"\xff\xd8\xff"
+_LEVELS = np.arange(256, dtype=np.float32)
+
+
+def decoded(content: npt.NDArray[np.uint8]) -> Pixels:
+    """The pixels of an encoded image (uint8 (num_bytes,)), as it is stored; `ValueError` where it is damaged."""
+    if content[:3].tobytes() == _JPEG:
+        return simplejpeg.decode_jpeg(content.data, colorspace="RGB")  # type: ignore[no-any-return]
+    image = cv2.imdecode(content, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise ValueError("not a whole image")
+    return image  # type: ignore[return-value]
+
+
+def resized(image: Pixels, size_hw: Sequence[int]) -> Pixels:
+    """Bilinear with antialiasing, as torchvision's. Where nothing shrinks OpenCV does that in a third of the time.
+
+    The result may be a view of planes (3, height, width): see `interleaved`.
+    """
+    height, width = size_hw
+    if image.shape[0] <= height and image.shape[1] <= width:
+        if image.shape[:2] == (height, width):
+            return image
+        return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
+    # Of bytes in this order the kernel makes no copy, which torch would share out among threads.
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    shrunk = torch.nn.functional.interpolate(pixels, size=(height, width), mode="bilinear", antialias=True)
+    return shrunk[0].permute(1, 2, 0).numpy()
+
+
+def planes(image: Pixels) -> Sequence[npt.NDArray[np.uint8]]:
+    """Red, green and blue apart, uint8 (height, width) each."""
+    if image.strides[2] > image.strides[0]:  # a view of planes
+        return image[:, :, 0], image[:, :, 1], image[:, :, 2]
+    return cv2.split(image)  # type: ignore[return-value]
+
+
+def interleaved(image: Pixels) -> Pixels:
+    """Pixels side by side, as OpenCV works on them."""
+    return cv2.merge(planes(image)) if image.strides[2] > image.strides[0] else image  # type: ignore[return-value]
+
+
+def flipped(image: Pixels) -> Pixels:
+    """Left and right exchanged."""
+    return cv2.flip(interleaved(image), 1)  # type: ignore[return-value]
+
+
+def rotated(image: Pixels, *, degrees: float, fill: float) -> Pixels:
+    """Turned counter-clockwise about the middle, to the nearest pixel; what comes from outside is `fill`."""
+    height, width = image.shape[:2]
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
+    settings = {"flags": cv2.INTER_NEAREST, "borderMode": cv2.BORDER_CONSTANT, "borderValue": (fill,) * 3}
+    return cv2.warpAffine(interleaved(image), matrix, (width, height), **settings)  # type: ignore[call-overload,no-any-return]
+
+
+def hue_turned(image: Pixels, part: float) -> Pixels:
+    """The hue moved by a part of its circle, which has 256 places."""
+    hsv = cv2.cvtColor(interleaved(image), cv2.COLOR_RGB2HSV_FULL)
+    hsv[:, :, 0] += np.uint8(round(part * 256) % 256)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)  # type: ignore[return-value]
+
+
+class Levels:
+    """Levels of an image moved by v -> slope v + shift, again and again, limited to 0..255 each time.
+
+    Nothing is done to the pixels as long as no limit is reached: the moves are one.
+    """
+
+    def __init__(self, image: Pixels) -> None:
+        self.image = interleaved(image)
+        self.slope, self.shift = 1.0, 0.0
+        """The move that is still to be done, which keeps within the limits."""
+        self._ends: tuple[float, float] | None = None
+
+    def mean(self, weights: Sequence[float]) -> float:
+        """The weighted sum of the means of the channels."""
+        means = cv2.mean(self.image)
+        return self.slope * sum(map(float.__mul__, weights, means[:3])) + self.shift * sum(weights)
+
+    def move(self, slope: float, shift: float = 0.0) -> None:
+        """Move the levels."""
+        if self._ends is None:
+            self._ends = float(self.image.min()), float(self.image.max())
+        slope, shift = slope * self.slope, slope * self.shift + shift
+        ends = [slope * end + shift for end in self._ends]
+        self.slope, self.shift = slope, shift
+        if min(ends) < 0 or max(ends) > 255:
+            self.done()
+
+    def mix(self, matrix: Sequence[Sequence[float]]) -> None:
+        """Mix the channels by a matrix (3, 3)."""
+        mixing = np.array(matrix)
+        moved = np.column_stack([mixing * self.slope, mixing.sum(axis=1) * self.shift])
+        self.image = cv2.transform(self.image, moved)  # type: ignore[assignment]
+        self.slope, self.shift, self._ends = 1.0, 0.0, None
+
+    def done(self) -> Pixels:
+        """The pixels, with all moves done."""
+        if (self.slope, self.shift) != (1.0, 0.0):
+            table = np.rint(np.clip(self.slope * _LEVELS + self.shift, 0, 255)).astype(np.uint8)
+            self.image = cv2.LUT(self.image, table)  # type: ignore[assignment]
+            self.slope, self.shift, self._ends = 1.0, 0.0, None
+        return self.image
+
+
+def normalising_tables(mean: Sequence[float], std: Sequence[float]) -> list[npt.NDArray[np.float32]]:
+    """For each channel what becomes of its levels, float32 (256,); mean and std are per channel in 0..1."""
+    return [
+        ((np.arange(256) / 255 - middle) / spread).astype(np.float32) for middle, spread in zip(mean, std, strict=True)
+    ]
+
+
+def normalise(
+    image: Pixels, tables: Sequence[npt.NDArray[np.float32]], *, flip: bool, out: npt.NDArray[np.float32]
+) -> None:
+    """Write an image as float32 (3, height, width) into `out`, by `normalising_tables`, flipped if need be."""
+    is_apart = image.strides[2] > image.strides[0]
+    if flip and not is_apart:
+        image = flipped(image)
+    for plane, table, plane_out in zip(planes(image), tables, out, strict=True):
+        cv2.LUT(cv2.flip(plane, 1) if flip and is_apart else plane, table, dst=plane_out)
