@@ -167,7 +167,7 @@ def _class_column(
     by_name = {column.name: column for column in all_columns}
     taken = {named.image, named.identity, named.age, *_usual(columns, "identity"), *_usual(columns, "age")}
     usual = [name for name in _usual(columns, "class") if name in by_name and by_name[name].texts]
-    usual = [name for name in usual if name not in taken and len(by_name[name].texts) < max(2, by_name[name].num_rows)]
+    usual = [name for name in usual if name not in taken]
     for candidates in (
         [name for name in usual if not by_name[name].is_number or name in class_names],
         [name for name in usual if len(by_name[name].texts) <= _MOST_NUMERIC_CLASSES],

@@ -173,6 +173,19 @@ def _read_json(table: TableFile, path: str, content: bytes) -> Rows:
     return _with_places(pa.table(columns), np.arange(1, len(rows) + 1), "entry"), []
 
 
+def _json_lines(path: str, text: str) -> list[Any]:
+    """The value of each line; `JobError` names the line that is none, where the first one is."""
+    values: list[Any] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            values += [json.loads(line)] if line.strip() else []
+        except ValueError as error:
+            if not values:
+                raise
+            raise JobError(f"{path}: line {number:,}: not valid JSON: {error}") from error
+    return values
+
+
 def json_rows(path: str, text: str) -> Any:
     """The value of a JSON text, with a comma after the last of a list if need be, or those of its lines."""
     try:
@@ -181,7 +194,9 @@ def json_rows(path: str, text: str) -> Any:
         first_error = error
     try:
         if text.lstrip().startswith("{"):
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
+            return _json_lines(path, text)
         return json.loads(_TRAILING_COMMA.sub(lambda match: match[1] or "", text))
+    except JobError:
+        raise
     except ValueError:
         raise JobError(f"{path}: not valid JSON: {first_error}") from first_error

@@ -19,12 +19,14 @@ from facepack.labelled_faces import NEEDED
 from facepack.leave_out import read_leave_out
 from facepack.open_rows import OwnTable
 from facepack.own_description import recorded
-from facepack.parquet_images import embedded_images
+from facepack.parquet_images import EmbeddedImage, embedded_images
 from facepack.parquet_rows import parquet_files
 from facepack.plan import Plan, make_plan, rows_with_split
-from facepack.signature import IMAGE_SUFFIXES
 from facepack.source import Source, open_source
-from facepack.webdataset import with_shards
+from facepack.webdataset import num_photos, with_shards
+
+_MOST_LOOSE = 100
+"""Images beside Parquet files and archives, beyond which these are not looked into."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,20 @@ def source_of(description: Description, src: str) -> Source:
     for form in description.index:
         if isinstance(form, ParquetIndex):
             source = source.with_members(embedded_images(source.store, parquet_files(source), column=form.image))
-        elif isinstance(form, OpenIndex) and not any(path.lower().endswith(IMAGE_SUFFIXES) for path in source.files):
-            source = with_shards(source.with_members(embedded_images(source.store, parquet_files(source))))
+        elif isinstance(form, OpenIndex):
+            source = _with_images_inside(source)
     return source
+
+
+def _with_images_inside(source: Source) -> Source:
+    """The source with the images in its Parquet files and shards, if these are more than lie beside them."""
+    num_loose = num_photos(source.files)
+    if num_loose > _MOST_LOOSE:
+        return source
+    inside = with_shards(source.with_members(embedded_images(source.store, parquet_files(source))))
+    num_inside = sum(isinstance(member, EmbeddedImage) for member in inside.members.values())
+    num_inside += num_photos(inside.members.keys() - source.members.keys())
+    return inside if num_inside > num_loose else source
 
 
 def _with_description(configuration: Configuration, indexed: Index) -> Configuration:

@@ -98,9 +98,10 @@ class Source:
         return embedded if len(embedded) == len(members) else None
 
     def with_members(self, members: Mapping[str, Member | EmbeddedImage], *, passed: Passed | None = None) -> "Source":
-        """The same source with what is in some of its files, and what is passed over in these."""
+        """The same source with what is in some of its files, and what is passed over: of these files, or in them."""
         inside = {path: member for path, member in members.items() if path not in self.files}
-        opened = self.opened | {member.archive for member in inside.values()}
+        closed = {path for paths in (passed or {}).values() for path in paths if path in self.files}
+        opened = self.opened | {member.archive for member in inside.values()} | closed
         passed = merged(self.passed, passed or {})
         return replace(self, members=dict(self.members) | inside, opened=opened, passed=passed)
 

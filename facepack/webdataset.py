@@ -1,11 +1,11 @@
 """WebDataset: photos with sidecars of the same key (.json, .cls, .txt) in .tar shards, and what these say."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from facepack.archive import Member, contents_of
+from facepack.archive import DamagedError, Member, contents_of
 from facepack.errors import JobError
 from facepack.json_columns import flat
 from facepack.label_text import utf8
@@ -19,6 +19,7 @@ _LARGEST_SIDECAR_BYTES = 1 << 20
 _LEAST_SHARE = 0.5
 """Of the photos of a shard, how many have a sidecar at least."""
 OTHERS = "further images of a sample"
+DAMAGED = "damaged archives: fetch them again"
 
 
 @dataclass
@@ -56,6 +57,9 @@ def with_shards(source: Source) -> Source:
             continue
         try:
             contents = contents_of(source.store, source.stored(path), into=path.rpartition("/")[2])
+        except DamagedError:
+            passed.setdefault(DAMAGED, []).append(path)
+            continue
         except JobError:  # no plain tar
             continue
         if is_shard(contents.members):
@@ -63,6 +67,11 @@ def with_shards(source: Source) -> Source:
             for why, paths in contents.passed.items():
                 passed.setdefault(why, []).extend(paths)
     return source.with_members(members, passed=passed)
+
+
+def num_photos(paths: Iterable[str]) -> int:
+    """How many files are photos by their names."""
+    return sum(path.lower().endswith(IMAGE_SUFFIXES) for path in paths)
 
 
 def read_samples(source: Source) -> Samples:

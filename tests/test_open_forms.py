@@ -13,7 +13,7 @@ from facepack.configuration import Configuration
 from facepack.errors import FieldError, JobError
 from facepack.prepare import Prepared, prepare_build
 from facepack.table_rows import ARCHIVES, NO_IMAGES, UNNAMED
-from facepack.webdataset import OTHERS
+from facepack.webdataset import DAMAGED, OTHERS
 
 
 def shard(path: Path, files: dict[str, bytes | str | dict[str, object]]) -> Path:
@@ -117,6 +117,26 @@ def test_tar_without_sidecars_stays_an_archive(tmp_path: Path) -> None:
     assert rows(tmp_path / "ann.tar", "class") == {"1.jpg": (None,), "2.jpg": (None,)}
 
 
+def test_damaged_shards_are_counted_as_such(tmp_path: Path) -> None:
+    for name in ("train-0.tar", "train-1.tar"):
+        shard(tmp_path / name, {"a.jpg": photo(1), "a.cls": "1", "b.jpg": photo(2), "b.cls": "2"})
+    (tmp_path / "train-1.tar").write_bytes((tmp_path / "train-1.tar").read_bytes()[:700])
+    made = prepared(tmp_path)
+    assert made.plan.table["source"].to_pylist() == ["train-0.tar/b.jpg", "train-0.tar/a.jpg"]
+    assert made.index.passed == {DAMAGED: ["train-1.tar"]}
+
+
+def test_a_picture_beside_shards_does_not_close_them(tmp_path: Path) -> None:
+    shard(
+        imagefolder(tmp_path, "cover.png") / "data.tar",
+        {"a.jpg": photo(1), "a.cls": "x", "b.jpg": photo(2), "b.cls": "y"},
+    )
+    assert rows(tmp_path, "class") == {"data.tar/a.jpg": ("x",), "data.tar/b.jpg": ("y",)}
+    assert prepared(tmp_path).index.passed == {UNNAMED: ["cover.png"]}
+    imagefolder(tmp_path, "1.jpg", "2.jpg")
+    assert rows(tmp_path, "class") == {"cover.png": (None,), "1.jpg": (None,), "2.jpg": (None,)}
+
+
 # imagefolder
 
 
@@ -174,6 +194,13 @@ def test_files_called_metadata_without_names_of_files_are_none(tmp_path: Path) -
     (folder / "metadata.csv").write_text("camera,year\nleica,1954\n")
     assert rows(folder, "class") == {"ann/1.jpg": ("ann",), "bob/1.jpg": ("bob",)}
     assert prepared(folder).index.passed == {NO_IMAGES: ["metadata.csv"]}
+
+
+def test_lines_that_are_no_json_are_named(tmp_path: Path) -> None:
+    folder = imagefolder(tmp_path, "1.jpg")
+    (folder / "metadata.jsonl").write_text('{"file_name": "1.jpg"}\n{"file_name": \n')
+    with pytest.raises(JobError, match=r"metadata.jsonl: line 2: not valid JSON: Expecting value"):
+        prepared(folder)
 
 
 # Parquet
