@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -48,8 +49,9 @@ def matched(paths: pa.Array, source: Source) -> Matched:
     lost = np.flatnonzero(~is_there & pc.is_valid(paths).to_numpy(zero_copy_only=False))
     if not len(lost):
         return Matched(paths)
-    names = paths.take(pa.array(lost)).to_pylist()
     files = _Files(set(source.paths) - set(paths.filter(pa.array(is_there)).to_pylist()))
+    lost = lost[files.may_mean(paths.take(pa.array(lost)))]
+    names = paths.take(pa.array(lost)).to_pylist()
     meant = [files.meant_by(name) for name in names]
     counts = Counter(meant)
     pairs = {int(row): path for row, path in zip(lost, meant, strict=True) if path and counts[path] == 1}
@@ -75,6 +77,15 @@ class _Files:
             if not key.endswith(SIDECAR_SUFFIXES):
                 stem = posixpath.splitext(key)[0]
                 self._stems[stem] = None if stem in self._stems else path
+
+    def may_mean(self, names: pa.Array) -> npt.NDArray[np.bool_]:
+        """Whether each of many names may mean a file: those in plain letters do by the end of a path alone."""
+        ends = {posixpath.basename(path) for path in (*self._whole, *self._stems)}
+        text = pc.utf8_trim_whitespace(pc.replace_substring_regex(pc.ascii_lower(names), r"^.*[/\\]", ""))
+        stems = pc.utf8_trim_whitespace(pc.replace_substring_regex(text, r"\.[^.]*$", ""))
+        known = pa.array(sorted(ends), pa.string())
+        is_known = pc.or_(pc.is_in(text, value_set=known), pc.is_in(stems, value_set=known))
+        return np.asarray(pc.or_(is_known, pc.invert(pc.string_is_ascii(names))), bool)
 
     def meant_by(self, name: str) -> str | None:
         """The one file that a name means."""

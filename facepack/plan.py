@@ -18,6 +18,7 @@ from facepack.errors import FieldError, JobError
 from facepack.hashing import Hashes, key_of, mixed
 from facepack.label import Labelled
 from facepack.manifest import Status, people_in_several_splits
+from facepack.parquet_images import digests_of
 from facepack.source import Source
 
 NO_SPLIT = "in no split, while others have one"
@@ -293,6 +294,9 @@ def _repeated(rows: list[int], path_of: Callable[[int], str], source: Source) ->
 
     Only files of equal size are read.
     """
+    embedded = source.embedded([path_of(row) for row in rows])
+    if embedded is not None:
+        return _repeated_in_tables(rows, path_of, digests=digests_of(source.store, embedded))
     by_size: dict[int, list[int]] = {}
     for row in rows:
         with suppress(OSError):  # packing gives it its status
@@ -305,6 +309,16 @@ def _repeated(rows: list[int], path_of: Callable[[int], str], source: Source) ->
                 digest = hashlib.sha256(source.read(path_of(row))).digest()
                 if (first := first_of.setdefault(digest, row)) != row:
                     repeated[row] = first
+    return repeated
+
+
+def _repeated_in_tables(rows: list[int], path_of: Callable[[int], str], *, digests: list[bytes]) -> dict[int, int]:
+    """The same of images that stand in tables, by the digests of all of them."""
+    repeated = {}
+    first_of: dict[bytes, int] = {}
+    for row, digest in sorted(zip(rows, digests, strict=True), key=lambda item: path_of(item[0])):
+        if digest and (first := first_of.setdefault(digest, row)) != row:
+            repeated[row] = first
     return repeated
 
 
