@@ -49,8 +49,13 @@ def read_any_table(path: str, content: bytes) -> AnyTable:
         return _read_json(path, text.decode("utf-8", "replace"))
     first = next((line for line in io.BytesIO(text) if line.strip(b" \t\r\n;,")), b"").decode("utf-8", "replace")
     rows, unparsed = read_rows(_format_of(path, first.strip("\r\n")), path, content=content)
-    columns: Columns = {name: plain_column(rows[name]) for name in rows.column_names}
+    columns: Columns = {name: plain_column(_encoded(rows[name])) for name in rows.column_names if name != PLACE}
+    columns[PLACE] = rows[PLACE]
     return AnyTable(_placed(columns, path), unparsed)
+
+
+def _encoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
 
 
 def _format_of(path: str, first: str) -> TableFile:

@@ -16,6 +16,8 @@ from facepack.split_words import split_of_value
 
 SPLIT = "split"
 """The column of train, valid and test."""
+NO_SPLIT = f"label_{SPLIT}"
+"""A column of that name which has other values."""
 _USUAL_NAMES = {
     "class": "class label class_name label_name classname class_label cls category target class_id label_id y",
     "split": "split partition subset fold_name usage set",
@@ -97,14 +99,14 @@ def with_split(columns: Columns, named: Named) -> Columns:
         column = _column(name, columns[name])
         if not column.is_split and not named.split:
             continue
-        if bad := [text for text in column.texts if not split_of_value(text)]:
+        if named.split and (bad := [text for text in column.texts if not split_of_value(text)]):
             advice = f"{bad[0]!r} is no split; expected words such as train, val and test"
             raise FieldError("labels_split", name, advice)
         texts = _text(columns[name]).combine_chunks().dictionary_encode()
         words = pa.array([split_of_value(text) or None for text in texts.dictionary.to_pylist()], pa.string())
         rest = {other: values for other, values in columns.items() if other not in (name, SPLIT)}
         return {SPLIT: pa.chunked_array([words.take(texts.indices)])} | rest
-    return columns
+    return {NO_SPLIT if name == SPLIT else name: values for name, values in columns.items()}
 
 
 def meaning_of(
@@ -133,7 +135,7 @@ def meaning_of(
             default = f"{name}:all" if column.name == class_column else default
         elif column.name == identity:
             labels[name] = Label(kind="identity", column=published, unknown=column.unknown)
-        elif column.name in ages and column.is_age:
+        elif column.name == named.age or (column.name in ages and column.is_age):
             labels[name] = Label(kind="age", column=published, unknown=column.unknown)
         elif column.is_attribute and not column.unknown and not published and not class_column:
             attributes.append(name)

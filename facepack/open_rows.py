@@ -8,7 +8,7 @@ import pyarrow as pa
 from facepack.any_table import AnyTable, label_columns, read_any_table
 from facepack.description import OpenIndex
 from facepack.errors import FieldError, JobError, UsageError
-from facepack.found_labels import SPLIT, Named, meaning_of, with_split
+from facepack.found_labels import NO_SPLIT, SPLIT, Named, meaning_of, with_split
 from facepack.image_columns import image_column, located, metadata_column
 from facepack.json_columns import columns_of
 from facepack.label_file import PLACE
@@ -73,6 +73,9 @@ def read_open_rows(form: OpenIndex, source: Source, *, images: str, own: OwnTabl
     paths = rows.images.paths
     places = {name: rows.columns.pop(name) for name in list(rows.columns) if name.startswith(PLACE)}
     columns = with_split(rows.columns, own.columns)
+    notes = rows.notes + tuple(absent_notes(rows.images, source))
+    if NO_SPLIT in columns and NO_SPLIT not in rows.columns:
+        notes += (f"the column {SPLIT} is a label, for its values are no words such as train, val and test",)
     if SPLIT not in columns and (splits := _splits_of(rows, source)):
         columns = {SPLIT: pa.chunked_array([pa.array(splits, pa.string())])} | columns
     meaning = meaning_of(columns, named=own.columns, class_names=rows.class_names)
@@ -89,7 +92,7 @@ def read_open_rows(form: OpenIndex, source: Source, *, images: str, own: OwnTabl
         unparsed=rows.unparsed,
         lacks=form.lacks,
         passed=merged(passed, by_kind([path for path in rest if path not in of_reason])),
-        notes=rows.notes + tuple(absent_notes(rows.images, source)),
+        notes=notes,
         columns_mean=meaning,
     )
 
@@ -109,6 +112,8 @@ def _of_own_table(own: OwnTable, source: Source) -> _Rows:
     except JobError as error:
         raise JobError(f"{path.parent}/{error}") from error
     names = [name for name in table.columns if name != PLACE]
+    if table.unparsed and not len(table.columns[PLACE]):
+        raise JobError(f"{path.parent}/{table.unparsed[0]}, as are all rows")
     own.columns.check(names, where=own.file)
     inside = source.store.path("")
     is_inside = inside is not None and path.resolve().is_relative_to(Path(inside).resolve())

@@ -53,6 +53,7 @@ GLAD_SAD = {"0.jpg": "glad", "1.jpg": "sad", "2.jpg": "sad"}
         "0.jpg glad\n1.jpg sad\n2.jpg   sad\n",
         "glad 0.jpg\nsad 1.jpg\nsad 2.jpg\n",
         "file mood\n0.jpg glad\n1.jpg sad\n2.jpg sad\n",
+        'image mood\n"0.jpg" glad\n"1.jpg" sad\n"2.jpg" sad\n',
         "3\nimage_id mood\n0.jpg glad\n1.jpg sad\n2.jpg sad\n",
         'image|mood\n"0.jpg"|"glad"\n"1.jpg"|"sad"\n"2.jpg"|"sad"\n',
         "id,mood\n0,glad\n1,sad\n2,sad\n",
@@ -147,6 +148,20 @@ def test_columns_of_usual_names(photos: Path, tmp_path: Path) -> None:
     assert made.plan.table["split"].to_pylist().count("valid") == 5
 
 
+def test_a_column_split_without_words_for_splits_is_a_label(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "my.csv").write_text("image,split,mood\n0.jpg,0,glad\n1.jpg,1,sad\n2.jpg,2,sad\n")
+    made = prepared(photos, tmp_path / "my.csv", class_="mood")
+    assert sorted(made.plan.table["label_split"].to_pylist()) == [0, 1, 2]
+    assert "the column split is a label, for its values are no words such as train, val and test" in made.warnings
+
+
+def test_a_named_column_of_ages_names_the_rows_that_have_none(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "my.csv").write_text("image,years\n0.jpg,30\n1.jpg,old\n2.jpg,\n")
+    made = prepared(photos, tmp_path / "my.csv", age="years", classes="none")
+    assert {row["source"]: row["years"] for row in made.plan.table.to_pylist()} == {"0.jpg": 30, "2.jpg": None}
+    assert made.index.unparsed == ("my.csv: 1.jpg: years is 'old' (line 3, column years)",)
+
+
 def test_classes_none_takes_all_rows(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "my.csv").write_text("image,mood\n0.jpg,glad\n1.jpg,\n2.jpg,glad\n")
     made = prepared(photos, tmp_path / "my.csv", classes="none")
@@ -163,6 +178,9 @@ def test_tables_that_cannot_be_are_refused_in_a_line(photos: Path, tmp_path: Pat
         prepared(photos, table)
     table.write_bytes(b"PK\x03\x04excel")
     with pytest.raises(JobError, match=r"my.csv: an Excel file or archive; save the table as CSV"):
+        prepared(photos, table)
+    table.write_text("image,\n0.jpg,glad\n")
+    with pytest.raises(JobError, match=r"my.csv: line 2: '0.jpg,glad': 2 fields, expected 1, as are all rows"):
         prepared(photos, table)
     table.write_text("")
     with pytest.raises(JobError, match=r"my.csv: "):
