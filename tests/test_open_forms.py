@@ -3,20 +3,24 @@
 import io
 import json
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from conftest import digests
 from parquet_files import photo, write
 
+from facepack.builder import Place, build
 from facepack.configuration import Configuration
 from facepack.errors import FieldError, JobError
 from facepack.prepare import Prepared, prepare_build
 from facepack.table_rows import ARCHIVES, NO_IMAGES, UNNAMED
+from facepack.verification import verify
 from facepack.webdataset import DAMAGED, OTHERS
 
 
-def shard(path: Path, files: dict[str, bytes | str | dict[str, object]]) -> Path:
+def shard(path: Path, files: Mapping[str, bytes | str | dict[str, object]]) -> Path:
     """A .tar with these files, objects as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as opened:
@@ -247,3 +251,38 @@ def test_columns_of_attributes_are_classes_as_celebas_are(tmp_path: Path) -> Non
     assert made.description.attributes == ("Bald", "Male")
     assert made.plan.class_names == ("Bald",)
     assert pa.types.is_int8(made.plan.table.schema.field("Male").type)
+
+
+def test_images_that_come_again_in_parquet_files_are_duplicates(tmp_path: Path) -> None:
+    for part, numbers in enumerate(([0, 1, 2], [1, 3, 0])):
+        images = [{"bytes": photo(n), "path": None} for n in numbers]
+        write(tmp_path / f"{part}.parquet", {"image": images, "label": ["a", "b", "c"]}, rows=2)
+    made = prepared(tmp_path)
+    repeated = [row["source"] for row in made.plan.table.to_pylist() if row["status"] == "duplicate"]
+    assert sorted(repeated) == ["1.parquet/000000", "1.parquet/000002"]
+    assert made.warnings == (
+        "2 files have the bytes of another but other labels; the latter is taken: "
+        "1.parquet/000002 and 0.parquet/000000, 1.parquet/000000 and 0.parquet/000001",
+    )
+
+
+@pytest.mark.parametrize("form", ["shards", "parquet"])
+@pytest.mark.parametrize("others", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_bytes_are_the_same_with_any_number_of_workers(tmp_path: Path, form: str, others: int) -> None:
+    source = tmp_path / "source"
+    if form == "shards":
+        for part in range(2):
+            numbers = range(10 * part, 10 * part + 10)
+            photos = {f"{n}.jpg": photo(n) for n in numbers}
+            shard(source / f"train-{part}.tar", photos | {f"{n}.cls": f"{n % 2}" for n in numbers})
+    else:
+        images = [{"bytes": photo(n), "path": None} for n in range(20)]
+        write(source / "0.parquet", {"image": images, "label": [f"{n % 2}" for n in range(20)]}, rows=7)
+    sums = []
+    for place, workers in (("a", 0), ("b", others)):
+        out = tmp_path / place
+        build(Configuration.of("folder", samples_per_shard=6), place=Place(str(source), str(out), workers=workers))
+        assert verify(str(out), deep=True).problems == ()
+        sums.append({name: sha for name, sha in digests(out).items() if name.endswith((".tar", ".idx"))})
+    assert len(sums[0]) > 4
+    assert sums[0] == sums[1]
