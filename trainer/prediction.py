@@ -21,7 +21,7 @@ from facepack.manifest import Status
 from facepack.shard import Sample
 from facepack.signature import IMAGE_SUFFIXES
 from trainer import evaluation, runs
-from trainer.loading.augment import Normalize
+from trainer.loading.augment import normalizes
 from trainer.loading.engines import new_pipeline
 from trainer.loading.graphs import Graph
 from trainer.loading.pipeline import Engine
@@ -205,9 +205,9 @@ def _without(photo: str, run: str, problem: str, *, box: Box | None = None) -> P
 def _graph(run: Run) -> Graph:
     """What is done to an image of a run's build before its network gets it."""
     steps = run.statistics.filled(run.recipe.eval_augment)
-    last = steps[-1]
-    assert isinstance(last, Normalize) and last.mean is not None and last.std is not None
-    return Graph(steps, 0, run.data.configuration.encoding != "raw", tuple(last.mean), tuple(last.std))
+    step = normalizes(steps)
+    assert step is not None and step.mean is not None and step.std is not None
+    return Graph(steps, 0, run.data.configuration.encoding != "raw", tuple(step.mean), tuple(step.std))
 
 
 # Photos
