@@ -15,6 +15,8 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.utils.data import IterableDataset
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 from facepack.errors import FieldError, UsageError
 from facepack.manifest import Build
@@ -59,6 +61,16 @@ class Batch(NamedTuple):
     """bool (batch,): False for repeats that fill up."""
 
 
+def _joined(batches: Sequence[Batch], **_: object) -> Batch:
+    """Several batches as one: what a torch DataLoader gives that has a batch size of its own."""
+    images, targets, rows, masks = zip(*batches, strict=True)
+    values = {name: torch.cat([target[name] for target in targets]) for name in targets[0]}
+    return Batch(torch.cat(images), values, torch.cat(rows), torch.cat(masks))
+
+
+default_collate_fn_map[Batch] = _joined
+
+
 @dataclass(frozen=True)
 class EngineSettings:
     """How much of the machine decoding takes."""
@@ -75,13 +87,15 @@ class EngineSettings:
             raise FieldError("prefetch", self.prefetch, "expected at least 1")
 
 
-class Loader:
+class Loader(IterableDataset[Batch]):
     """Loads a split of a build; each `for` is one whole epoch, and the next `for` the next epoch.
 
     That holds wherever the last `for` ended or was broken off; only after `load_state_dict` it is the rest of an epoch.
+    An epoch begins with its first batch: an iterator that nobody asks for one takes nothing.
     The order, and every random number, depends on the build, the seed and the epoch alone: neither on the number of
     ranks nor on where an earlier run stopped. An epoch gives every sample once; `balanced`, every class equally often.
-    In the workers of a torch DataLoader each gives its share of the batches, so that together they give an epoch.
+    As the dataset of a torch DataLoader it gives the same batches, joined where that has a batch size. Each worker
+    gives its share; a new worker knows of no epoch before: call `set_epoch`, or choose `persistent_workers`.
     A copy, or one that was pickled, goes on where the loader would.
     """
 
@@ -93,7 +107,7 @@ class Loader:
     _next_start = _START
     """Where the next `for` begins."""
     _turn = 0
-    """Iterators that were begun or ended: only the last one goes on."""
+    """Epochs that were begun or ended: only the iterator of the last one goes on."""
 
     def __init__(
         self,
@@ -201,16 +215,13 @@ class Loader:
         return self._cache.num_bytes
 
     def __iter__(self) -> Iterator[Batch]:
-        """Begin the next epoch. An iterator that was begun before is over then, and raises `UsageError`.
+        """The next epoch. It begins with its first batch: an iterator that was begun before raises `UsageError` then.
 
         Raises `JobError` where a shard cannot be read, or a sample is damaged, and `UsageError` in a process that was
         forked after a loader was used.
         """
         check_process()
-        self._turn += 1
-        start = self._position = self._next_start
-        self._next_start = _Position(start.epoch + 1, 0)
-        return self._batches(start, self._turn)
+        return self._batches()
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next `for` this epoch, from 0: all of it, or its rest where a state of it was just loaded."""
@@ -278,8 +289,17 @@ class Loader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _batches(self, start: _Position, turn: int) -> Iterator[Batch]:
-        """The batches of an epoch from a position."""
+    def _begun(self) -> tuple[_Position, int]:
+        """Begin the next epoch: where, and as which turn."""
+        check_process()
+        self._turn += 1
+        start = self._position = self._next_start
+        self._next_start = _Position(start.epoch + 1, 0)
+        return start, self._turn
+
+    def _batches(self) -> Iterator[Batch]:
+        """The batches of the next epoch."""
+        start, turn = self._begun()
         runner = self._opened(start)
         while True:
             check_process()
