@@ -1,6 +1,6 @@
 # The one entry: every target sets up what it needs in .venv.
 
-.PHONY: help demo test check tree bench bench-gpu clean
+.PHONY: help demo test test-all check tree bench bench-gpu clean
 
 # The first Python 3.11 to 3.14 on the path that can make virtual environments.
 PYTHON ?= $(shell for python in python3 python3.12 python3.13 python3.11 python3.14 python; do \
@@ -15,7 +15,10 @@ help:  ## list the targets
 demo: .venv/.runs  ## draw a small CelebA, build it, verify it, train on it, open the report
 	@$(BIN)/facepack demo
 
-test: check  ## everything: lint, types and all tests
+test: check  ## lint, types and all tests but the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: check  ## lint, types and all tests
 	$(BIN)/python -m pytest
 
 check: .venv/.tests  ## lint and types

@@ -12,7 +12,6 @@ import json
 import os
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, replace
 from importlib.metadata import version
@@ -24,12 +23,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from figures import Figure, Raw
-from torch import nn
 
 from facepack.builder import Place, build
 from facepack.configuration import Configuration
-from trainer import devices, memory, models, optim, recipes
+from trainer import memory, recipes
 from trainer.data import Data, Placement
+from trainer.headspace import Steps
 from trainer.loader import Batch
 from trainer.loading.augment import Normalize
 from trainer.recipe import Recipe
@@ -50,30 +49,6 @@ CASES = {
 
 
 # One recipe
-
-
-class Steps:
-    """The steps of a recipe on batches from anywhere."""
-
-    def __init__(self, recipe: Recipe, *, names: tuple[str, ...], size_hw: tuple[int, int]) -> None:
-        torch.manual_seed(0)
-        self._recipe = recipe
-        network = models.network(recipe.network, num_outputs=recipe.task.num_outputs(names), size_hw=size_hw)
-        self._network: nn.Module = network.to(memory_format=torch.channels_last).train()
-        self._optimizer = optim.optimizer(recipe.optimizer, self._network)
-
-    def epoch(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
-        """Seconds of an epoch."""
-        begun = time.perf_counter()
-        for images, targets in batches:
-            with torch.autocast("cpu", torch.bfloat16, enabled=devices.precision_of(self._recipe, "cpu") != "32-true"):
-                outputs = self._network(images.contiguous(memory_format=torch.channels_last))
-            loss = self._recipe.task.losses(outputs.float(), targets).mean()
-            loss.backward()  # type: ignore[no-untyped-call]
-            self._optimizer.step()
-            self._optimizer.zero_grad(set_to_none=True)
-            loss.item()
-        return time.perf_counter() - begun
 
 
 def measure_case(name: str, *, source: Path, folder: Path, repeats: int) -> Raw:

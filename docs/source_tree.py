@@ -22,10 +22,12 @@ CAPTIONS = {
     "facepack": {
         "known: what others published": "catalogue description",
         "fetched: published files on disk": "download fetching published unpack",
-        "read: files and label files": "index source storage",
+        "read: files and label files": (
+            "archive index label_text leave_out matching path_rows published_rows signature source storage table_rows"
+        ),
         "planned: what is packed, and where": "bins choices configuration hashing label plan prepare",
         "packed: from photos to shards": (
-            "align builder card colour cores image jpeg lock manifest resume shard workers"
+            "align builder card colour cores image jpeg labelled_faces lock manifest resume shard workers"
         ),
         "checked and shown": "page preview reader summary verification",
         "drawn: datasets for the demo and the tests": "drawn",
@@ -34,8 +36,8 @@ CAPTIONS = {
     "trainer": {
         "loaded: from shards to batches": "augment feed loader loading staging",
         "learnt: what a recipe is made of": "calls checks layers models optim recipe recipes stopping task weights",
-        "trained: a run, step by step": "checkpoint data experiments logs memory progress ranks runs training",
-        "measured: how right, how fast": "bench evaluation metrics prediction results rivals scores",
+        "trained: a run, step by step": "checkpoint data devices experiments logs memory progress ranks runs training",
+        "measured: how right, how fast": "bench evaluation headspace metrics prediction results rivals scores",
         "shown": "comparison contact_sheet plots report run_record",
         "edge: the command line, the library's surface": "api commands",
     },

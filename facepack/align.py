@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import cv2
-import dlib
 import numpy as np
 import numpy.typing as npt
 
@@ -70,6 +69,8 @@ class Face(NamedTuple):
 @cache
 def _detector() -> Any:
     """dlib's frontal HOG detector (Dalal and Triggs 2005; King 2015), one per process."""
+    import dlib
+
     return dlib.get_frontal_face_detector()
 
 
@@ -120,8 +121,8 @@ class Aligner:
 
     @classmethod
     def of(cls, configuration: Configuration, *, landmarks: Path | None = None) -> "Aligner | None":
-        """The aligner of a configuration, None where photos stay whole; chips need the file of the landmark model."""
-        if configuration.align == "none":
+        """The aligner of a configuration, None where no face is looked for; chips need the landmark model's file."""
+        if configuration.align == "none" or configuration.landmarks_from == "labels":
             return None
         chip_px = 0 if configuration.size_wh is None else configuration.size_wh.width_px
         predictor = None if landmarks is None else _predictor(landmarks)
@@ -148,6 +149,8 @@ class Aligner:
         return Face(cropped_hwc, box, None, is_padded)
 
     def _chip(self, image_hwc: Pixels, box: Box) -> Face:
+        import dlib
+
         grey_hw = cv2.cvtColor(image_hwc, cv2.COLOR_BGR2GRAY)
         x0, y0, x1, y1 = (round(side) for side in box)
         shape = self.predictor(grey_hw, dlib.rectangle(x0, y0, x1 - 1, y1 - 1))
@@ -214,6 +217,8 @@ def _how_to_get() -> str:
 
 def _predictor(landmarks: Path) -> Any:
     """Load the model; `UsageError` where it is another file."""
+    import dlib
+
     try:
         predictor = dlib.shape_predictor(str(landmarks))
         num_points = predictor(np.zeros((100, 100), np.uint8), dlib.rectangle(10, 10, 90, 90)).num_parts

@@ -15,6 +15,7 @@ from facepack.errors import FieldError, JobError, UsageError
 from facepack.hashing import sha256_of
 from facepack.image import Moments
 from facepack.manifest import Build, Status
+from facepack.matching import beside
 from facepack.prepare import Prepared, fetch_offered, prepare_build
 from facepack.shard import ShardResult, ShardTask
 from facepack.storage import Store
@@ -37,6 +38,8 @@ class Place:
     force: bool = False
     landmarks: str = ""
     """File of the landmark model for chips; empty to look for it. Its checksum decides bytes."""
+    leave_out: str = ""
+    """File that lists images to leave out; empty for none. The names in it decide bytes."""
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 0:
@@ -75,6 +78,7 @@ def build(configuration: Configuration, *, place: Place, progress: Progress | No
     progress = progress or SilentProgress()
     configuration, aligner = _with_aligner(configuration, place)
     prepared = _prepared(configuration, place)
+    configuration = prepared.configuration
     planning_s = time.time() - begun
     with fetch_offered(prepared.description, place.src):
         _check_images(prepared)
@@ -138,9 +142,9 @@ def _is_complete(prepared: Prepared, store: Store, tasks: list[ShardTask]) -> bo
 
 def _with_aligner(configuration: Configuration, place: Place) -> tuple[Configuration, Aligner | None]:
     """What cuts out the faces, and the configuration with the checksum of the landmark model that it uses."""
-    if configuration.align != "chip":
+    if configuration.align != "chip" or configuration.landmarks_from == "labels":
         if place.landmarks:
-            raise FieldError("landmarks", place.landmarks, "only align chip goes by landmarks")
+            raise FieldError("landmarks", place.landmarks, "only align chip without labels goes by it")
         return configuration, Aligner.of(configuration)
     file = align.landmarks_file(place.landmarks)
     digest = sha256_of(file)
@@ -151,11 +155,13 @@ def _with_aligner(configuration: Configuration, place: Place) -> tuple[Configura
 
 def _prepared(configuration: Configuration, place: Place) -> Prepared:
     """Index, label and plan; log rows that cannot be read, images left out, people in several splits."""
-    prepared = prepare_build(configuration, src=place.src)
+    prepared = prepare_build(configuration, src=place.src, leave_out=place.leave_out)
     for text in prepared.plan.notes:
         log.info(text)
     for why, number in prepared.index.left_out.items():
-        log.info("%s images left out: %s", f"{number:,}", why)
+        examples = prepared.index.examples[why]
+        more = ", ..." if number > len(examples) else ""
+        log.info("%s left out: %s (%s%s)", f"{number:,}", why, ", ".join(examples), more)
     for text in prepared.warnings:
         log.warning(text)
     if unparsed := prepared.index.unparsed:
@@ -170,8 +176,10 @@ def _prepared(configuration: Configuration, place: Place) -> Prepared:
 def _check_images(prepared: Prepared) -> None:
     """Refuse, before the work, a source without any of the images."""
     if not prepared.plan.shards:
-        where, table = prepared.source.store.location, prepared.plan.table
-        raise JobError(f"{where}: none of the {len(table):,} images is there, such as {table['source'][0]}")
+        where, table = prepared.source.location, prepared.plan.table
+        first = f"{table['source'][0]}"
+        instead = beside(first, prepared.source)
+        raise JobError(f"{where}: none of the {len(table):,} images is there, such as {first}; {instead}")
 
 
 def _tasks(prepared: Prepared, store: Store) -> list[ShardTask]:
@@ -197,14 +205,13 @@ def _finish(prepared: Prepared, store: Store, results: list[ShardResult]) -> Bui
     if not manifest.total(counts, statuses=[Status.PACKED]):
         resume.delete_unpacked(store)
         reasons = _reasons(counts)
-        raise JobError(f"{prepared.source.store.location}: none of {len(table):,} images can be packed: {reasons}")
+        raise JobError(f"{prepared.source.location}: none of {len(table):,} images can be packed: {reasons}")
     metadata = {
         "dataset": configuration.dataset,
         "configuration": asdict(configuration),
         "class_names": planned.class_names,
     }
-    labels = pa.schema([table.schema.field(name) for name in manifest.label_columns(table)])
-    table = manifest.with_nullable_integers(table.cast(manifest.schema(labels, metadata)))
+    table = manifest.with_nullable_integers(table.cast(manifest.schema(table.schema, metadata)))
     manifest.write_table(store, manifest.MANIFEST_FILE, table=table)
     train = [result.moments for result in results if result.record.name.startswith("train")]
     mean_std = sum(train, Moments()).mean_std()
@@ -220,6 +227,7 @@ def _finish(prepared: Prepared, store: Store, results: list[ShardResult]) -> Bui
         shards=[result.record for result in results if result.record.num_samples],
         unparsed=list(prepared.index.unparsed),
         left_out=prepared.left_out,
+        left_out_examples=prepared.index.examples,
         plan_digest=prepared.digest,
         num_padded=sum(result.num_padded for result in results),
     )
@@ -251,12 +259,12 @@ def _whole_table(prepared: Prepared, store: Store, results: list[ShardResult]) -
     parts = [manifest.read_table(store, result.record.name.replace(".tar", ".parquet")) for result in results]
     planned = prepared.plan.table
     rest = planned.slice(sum(len(part) for part in parts))
-    labels = pa.schema([planned.schema.field(name) for name in manifest.label_columns(planned)])
+    schema = manifest.schema(planned.schema)
     columns = {
         field.name: rest[field.name] if field.name in rest.column_names else pa.nulls(len(rest), field.type)
-        for field in manifest.schema(labels)
+        for field in schema
     }
-    unpacked = pa.table(columns, schema=manifest.schema(labels))
+    unpacked = pa.table(columns, schema=schema)
     return pa.concat_tables([part.replace_schema_metadata() for part in parts] + [unpacked])
 
 

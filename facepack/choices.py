@@ -1,6 +1,7 @@
 """Choices: the values of a configuration's fields, parsed from what a user writes; `str` gives the one text of each."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Self
@@ -133,7 +134,7 @@ class Classes:
 
     column: str
     """Empty for the attributes of a dataset that has some, else for its first category."""
-    kind: Literal["all", "rarest", "commonest", "random", "names"]
+    kind: Literal["all", "rarest", "commonest", "random", "names", "none"]
     number: int = 0
     """How many, of rarest, commonest and random."""
     names: tuple[str, ...] = ()
@@ -142,7 +143,7 @@ class Classes:
     @classmethod
     def of(cls, value: object) -> "Classes | None":
         """Parse "rarest4", "commonest4", "random4", "all", "all,-Bald", "Bald,Male" or ["Bald", "Male"], also after
-        "COLUMN:".
+        "COLUMN:"; or "none".
 
         None for an empty text: the dataset decides. Raises `FieldError`.
         """
@@ -150,13 +151,13 @@ class Classes:
         if not text:
             return None
         column, _, choice = text.rpartition(":")
-        if choice == "all":
-            return cls(column, "all")
+        if choice == "all" or (choice == "none" and not column):
+            return cls(column, choice)  # type: ignore[arg-type] # one of the kinds
         if match := _COUNTED.fullmatch(choice):
             if not int(match[2]):
                 raise FieldError("classes", text, f"expected 1 or more, such as {match[1]}4")
             return cls(column, match[1], number=int(match[2]))  # type: ignore[arg-type] # one of the three
-        names = tuple(name.strip() for name in choice.split(","))
+        names = tuple(unicodedata.normalize("NFC", name.strip()) for name in choice.split(","))
         if not all(names):
             raise FieldError("classes", text, "one of the names is empty; expected such as Bald,Male")
         if len(set(names)) < len(names):

@@ -14,7 +14,14 @@ from pydantic import TypeAdapter
 from facepack import builder, catalogue, fetching, summary, terminal, verification
 from facepack.builder import Place
 from facepack.configuration import DEFAULT_QUALITY, Configuration
-from facepack.description import dataset_folder, load_published, model_names
+from facepack.description import (
+    dataset_folder,
+    dataset_names,
+    load_fetched,
+    load_published,
+    model_names,
+    models_folder,
+)
 from facepack.drawn import synthetic
 from facepack.errors import JobError
 from facepack.prepare import default_source
@@ -55,6 +62,9 @@ def datasets(
                 terminal.out.print_json(TypeAdapter(type(published)).dump_json(published).decode())
             else:
                 terminal.out.print("\n".join(catalogue.page(published, dataset_folder(name))), soft_wrap=True)
+                if name in dataset_names() and name in model_names():
+                    model = "\n".join(catalogue.page(load_fetched(name), models_folder()))
+                    terminal.out.print(f"\nThe model of this name, which facepack fetch gets:\n{model}", soft_wrap=True)
             return
         entries = catalogue.datasets()
         if as_json:
@@ -104,7 +114,7 @@ def build(
         str,
         typer.Option(
             show_default="the dataset's own, or none",
-            help="rarestN, commonestN, randomN, all, all,-A,-B or A,B,...; COLUMN:... for another column.",
+            help="rarestN, commonestN, randomN, all, all,-A,-B, A,B,... or none; COLUMN:... for another column.",
         ),
     ] = "",
     multiple: Annotated[
@@ -151,6 +161,17 @@ def build(
         Literal["reject", "largest"],
         typer.Option(help="A photo of several faces: reject it, or take the largest."),
     ] = "reject",
+    leave_out: Annotated[
+        str, typer.Option(show_default="none", help="File that lists images to leave out, a name on each line.")
+    ] = "",
+    landmarks_from: Annotated[
+        Literal["model", "labels"],
+        typer.Option(
+            "--landmarks-from",
+            "--boxes-from",
+            help="Cut where a detector finds the face, or by the published box (crop) or landmarks (chip): labels.",
+        ),
+    ] = "model",
     landmarks: Annotated[
         str,
         typer.Option(show_default="looked for among the models", help="dlib's five-point landmark model, for chips."),
@@ -187,13 +208,14 @@ def build(
             align=align,
             margin=margin,
             on_several=on_several,
+            landmarks_from=landmarks_from,
             encoding=encoding,
             quality=quality,
             keep_damaged=keep_damaged,
             samples_per_shard=samples_per_shard,
         )
         src = src or default_source(configuration.dataset)
-        place = Place(src, out or builder.default_out(configuration), workers, ray_address, force, landmarks)
+        place = Place(src, out or builder.default_out(configuration), workers, ray_address, force, landmarks, leave_out)
         if dry_run:
             _show_plan(configuration, place)
         else:

@@ -46,6 +46,7 @@ class Options(TypedDict, total=False):
     align: Literal["none", "crop", "chip"]
     margin: float | str
     on_several: Literal["reject", "largest"]
+    landmarks_from: Literal["model", "labels"]
     encoding: Literal["jpeg", "raw"]
     quality: int
     keep_damaged: bool
@@ -74,6 +75,8 @@ class Configuration:
     margin: str = ""
     """Around the face; empty for whole photos."""
     on_several: Literal["reject", "largest"] = "reject"
+    landmarks_from: Literal["model", "labels"] = "model"
+    """Whether a face is where a detector and a landmark model see it, or where its publisher's labels have it."""
     landmarks: str = ""
     """sha256 of the landmark model that places the eyes of a chip."""
     encoding: Literal["jpeg", "raw"] = "jpeg"
@@ -81,6 +84,8 @@ class Configuration:
     keep_damaged: bool = False
     """Pack JPEGs that the decoder complains of."""
     samples_per_shard: int = 1000
+    leave_out: str = ""
+    """sha256 of the names of images that a list of one's own leaves out."""
 
     @classmethod
     def of(cls, dataset: str, **options: Unpack[Options]) -> "Configuration":
@@ -126,11 +131,14 @@ class Configuration:
         if self.encoding == "raw" and self.quality != DEFAULT_QUALITY:
             raise FieldError("quality", self.quality, "needs encoding jpeg, as raw pixels are stored as they are")
         if self.align == "none":
-            for name, unused in (("margin", self.margin), ("on_several", self.on_several != "reject")):
+            several, labels = self.on_several != "reject", self.landmarks_from == "labels"
+            for name, unused in (("margin", self.margin), ("on_several", several), ("landmarks_from", labels)):
                 if unused:
                     advice = "needs align crop or chip, as whole photos have no face to go by"
                     raise FieldError(name, getattr(self, name), advice)
             return
+        if self.landmarks_from == "labels" and self.on_several != "reject":
+            raise FieldError("on_several", self.on_several, "needs a detector, as labels name one face of a photo")
         if self.align == "chip" and self.face_margin.unit == "px":
             raise FieldError("margin", self.margin, "the margin of a chip is a part of the face, such as 25%")
         if self.align == "chip" and self.size_wh is None:

@@ -41,6 +41,8 @@ _AZURE_VARIABLES = (
     "IDENTITY_ENDPOINT",
     "AZURE_MSI_ENDPOINT",
 )
+AZURE_HOSTS = ".core.windows.net"
+"""The end of the names of Azure's hosts."""
 _S3, _GCS, _AZURE = ("s3", "s3a"), ("gs",), ("az", "adl", "azure", "abfs", "abfss")
 
 
@@ -59,15 +61,18 @@ class Access:
         return {name: value for name, value in given.items() if value}
 
 
-def access(location: str) -> Access:
-    """The access to a URL. Raises `UsageError` and `JobError` where variables or files name what is not there."""
+def access(location: str, *, token: str = "") -> Access:
+    """The access to a URL; `token` is a shared access signature of Azure, as it follows the ? of an address.
+
+    Raises `UsageError` and `JobError` where variables or files name what is not there.
+    """
     scheme = location.partition("://")[0].lower()
     if scheme in _S3:
         return _s3()
     if scheme in _GCS:
         return _gcs()
-    if scheme in _AZURE:
-        return _azure(location)
+    if scheme in _AZURE or AZURE_HOSTS in location:
+        return _azure(location, token=token)
     # Whoever writes http:// means it.
     return Access(client={"allow_http": True} if scheme == "http" else {})
 
@@ -163,7 +168,7 @@ def _boto3_provider() -> Callable[[], Any]:
     """Credentials by way of boto3, which knows single sign-on, roles and programs that give credentials."""
     name = _first("AWS_PROFILE", "AWS_DEFAULT_PROFILE") or "default"
     if importlib.util.find_spec("boto3") is None:
-        advice = "pip install boto3, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        advice = "pip install 'facepack[s3]', or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         raise JobError(f"AWS profile {name} signs in by a role, SSO or a program, which takes boto3: {advice}")
     from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
     from obstore.auth.boto3 import Boto3CredentialProvider
@@ -196,13 +201,13 @@ def _gcs() -> Access:
     return Access({"skip_signature": True}, is_unsigned=True)
 
 
-def _azure(location: str) -> Access:
-    config: dict[str, Any] = dict(_connection_string())
+def _azure(location: str, *, token: str) -> Access:
+    config: dict[str, Any] = {**_connection_string(), **({"sas_key": token} if token else {})}
     account = _first("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT") or config.get("account_name")
     is_emulator = _is_true("AZURE_STORAGE_USE_EMULATOR")
-    if not account and not is_emulator and ".core.windows.net" not in location:
+    if not account and not is_emulator and AZURE_HOSTS not in location:
         raise UsageError(f"{location}: which account? set AZURE_STORAGE_ACCOUNT_NAME")
-    if account and ".core.windows.net" not in location:
+    if account and AZURE_HOSTS not in location:
         config["account_name"] = account
     endpoint = config.get("endpoint") or _first("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")
     client = {"allow_http": True} if is_emulator or endpoint.startswith("http://") else {}

@@ -16,7 +16,7 @@ Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 _OWN_NAMES = (
     "key source split status shard position offset size width height sha256 source_sha256 box landmarks class "
-    "class_index official_split duplicate_of"
+    "class_index official_split duplicate_of published_box published_landmarks"
 )
 RESERVED = frozenset(_OWN_NAMES.split())
 """Names that labels cannot have: those of the manifest's own columns, and of what stands beside labels elsewhere."""
@@ -41,13 +41,23 @@ class Label:
     """One label column of a dataset.
 
     `column` is its published name where that differs; `values` maps published values to ours: any other value is then
-    an error of its row.
+    an error of its row. `unknown` are the published values for what nobody knows. A number that is `optional` is a
+    column only where a label file has it.
     """
 
     kind: Literal["attribute", "category", "age", "identity", "number"]
     about: str = ""
     column: str = ""
     values: dict[str, str] = Field(default_factory=dict)
+    unknown: tuple[str, ...] = ()
+    optional: bool = False
+
+    @model_validator(mode="after")
+    def _may_be_optional(self) -> "Label":
+        """Check that nothing else is chosen by a column that may not be there."""
+        if self.optional and self.kind != "number":
+            raise ValueError("only a number can be optional")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
@@ -55,11 +65,12 @@ class TableFile:
     """One label file; `{split}` and the like in `path` become columns, and so do the groups of `extract` in the key.
 
     Files after the first are joined to it: their `key` to its column `on` (by default its key). The `labels` of an
-    optional file that is not there are null.
+    optional file that is not there are null. With `images` it is read for these image sets alone. Beside rows named by
+    paths, `missing` is the path of the image of a row that no path names.
     """
 
     path: str
-    format: Literal["csv", "spaces", "json"]
+    format: Literal["csv", "spaces", "json", "folds", "mat"]
     key: str
     columns: tuple[str, ...] = ()
     count_line: bool = False
@@ -68,6 +79,25 @@ class TableFile:
     extract: Pattern = ""
     on: str = ""
     rename: dict[str, str] = Field(default_factory=dict)
+    images: tuple[str, ...] = ()
+    missing: str = ""
+    variable: str = ""
+    """The structure of a MAT file, by default the only one."""
+    age_from: tuple[str, str] | None = None
+    """Fields of a MAT file, the year of a photo and the serial date of birth, which become a column age."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_CLOSED)
+class LeftOut:
+    """Image files that are there but no part of the dataset, and why; of rows of tables, by the text of a column.
+
+    With `copy_of`, the path that a file is a copy of (groups as \\g<name>), only where that is there as well.
+    """
+
+    pattern: Pattern
+    why: str
+    copy_of: str = ""
+    column: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
@@ -78,32 +108,47 @@ class TableIndex:
     about: str
     tables: tuple[TableFile, ...] = Field(min_length=1)
     images: dict[str, tuple[str, ...]] = Field(min_length=1)
+    left_out: tuple[LeftOut, ...] = ()
     lacks: tuple[str, ...] = ()
+    may_lack: tuple[str, ...] = ()
+    """Labels that are null where the label files have no such column."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
 class PathPattern:
-    """A form of image path; named groups become columns, `set` adds constant ones."""
+    """A form of image path; named groups become columns, `set` adds constant ones; `images` names its image set.
+
+    With `split_folders` it holds only where the folders are those of splits.
+    """
 
     pattern: Pattern
     set: dict[str, str] = Field(default_factory=dict)
+    images: str = ""
+    split_folders: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
-class LeftOut:
-    """Image files that are there but no part of the dataset, and why."""
+class SplitFolders:
+    """Names of folders that stand for splits: where one is called `train`, or all as one of the `others`.
 
-    pattern: Pattern
-    why: str
+    A folder around all others is then passed through: patterns begin below it.
+    """
+
+    train: Pattern
+    others: Pattern
 
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
 class PathIndex:
-    """Rows named by the paths of the images themselves."""
+    """Rows named by the paths of the images themselves; label files that are there are joined to them."""
 
     kind: Literal["paths"]
     about: str
     patterns: tuple[PathPattern, ...] = Field(min_length=1)
+    split_folders: SplitFolders | None = None
+    image_sets: tuple[str, ...] = ()
+    """Those of its patterns, in the order in which they are looked for."""
+    tables: tuple[TableFile, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     lacks: tuple[str, ...] = ()
 
@@ -118,10 +163,24 @@ class SplitRule:
 
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
-class Example:
-    """Files as published, and what must be read from them: the test of a description."""
+class FaceColumns:
+    """Columns that say where the face of a photo is, in pixels of the photo."""
 
-    files: dict[str, str]
+    box: tuple[str, str, str, str] | None = None
+    """Left, top, width and height."""
+    landmarks: Annotated[tuple[str, ...], Field(min_length=10, max_length=10)] | None = None
+    """x and y of five points as a viewer sees them: left eye, right eye, nose, left and right corner of the mouth."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_CLOSED)
+class Example:
+    """Files as published, and what must be read from them: the test of a description.
+
+    `mats` are MAT files: the fields of their structure, which has the name of the file.
+    """
+
+    files: dict[str, str] = Field(default_factory=dict)
+    mats: dict[str, dict[str, tuple[str | int | float, ...]]] = Field(default_factory=dict)
     rows: tuple[dict[str, str | int | float], ...]
     unparsed: tuple[str, ...] = ()
 
@@ -216,6 +275,7 @@ class Description:
     labels: dict[str, Label] = Field(default_factory=dict)
     attributes: tuple[str, ...] = ()
     split: SplitRule | None = None
+    faces: FaceColumns | None = None
     archives: dict[str, str] = Field(default_factory=dict)
     """Archives in the source that are read in place, each as if unpacked into a folder ("" for where it lies)."""
     files: tuple[File, ...] = ()
@@ -235,8 +295,8 @@ class Description:
         if clash := {*self.labels, *self.attributes} & RESERVED:
             raise ValueError(f"names of facepack's own columns cannot be labels: {', '.join(sorted(clash))}")
         for number, index in enumerate(self.index):
-            of_tables = [name for table in getattr(index, "tables", ()) for name in table.labels]
-            if unknown := {*index.lacks, *of_tables} - set(self.labels):
+            of_tables = [name for table in index.tables for name in table.labels]
+            if unknown := {*index.lacks, *getattr(index, "may_lack", ()), *of_tables} - set(self.labels):
                 raise ValueError(f"index.{number}: no such label: {', '.join(sorted(unknown))}")
         return self
 
@@ -253,7 +313,11 @@ class Description:
     @property
     def image_sets(self) -> list[str]:
         """Names that `--images` takes: the sets of images that the label files name."""
-        names = [name for index in self.index if isinstance(index, TableIndex) for name in index.images]
+        names = [
+            name
+            for index in self.index
+            for name in (index.images if isinstance(index, TableIndex) else index.image_sets)
+        ]
         return list(dict.fromkeys(names))
 
 
@@ -334,9 +398,14 @@ def load_model(name: str) -> Model:
 
 
 def load_published(name: str) -> Published:
-    """The description of a dataset or a model; an unknown name is a `UsageError` that offers the nearest ones."""
+    """The description of a dataset, or else of a model; an unknown name is a `UsageError` that offers the nearest."""
     _check_known("dataset or model", name, [*dataset_names(), *model_names()])
-    return load_model(name) if name in model_names() else load_dataset(name)
+    return load_dataset(name) if name in dataset_names() else load_model(name)
+
+
+def load_fetched(name: str) -> Published:
+    """What `facepack fetch` gets by a name: where a dataset and the model that learnt from it share it, the model."""
+    return load_model(name) if name in model_names() else load_published(name)
 
 
 def _check_known(what: str, name: str, names: list[str]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facepack import terms
-from facepack.description import File, dataset_folder, load_published
+from facepack.description import File, Model, dataset_folder, load_fetched, models_folder
 from facepack.errors import JobError, UsageError
 from facepack.file_job import NUM_AT_ONCE, FileJob, Progress, Silent
 from facepack.lock import FETCH, held
@@ -50,8 +50,9 @@ def fetch(
     with the terms of use until they are accepted, `JobError` where a file cannot be had, is not as published, or
     another fetch works in the folder; what is whole by then stays.
     """
-    published = load_published(name)
-    folder = dataset_folder(name) if to is None else Path(to)
+    published = load_fetched(name)
+    place = models_folder() if isinstance(published, Model) else dataset_folder(name)
+    folder = place if to is None else Path(to)
     files = selected(published.files, only)
     if not files:
         raise UsageError(f"{name}: nothing to fetch: {getattr(published, 'obtain', '')}")

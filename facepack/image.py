@@ -212,6 +212,8 @@ def _kind(content: bytes) -> str | None:
         return "other"
     if (content[:4], content[8:12]) == (b"RIFF", b"WEBP") or content[4:12] == b"ftypavif":
         return "other"
+    if content[:1] == b"P" and content[1:2] in b"123456" and content[2:3].isspace():  # Netpbm: .pgm, .ppm, ...
+        return "other"
     return None
 
 

@@ -14,6 +14,8 @@ from facepack.configuration import Configuration
 from facepack.description import Description
 from facepack.errors import FieldError, JobError
 
+NO_CLASS = "of no chosen class"
+"""Why a row is left out."""
 _NUM_NAMED = 5
 
 Codes = npt.NDArray[np.int32]
@@ -47,9 +49,13 @@ def assign_classes(description: Description, table: pa.Table, *, configuration: 
     Raises `FieldError` for classes that the dataset does not have, `JobError` where no row is left.
     """
     choice = configuration.class_choice or Classes.of(description.default_classes)
+    is_default = configuration.class_choice is None and configuration.age_choice is None
+    if is_default and choice is not None and not choice.column and not description.attributes:
+        names = description.labels_of("category")[:1]
+        choice = None if all(table[name].null_count == len(table) for name in names) else choice
     if configuration.age_choice is not None:
         classes = _age_classes(description, table, configuration.age_choice)
-    elif choice is None:
+    elif choice is None or choice.kind == "none":
         if configuration.min_per_class is not None:
             raise FieldError("min_per_class", configuration.min_per_class, "no classes are chosen: give classes, too")
         return Labelled(table.append_column("class", pa.nulls(len(table), pa.string())), (), ())
@@ -63,9 +69,12 @@ def assign_classes(description: Description, table: pa.Table, *, configuration: 
     notes = []
     if left_out := int((~has_class).sum()):
         notes.append(f"{left_out:,} of {len(table):,} rows are of no chosen class and left out")
+        if is_default:
+            notes[0] += f", such as {table['source'][int(np.argmin(has_class))]}; --classes none takes all"
     names = pa.DictionaryArray.from_arrays(pa.array(classes.codes, mask=~has_class), pa.array(classes.names))
     labelled = table.append_column("class", names.cast(pa.string())).filter(pa.array(has_class))
-    return _large_enough(Labelled(labelled, classes.names, tuple(notes)), configuration.min_per_class)
+    counts = {NO_CLASS: left_out} if left_out else {}
+    return _large_enough(Labelled(labelled, classes.names, tuple(notes), counts), configuration.min_per_class)
 
 
 def _large_enough(labelled: Labelled, min_per_class: int | None) -> Labelled:
@@ -83,6 +92,7 @@ def _large_enough(labelled: Labelled, min_per_class: int | None) -> Labelled:
     number = len(table) - len(kept)
     warning = f"{_listed(small)}: fewer than {min_per_class:,} rows, so left out, {number:,} rows in all"
     left_out = {f"of a class of fewer than {min_per_class:,} rows": number} if number else {}
+    left_out = labelled.left_out | left_out
     return replace(labelled, table=kept, class_names=class_names, left_out=left_out, warnings=(warning,))
 
 

@@ -55,6 +55,11 @@ OWN_COLUMNS = pa.schema(
         ("class", pa.string()),
     ]
 )
+PUBLISHED_BOX, PUBLISHED_LANDMARKS = "published_box", "published_landmarks"
+PUBLISHED_COLUMNS = pa.schema(
+    [(PUBLISHED_BOX, pa.list_(pa.float32(), 4)), (PUBLISHED_LANDMARKS, pa.list_(pa.float32()))]
+)
+"""Where the publisher has the face of a photo, in its pixels; only there where label files say so."""
 
 
 class Status(StrEnum):
@@ -70,6 +75,7 @@ class Status(StrEnum):
     TOO_SMALL = "too_small"
     NO_FACE = "no_face"
     SEVERAL_FACES = "several_faces"
+    NO_LABELLED_FACE = "no_labelled_face"
     DUPLICATE = "duplicate"
 
     @property
@@ -89,6 +95,7 @@ _MEANINGS = {
     Status.TOO_SMALL: f"a side of less than {MIN_SIDE_PX} px",
     Status.NO_FACE: "the detector found no frontal face",
     Status.SEVERAL_FACES: "more than one face; --on-several largest would take the largest",
+    Status.NO_LABELLED_FACE: "its published box or landmarks are missing, empty, mirrored or outside of the photo",
     Status.DUPLICATE: "the same bytes as another file, which is packed",
 }
 if set(_MEANINGS) != set(Status):
@@ -100,9 +107,12 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in DECIDES_BYTES}
 
 
-def schema(labels: pa.Schema, metadata: dict[str, Any] | None = None) -> pa.Schema:
-    """The columns of a manifest: our own, then the dataset's labels; metadata is kept as JSON."""
-    whole = pa.schema([*OWN_COLUMNS, *labels])
+def schema(columns: pa.Schema, metadata: dict[str, Any] | None = None) -> pa.Schema:
+    """The columns of a manifest: our own, then the labels and published faces among `columns`, as they are there.
+
+    Metadata is kept as JSON.
+    """
+    whole = pa.schema([*OWN_COLUMNS, *(field for field in columns if field.name not in OWN_COLUMNS.names)])
     return whole if metadata is None else whole.with_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True)})
 
 
@@ -126,7 +136,7 @@ def with_nullable_integers(table: pa.Table) -> pa.Table:
 def label_columns(table: pa.Table | pa.Schema) -> list[str]:
     """Names of the label columns of a manifest."""
     names = table.column_names if isinstance(table, pa.Table) else table.names
-    return [name for name in names if name not in OWN_COLUMNS.names]
+    return [name for name in names if name not in OWN_COLUMNS.names and name not in PUBLISHED_COLUMNS.names]
 
 
 def metadata_of(table: pa.Table | pa.Schema) -> dict[str, Any]:
@@ -180,6 +190,9 @@ class Build:
     shards: list[ShardRecord]
     unparsed: list[str] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
+    """Files and rows that are not in the manifest, by reason."""
+    left_out_examples: dict[str, list[str]] = field(default_factory=dict)
+    """The first of the files among them, by reason."""
     num_padded: int = 0
     """Crops that reach over the border of their photo, where the published script failed."""
 
@@ -190,10 +203,13 @@ class Build:
 
 def read_build(location: str) -> Build:
     """Read build.json; `JobError` where there is no complete build, or which field is wrong."""
+    store = Store(location)
     try:
-        content = Store(location).read(BUILD_FILE)
+        content = store.read(BUILD_FILE)
     except FileNotFoundError as error:
-        raise JobError(f"{location}: no {BUILD_FILE}, so no complete build: run facepack build (again)") from error
+        why = f"; {absence}" if (absence := store.absence()) else ""
+        advice = f"no {BUILD_FILE}, so no complete build: run facepack build (again){why}"
+        raise JobError(f"{location}: {advice}") from error
     try:
         return TypeAdapter(Build).validate_json(content, strict=True)
     except ValidationError as error:

@@ -141,9 +141,10 @@ def attribute_means(data: PreviewInput, good: pa.Table, samples: Samples) -> lis
 
 def detected_faces(data: PreviewInput, good: pa.Table) -> list[Picture]:
     """Some photos with the box and the landmarks of the face that was cut out of them."""
-    if data.source is None or "box" not in good.column_names:
+    if data.source is None or not {"box", "landmarks"} <= set(good.column_names):
         return []
-    rows = good.filter(pc.is_valid(good["box"])).slice(0, _NUM_PER_REASON)
+    has_face = pc.or_(pc.is_valid(good["box"]), pc.is_valid(good["landmarks"]))
+    rows = good.filter(has_face).slice(0, _NUM_PER_REASON)
     pictures = []
     for row in rows.select(["source", "source_sha256", "box", "landmarks"]).to_pylist():
         try:
@@ -153,7 +154,7 @@ def detected_faces(data: PreviewInput, good: pa.Table) -> list[Picture]:
         if hashlib.sha256(content).hexdigest() != row["source_sha256"]:  # the box would be about another photo
             continue
         photo_hwc = image.decode(content)
-        boxes = [align.Box(*row["box"])]
+        boxes = [align.Box(*row["box"])] if row["box"] else []
         drawn_hwc = _with_boxes(photo_hwc, boxes, landmarks=row["landmarks"] or ())
         pictures.append(Picture(_uri(drawn_hwc, largest_px=_SOURCE_PX), printable(row["source"])))
     return pictures

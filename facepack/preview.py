@@ -46,7 +46,7 @@ def of_build(location: str, *, src: str = "") -> Page:
     source, notes = _source_of(build.info, src)
     if unparsed := build.info.unparsed:
         notes.append(f"{len(unparsed):,} rows of the label files cannot be read, such as {unparsed[0]}.")
-    notes += [f"{number:,} images left out: {why}." for why, number in build.info.left_out.items()]
+    notes += [f"{number:,} left out: {why}." for why, number in build.info.left_out.items()]
     description = load_dataset(build.info.dataset)
     data = PreviewInput(
         title=_name(location),
@@ -107,7 +107,7 @@ def _facts_before(prepared: Prepared, table: pa.Table, location: str) -> list[tu
 
 
 def _notes(prepared: Prepared) -> list[str]:
-    notes = [f"{number:,} images left out: {why}." for why, number in prepared.left_out.items()]
+    notes = [f"{number:,} left out: {why}." for why, number in prepared.left_out.items()]
     notes += [f"{warning}." for warning in prepared.warnings]
     if unparsed := prepared.index.unparsed:
         notes.append(f"{len(unparsed):,} rows cannot be read, such as {unparsed[0]}.")

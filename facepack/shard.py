@@ -9,16 +9,18 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import repeat
 from typing import IO, Any, NamedTuple
 
 import cv2
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from facepack import image
+from facepack import image, labelled_faces
 from facepack.align import Aligner, Box, Face
 from facepack.configuration import Configuration
 from facepack.image import Moments
+from facepack.labelled_faces import Cut
 from facepack.manifest import (
     METADATA_KEY,
     ShardRecord,
@@ -193,14 +195,16 @@ def _pack_rows(
     counter = image.MomentsCounter()
     since = rejects = 0
     keys, sources = (task.table[name].to_pylist() for name in ("key", "source"))
+    by_labels = task.configuration.landmarks_from == "labels"
+    cutters = labelled_faces.cuts(task.table, task.configuration) if by_labels else repeat(aligner, len(keys))
     contents = _read_all(task.source, sources, ahead=aligner is not None)
     texts = label_texts(task.table, task.class_names)
-    for key, text, (content, status) in zip(keys, texts, contents, strict=True):
+    for key, text, cut, (content, status) in zip(keys, texts, cutters, contents, strict=True):
         source_sha256 = None if content is None else hashlib.sha256(content).hexdigest()
         sample = None
         if content is not None:
             try:
-                sample = transform(content, task.configuration, aligner=aligner)
+                sample = transform(content, task.configuration, aligner=cut)
             except image.BadImageError as error:
                 status = error.status
         if sample is None or source_sha256 is None:
@@ -265,8 +269,8 @@ class Sample(NamedTuple):
     is_padded: bool = False
 
 
-def transform(content: bytes, configuration: Configuration, *, aligner: Aligner | None = None) -> Sample:
-    """Decode, align, resize and encode one image.
+def transform(content: bytes, configuration: Configuration, *, aligner: Cut | None = None) -> Sample:
+    """Decode, align, resize and encode one image; `aligner` cuts the face out of the photo.
 
     A sound JPEG in which nothing is to change keeps its bytes. Raises `BadImageError`.
     """
@@ -319,8 +323,7 @@ def _json_pairs(name: str, column: pa.Array) -> pa.Array:
 
 def _table(task: ShardTask, rows: _Rows, result: ShardResult) -> pa.Table:
     """The manifest rows of a shard: the plan's columns, and those of packing."""
-    labels = label_columns(task.table)
-    own = schema(pa.schema([task.table.schema.field(name) for name in labels]))
+    own = schema(task.table.schema)
     columns = {name: task.table[name] for name in task.table.column_names}
     columns |= {name: pa.array(values, own.field(name).type) for name, values in rows.columns.items()}
     metadata = {"shard": asdict(result), "configuration": asdict(task.configuration), "versions": task.versions}

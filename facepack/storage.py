@@ -18,8 +18,9 @@ import obstore
 from obstore.store import LocalStore, from_url
 
 from facepack import s3_listing
-from facepack.credentials import Access, access, s3_address, static_credential
+from facepack.credentials import AZURE_HOSTS, Access, access, s3_address, static_credential
 from facepack.errors import JobError, UsageError
+from facepack.listing import Listing, listing_of, without_hidden
 from facepack.storage_errors import explained, is_missing_bucket, without_login
 
 log = logging.getLogger("facepack")
@@ -27,6 +28,8 @@ log = logging.getLogger("facepack")
 TEMPORARY_SUFFIX = ".partial"
 _WRITE_BUFFER_BYTES = 1 << 20
 _READ_BUFFER_BYTES = 1 << 20
+_NUM_BESIDE = 5
+_ODD_KEYS = "keys that are no paths"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Numbers of the errors of a full disk."""
 
@@ -45,13 +48,15 @@ class Store:
     """
 
     def __init__(self, location: str) -> None:
-        """Raises `UsageError` for a bucket's URL with a character that URLs take for something else."""
-        if is_url(location) and not location.startswith("http") and (odd := {"#", "?"} & set(location)):
-            raise UsageError(f"{location}: a URL cannot hold {' or '.join(sorted(odd))}; choose another name")
+        """Raises `UsageError` for a URL with a character that URLs take for something else."""
+        if is_url(location) and "?" in location:
+            location = _without_token(location)
+        if is_url(location) and not location.startswith("http") and "#" in location:
+            raise UsageError(f"{location}: a URL cannot hold #; choose another name")
         if location.startswith("http"):
             _remember_login(location)
         self.location = without_login(location.rstrip("/")) if is_url(location) else location
-        """Fit to be shown and recorded: without user and password."""
+        """Fit to be shown and recorded: without user, password and token."""
         # Absolute, for a Ray worker has another working directory.
         self._files: _Files = _Objects(self.location) if is_url(location) else _Folder(Path(location).absolute())
 
@@ -62,7 +67,15 @@ class Store:
 
     def list(self) -> list[str]:
         """All files below, sorted; hidden files and folders are passed over. A missing folder is empty."""
-        return self._files.list()
+        return self._files.listing().names
+
+    def listing(self) -> Listing:
+        """All files below, and those that are passed over, by reason."""
+        return self._files.listing()
+
+    def absence(self) -> str:
+        """Why no file is below, with what lies beside it in a bucket; "" where there is one, or nobody can say."""
+        return self._files.absence()
 
     def size(self, name: str) -> int:
         """Size of a file in bytes."""
@@ -126,7 +139,8 @@ class _Files(Protocol):
     """What a `Store` needs of the place that holds its files; its methods are those of `Store`."""
 
     def create(self, name: str, content: bytes) -> None: ...
-    def list(self) -> list[str]: ...
+    def listing(self) -> Listing: ...
+    def absence(self) -> str: ...
     def size(self, name: str) -> int: ...
     def read(self, name: str) -> bytes: ...
     def read_range(self, name: str, *, start: int, length: int) -> bytes: ...
@@ -148,8 +162,13 @@ class _Folder:
         with _translated(f"{self._folder}/{name}"):
             obstore.put(LocalStore(str(self._folder)), name, content, mode="create")
 
-    def list(self) -> list[str]:
-        return sorted(_walk(str(self._folder), ""))
+    def listing(self) -> Listing:
+        return listing_of(str(self._folder))
+
+    def absence(self) -> str:
+        if not self._folder.is_dir():
+            return "no such folder"
+        return "" if any(self._folder.iterdir()) else "an empty folder"
 
     def size(self, name: str) -> int:
         return (self._folder / name).stat().st_size
@@ -205,13 +224,14 @@ class _Objects:
     def __init__(self, location: str) -> None:
         self._location = location
         self._login = _LOGINS.get(_host(location), "")
+        self._token = next((token for place, token in _TOKENS.items() if f"{location}/".startswith(f"{place}/")), "")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_location": self._location, "_login": self._login}
+        return {"_location": self._location, "_login": self._login, "_token": self._token}
 
     @cached_property
     def _access(self) -> Access:
-        return access(self._location)
+        return access(self._location, token=self._token)
 
     @cached_property
     def objects(self) -> Any:
@@ -224,20 +244,53 @@ class _Objects:
             return from_url(self._location, **options)
 
     def _translated(self, name: str) -> AbstractContextManager[None]:
-        is_unsigned = self._access.is_unsigned or (self._location.startswith("http") and not self._login)
+        is_open = self._location.startswith("http") and not self._login and not self._token
+        is_unsigned = self._access.is_unsigned or is_open
         return _translated(f"{self._location}/{name}".rstrip("/"), place=self._location, is_unsigned=is_unsigned)
 
-    def list(self) -> list[str]:
+    def listing(self) -> Listing:
+        odd: tuple[str, ...] = ()
         try:
             with self._translated(""):
                 names = tuple(meta["path"] for chunk in obstore.list(self.objects) for meta in chunk)
         except _OddKeyError as error:
-            names = self._names_but_odd_ones(error)
+            names, odd = self._names_and_odd_ones(error)
         # A folder made in a web console is an object without a name of its own.
-        return sorted(name for name in names if name and not is_hidden(name))
+        listing = without_hidden(name for name in names if name)
+        return Listing(listing.names, listing.passed | {_ODD_KEYS: sorted(odd)} if odd else listing.passed)
 
-    def _names_but_odd_ones(self, error: JobError) -> tuple[str, ...]:
-        """All names but keys such as a//b, which are no paths: those are counted and named in the log."""
+    def absence(self) -> str:
+        scheme, _, path = self._location.partition("://")
+        if scheme.startswith("http"):  # web servers do not list
+            return ""
+        if self.has_keys():
+            return ""
+        while "/" in path:
+            path = path.rpartition("/")[0]
+            beside = _Objects(f"{scheme}://{path}").names(_NUM_BESIDE + 1)
+            if beside:
+                more = ", ..." if len(beside) > _NUM_BESIDE else ""
+                return f"no such prefix; {scheme}://{path} has {', '.join(beside[:_NUM_BESIDE])}{more}"
+        return "an empty bucket"
+
+    def has_keys(self) -> bool:
+        """True where there is any key below."""
+        try:
+            with self._translated(""):
+                return any(chunk for chunk in obstore.list(self.objects, chunk_size=1))
+        except _OddKeyError:
+            return True
+
+    def names(self, limit: int) -> tuple[str, ...]:
+        """The first folders, then files, right below."""
+        with self._translated(""):
+            listing = obstore.list_with_delimiter(self.objects)
+        folders = [f"{prefix.rstrip('/').rpartition('/')[2]}/" for prefix in listing["common_prefixes"]]
+        files = [meta["path"].rpartition("/")[2] for meta in listing["objects"]]
+        return (*sorted(folders), *sorted(filter(None, files)))[:limit]
+
+    def _names_and_odd_ones(self, error: JobError) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """All names, and keys such as a//b, which are no paths: those are counted and named in the log."""
         bucket, _, prefix = self._location.partition("://")[2].partition("/")
         credential = static_credential(self._access) if self._location.startswith("s3") else None
         if credential is None:
@@ -249,10 +302,10 @@ class _Objects:
         except OSError:
             raise error from None
         names = [key.removeprefix(prefix) for key in keys if not key.endswith("/") or "//" in key]
-        odd = [name for name in names if {"", ".", ".."} & set(name.split("/"))]
+        odd = tuple(name for name in names if {"", ".", ".."} & set(name.split("/")))
         line = "%s: %s keys left out, for an empty part, . or .. in them makes them no path; the first is %r"
         log.warning(line, self._location, f"{len(odd):,}", odd[0] if odd else "")
-        return tuple(name for name in names if name not in set(odd))
+        return tuple(name for name in names if name not in set(odd)), odd
 
     def size(self, name: str) -> int:
         with self._translated(name):
@@ -361,6 +414,21 @@ _LOGINS: dict[str, str] = {}
 """User and password of each web server that an address of this process named, for addresses are recorded without."""
 
 
+_TOKENS: dict[str, str] = {}
+"""The shared access signature of each place on Azure that an address of this process named, likewise."""
+
+
+def _without_token(location: str) -> str:
+    """An address without its query, which is kept for the requests to it."""
+    bare, _, query = location.partition("?")
+    bare = bare.rstrip("/")
+    if not _host(bare).endswith(AZURE_HOSTS):
+        advice = "the query may be a token that opens one file only; see docs/storage.md for tokens"
+        raise UsageError(f"{without_login(bare)}: leave out what follows the ?: {advice}")
+    _TOKENS[bare] = query
+    return bare
+
+
 def _host(location: str) -> str:
     scheme, _, rest = location.partition("://")
     return f"{scheme}://{rest.partition('/')[0].rpartition('@')[2]}"
@@ -370,25 +438,3 @@ def _remember_login(location: str) -> None:
     login = location.partition("://")[2].partition("/")[0].rpartition("@")[0]
     if login:
         _LOGINS[_host(location)] = unquote(login)
-
-
-def is_hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
-
-
-def _walk(folder: str, prefix: str, above: tuple[str, ...] = ()) -> Iterator[str]:
-    """Relative names of the files below a folder; links are followed, but not in a circle."""
-    try:
-        entries = list(os.scandir(folder))
-    except FileNotFoundError:
-        return
-    here: tuple[str, ...] = ()
-    for entry in entries:
-        if is_hidden(entry.name):
-            continue
-        if not entry.is_dir():
-            yield prefix + entry.name
-            continue
-        here = here or (*above, os.path.realpath(folder))
-        if not entry.is_symlink() or os.path.realpath(entry.path) not in here:
-            yield from _walk(entry.path, f"{prefix}{entry.name}/", here)

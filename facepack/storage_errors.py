@@ -6,7 +6,7 @@ _CODE = re.compile(r"<Code>([^<]*)</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
 _REGION = re.compile(r"<Region>([^<]*)</Region>|expecting '([a-z0-9-]+)'")
 _TRIES = re.compile(r"Error performing .*? in \S+?s(?:, after [^-]*?)?\s+- ")
-_LOGIN = re.compile(r"(\w+://)[^/@\s]*@")
+_LOGIN = re.compile(r"(https?://)[^/@\s]*@")  # abfs://container@account is no login
 
 _ADVICE = {
     "NoSuchBucket": "no such bucket; make it, or check its name and AWS_ENDPOINT_URL",

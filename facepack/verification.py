@@ -35,6 +35,7 @@ _MAX_THREADS = 4  # each holds a shard in memory
 _NEVER_NULL = ("key", "source", "split", "status")
 _PACKED_COLUMNS = ("shard", "position", "offset", "size", "width", "height", "sha256", "source_sha256")
 _FACE_COLUMNS = {"none": (), "crop": ("box",), "chip": ("box", "landmarks")}
+_LABELLED_COLUMNS = {"none": (), "crop": ("box",), "chip": ("landmarks",)}
 
 
 class Progress(Protocol):
@@ -207,7 +208,9 @@ def _check_rows(build: Build, table: pa.Table) -> Iterator[str]:
     if (counts := manifest.count(table)) != build.counts:
         yield f"build.json: counts disagree with the manifest: {_first_difference(build.counts, counts)}"
     packed = pc.equal(table["status"], Status.PACKED)
-    for name in (*_PACKED_COLUMNS, *_FACE_COLUMNS[build.configuration.align]):
+    by_labels = build.configuration.landmarks_from == "labels"
+    of_faces = (_LABELLED_COLUMNS if by_labels else _FACE_COLUMNS)[build.configuration.align]
+    for name in (*_PACKED_COLUMNS, *of_faces):
         if table[name].filter(packed).null_count:
             yield f"manifest: {table[name].filter(packed).null_count:,} packed rows without {name}"
     if number := len(table.filter(pc.invert(packed))["shard"].drop_null()):

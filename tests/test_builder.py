@@ -116,8 +116,9 @@ def statuses_of_utkface(folder: Path, name: str) -> dict[str, int]:
 # Promise 2
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize(
+    "workers", [2, pytest.param(1, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_any_number_of_workers_gives_the_same_bytes(
     celeba: Path, tmp_path: Path, reference: Path, workers: int
 ) -> None:

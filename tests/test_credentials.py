@@ -135,17 +135,24 @@ ANSWERS = {
 }
 
 
+asked: list[str] = []
+"""The paths that the server was asked for."""
+
+
 @pytest.fixture
 def server() -> Iterator[tuple[str, list[str]]]:
     """A server that answers by the bucket's name, and keeps what it was sent as authorization."""
     sent: list[str] = []
+    asked.clear()
 
     class Answers(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             sent.append(self.headers.get("Authorization", ""))
+            asked.append(self.path)
             code, text = ANSWERS.get(self.path.split("/")[1].split("?")[0], (200, "content"))
             self.send_response(code)
             self.send_header("Content-Length", str(len(text)))
+            self.send_header("ETag", "x")
             self.send_header("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")
             self.end_headers()
             self.wfile.write(text.encode())
@@ -204,3 +211,16 @@ def test_user_and_password_of_an_address_are_sent_and_never_shown(server: tuple[
         Store(f"http://me:secret@{server[0]}/denied").read("x")
     assert "secret" not in str(caught.value)
     assert "secret" not in repr(caught.value.__cause__)
+
+
+def test_token_of_azure_in_an_address_is_sent_and_never_shown(
+    home: Path, server: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", f"http://{server[0]}")
+    for address in ("https://acct.blob.core.windows.net/faces/b", "abfs://faces@acct.dfs.core.windows.net/b"):
+        store = Store(f"{address}/?sv=2024-01-01&sig=c2VjcmV0")
+        assert store.location == address
+        assert pickle.loads(pickle.dumps(store)).read("x") == b"content"
+        assert Store(store.location).read("x") == b"content"  # as a run's record names it, in the same process
+    assert len(asked) == 4
+    assert all(path.startswith("/faces/b/x?") and "sig=c2VjcmV0" in path for path in asked)

@@ -4,7 +4,9 @@ import dataclasses
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.io import savemat
 
 from facepack import manifest
 from facepack.description import RESERVED, SplitRule, dataset_names, load_dataset, manifests_folder, parse_description
@@ -73,6 +75,11 @@ def test_example_gives_exactly_its_rows(name: str, number: int, tmp_path: Path) 
     """Check that the files of an example are read as the rows it states, no more and no fewer."""
     description = load_dataset(name)
     example = description.examples[number]
+    for path, fields in example.mats.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        kinds = {key: object if isinstance(values[0], str) else float for key, values in fields.items()}
+        arrays = {key: np.array(values, kinds[key]) for key, values in fields.items()}
+        savemat(tmp_path / path, {Path(path).stem: arrays})
     for path, content in example.files.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(content.encode())
@@ -104,9 +111,10 @@ def test_labels_come_in_the_order_of_the_manifest() -> None:
 
 
 def test_image_sets_are_those_of_the_label_files() -> None:
-    assert load_dataset("celeba").image_sets == ["aligned", "wild"]
+    assert load_dataset("celeba").image_sets == ["aligned", "wild", "hq"]
     assert load_dataset("appa_real").image_sets == ["photo", "face"]
     assert load_dataset("utkface").image_sets == []
+    assert load_dataset("lfw").image_sets == ["original", "funneled", "deepfunneled"]
 
 
 # A wrong description
@@ -183,7 +191,7 @@ def test_description_cannot_be_changed() -> None:
         ("simpson", "did you mean simpsons?"),
         ("appareal", "did you mean appa_real?"),
         ("../celeba", "did you mean celeba"),
-        ("imagenet", "known are afad, appa_real, cacd"),
+        ("xyzzy", "known are adience, afad, appa_real"),
     ],
 )
 def test_unknown_dataset_offers_the_nearest(wanted: str, hint: str) -> None:
@@ -192,4 +200,7 @@ def test_unknown_dataset_offers_the_nearest(wanted: str, hint: str) -> None:
 
 
 def test_reserved_names_are_those_of_the_manifest() -> None:
-    assert set(manifest.OWN_COLUMNS.names) | {"class_index", "official_split"} == RESERVED
+    assert (
+        set(manifest.OWN_COLUMNS.names + manifest.PUBLISHED_COLUMNS.names) | {"class_index", "official_split"}
+        == RESERVED
+    )

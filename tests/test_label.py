@@ -14,7 +14,7 @@ from facepack.configuration import Configuration
 from facepack.description import Description, load_dataset
 from facepack.errors import FieldError, JobError, UsageError
 from facepack.index import index_dataset
-from facepack.label import Labelled, assign_classes
+from facepack.label import NO_CLASS, Labelled, assign_classes
 from facepack.source import Source, open_source
 from facepack.storage import Store
 
@@ -78,7 +78,7 @@ def test_classes_of_too_few_rows_are_named_and_counted() -> None:
     found = labelled("celeba", celeba_table(SIX), classes="Mustache,Young,Bald", min_per_class=2)
     assert found.class_names == ("Mustache", "Young")
     assert classes_of(found) == {"1.jpg": "Mustache", "2.jpg": "Mustache", "3.jpg": "Young", "4.jpg": "Young"}
-    assert found.left_out == {"of a class of fewer than 2 rows": 1}
+    assert found.left_out == {NO_CLASS: 1, "of a class of fewer than 2 rows": 1}
     assert found.warnings == ("class Bald: fewer than 2 rows, so left out, 1 rows in all",)
 
 

@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 import torch
 from conftest import make
+from typer.testing import CliRunner
 
+from facepack.cli import app
 from facepack.drawn import synthetic
 from facepack.errors import FieldError, UsageError
+from trainer import evaluation, runs
 from trainer.augment import Normalize, Resize
+from trainer.data import ChannelStatistics
 from trainer.loader import Loader
+from trainer.run_record import RunRecord
 
 Three = tuple[Path, Path, Path]
 
@@ -145,3 +150,22 @@ def test_what_does_not_fit_is_refused_by_name(three: Three, choices: dict[str, A
         loaded(three[:2], **choices)
     with pytest.raises(FieldError, match="build: expected a folder or a URL, or several"):
         loaded([])
+
+
+def test_command_trains_on_the_mixture_and_evaluates_it(three: Three, tmp_path: Path) -> None:
+    settings = ["network=small_resnet(widths=(8, 16))", "epochs=1", "precision=32-true"]
+    options = [option for setting in settings for option in ("--set", setting)]
+    places = [option for place in three[:2] for option in ("--data", str(place))]
+    out = tmp_path / "run"
+    command = ["train", "celeba_rarest4_modern", *places, "--out", str(out), "--device", "cpu", *options]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    run = runs.read(out)
+    assert run.locations == [str(place) for place in three[:2]]
+    assert run.statistics != ChannelStatistics.of(loaded(three[0]).build)
+    scored = evaluation.evaluate(out, device="cpu")
+    assert scored.folder == out
+    num_valid = sum(loaded(place, split="valid").num_samples for place in three[:2])
+    predictions = RunRecord.read(out).predictions("valid")
+    assert predictions is not None
+    assert len(predictions) == num_valid

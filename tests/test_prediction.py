@@ -17,8 +17,8 @@ from facepack.align import Box
 from facepack.drawn import synthetic
 from facepack.errors import UsageError
 from facepack.image import decode
-from facepack.index import IMAGE_SUFFIXES
 from facepack.manifest import Status
+from facepack.signature import IMAGE_SUFFIXES
 from trainer import contact_sheet, prediction, runs
 from trainer.prediction import Prediction, Predictor
 from trainer.results.attributes import AttributeResults

@@ -107,11 +107,17 @@ def test_second_build_on_s3_is_refused(celeba: Path, bucket: str) -> None:
 
 
 def test_what_is_not_there_is_one_clear_error(bucket: str) -> None:
-    with pytest.raises(JobError, match="an empty folder"):
-        open_source(f"{bucket}/nothing")
+    Store(bucket).write("something/else/x", b"")
+    Store(bucket).write("y", b"")
+    for place in ("nothing", "something/nothing/at/all", "some"):
+        beside = f"{bucket}/something has else/" if "/" in place else f"{bucket} has something/, y"
+        with pytest.raises(JobError, match=f"{bucket}/{place}: no such prefix; {beside}"):
+            open_source(f"{bucket}/{place}")
     with pytest.raises(JobError, match="no such file"):
         open_source(f"{bucket}/nothing.zip")
     with pytest.raises(JobError, match="no complete build"):
+        manifest.read_build(f"{bucket}/something")
+    with pytest.raises(JobError, match=f"no complete build.*; no such prefix; {bucket} has something/"):
         manifest.read_build(f"{bucket}/nothing")
     with pytest.raises(FileNotFoundError):
         Store(bucket).read("nothing")

@@ -1,5 +1,6 @@
 """API: training in one call."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from trainer.run_record import RunRecord
 def train(
     recipe: str | Recipe,
     *,
-    data: str | Path,
+    data: str | Path | Sequence[str | Path],
     out: str | Path = "",
     device: str = "",
     save_every_s: float = 60.0,
@@ -24,8 +25,9 @@ def train(
         run = trainer.train("celeba_rarest4", data="builds/celeba-rarest4", epochs=5)
 
     `recipe` is a name, or a Recipe of one's own. `settings` change fields of it: values, or text as after --set.
-    `data` is the folder or URL of a build, `out` the folder of the run (runs/RECIPE, or runs/own for a Recipe),
-    `device` cpu or cuda (the GPU where there is one), `save_every_s` the seconds between checkpoints within an epoch.
+    `data` is the folder or URL of a build, or a list of several that are mixed, `out` the folder of the run
+    (runs/RECIPE, or runs/own for a Recipe), `device` cpu or cuda (the GPU where there is one), `save_every_s` the
+    seconds between checkpoints within an epoch.
     Prints nothing; what it logs goes to the logger facepack.trainer.
 
     Gives the finished run: `.folder`, `.results["test"]`, `.network()`. Raises `UsageError` where recipe and build do
@@ -35,7 +37,8 @@ def train(
     changed = _changed(recipes.load(recipe) if isinstance(recipe, str) else recipe, settings)
     folder = Path(out or f"runs/{name}")
     where = training.Settings(device=device, save_every_s=save_every_s)
-    training.train(name, changed, data=str(data), out=folder, settings=where)
+    places = [data] if isinstance(data, str | Path) else data
+    training.train(name, changed, data=[str(place) for place in places], out=folder, settings=where)
     record = RunRecord.read(folder)
     if ranks.is_first_rank():
         report.write(folder)

@@ -23,19 +23,20 @@ import torch
 
 from facepack import manifest
 from facepack.cores import num_cores
-from facepack.errors import FieldError, JobError
+from facepack.errors import FieldError, JobError, UsageError
 from facepack.manifest import Build, Status
 from facepack.page import rendered
 from facepack.storage import Store
-from trainer import runs
-from trainer.loader import EngineSettings, Loader, StagingSettings
+from trainer import recipes, runs
+from trainer.headspace import Headspace, measure_headspace
+from trainer.loader import EngineSettings, FeedSettings, Loader, StagingSettings
 from trainer.loading.augment import Augmentation, Normalize
 
 log = logging.getLogger("facepack.trainer")
 
 FEWEST_IMAGES = 256
-_SHARE = {"probe": 0.02, "epoch": 0.07, "steady": 0.05, "rival": 0.14}
-"""Parts of the time limit: for a look at the rate, an epoch, a rate from the second epoch on, another loader."""
+_SHARE = {"probe": 0.02, "epoch": 0.07, "steady": 0.05, "rival": 0.14, "steps": 0.15}
+"""Parts of the time limit: a look at the rate, an epoch, epochs from the second on, another loader, training steps."""
 _FETCHED_AT_ONCE = 8
 
 Note = Callable[[str], None]
@@ -54,6 +55,8 @@ class BenchSettings:
     """Threads of the loader; 0: as many as it takes by itself."""
     seconds: float = 100.0
     """About how long the whole may take."""
+    recipe: str = ""
+    """The name of a recipe whose training steps are measured, too."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -98,6 +101,8 @@ class BenchReport:
     machine: dict[str, str]
     versions: dict[str, str]
     seconds: float = 0.0
+    headspace: Headspace | None = None
+    """Training steps fed by the loader, against the same on one batch; None without a recipe."""
 
     def to_json(self) -> str:
         """All of it."""
@@ -121,6 +126,8 @@ class _Bench:
     table: pa.Table
     cache_folder: str
     note: Note
+    all_rows: np.ndarray[Any, np.dtype[np.int64]]
+    """All packed rows of the split, of which `rows` is the start."""
     notes: list[str] = field(default_factory=list)
 
     def loader(self, *, cache: str = "none", augment: Sequence[Augmentation] | None = None, cold: str = "") -> Loader:
@@ -160,7 +167,10 @@ def measure_loading(
         rates = _own_rates(bench)
         limits = _limits(bench, rates)
         rivals = _rivals(bench, Path(folder))
+        headspace = _headspace(bench) if settings.recipe else None
     bottleneck, advice = explained(rates, limits, build=bench.info)
+    if headspace is not None:
+        advice.insert(0, headspace.summary())
     info, sizes = bench.info, _sizes(bench.table)
     return BenchReport(
         build=str(build),
@@ -180,6 +190,7 @@ def measure_loading(
         machine=runs.machine(torch.device(settings.device or "cpu")),
         versions=runs.versions(),
         seconds=time.monotonic() - begun,
+        headspace=headspace,
     )
 
 
@@ -200,7 +211,10 @@ def lines_of(report: BenchReport) -> list[str]:
         for group, rates in groups
         for rate in rates
     ]
-    return [*lines, f"{report.bottleneck} holds it back", *report.advice, *report.notes]
+    if (steps := report.headspace) is not None:
+        times = f"{1000 * steps.fed_s:,.1f} ms fed by the loader, {1000 * steps.resident_s:,.1f} ms on one batch"
+        lines.append(f"training: {steps.recipe}, a step: {times}")
+    return [*lines, f"{report.bottleneck} holds loading back", *report.advice, *report.notes]
 
 
 # Opening
@@ -216,7 +230,7 @@ def _opened(build: str, settings: BenchSettings, *, folder: str, note: Note) -> 
         raise FieldError("split", settings.split, f"{build} has no packed image in it")
     if _sizes(table.take(pa.array(rows))) is None and settings.augment is None:
         raise FieldError("augment", "", 'the images differ in size: give --augment "[Resize((112, 112)), Normalize()]"')
-    bench = _Bench(build, info, settings, rows[:FEWEST_IMAGES], table, folder, note)
+    bench = _Bench(build, info, settings, rows[:FEWEST_IMAGES], table, folder, note, rows)
     note("looking at the rate")
     with bench.loader(cold="probe") as loader:
         rate = _steady(loader, seconds=bench.share_s("probe"))
@@ -399,6 +413,36 @@ def _as_files(bench: _Bench, *, files: Path, tars: Path) -> None:
         for row in of_shard.select(["key", "offset", "size"]).to_pylist():
             path = files / "all" / f"{row['key']}.{suffix}"
             path.write_bytes(content[row["offset"] : row["offset"] + row["size"]])
+
+
+# Training
+
+
+def _headspace(bench: _Bench) -> Headspace | None:
+    """The steps of the recipe, fed by the loader and on one batch."""
+    settings, recipe = bench.settings, recipes.load(bench.settings.recipe)
+    bench.note(f"steps of {settings.recipe}")
+
+    def loader_of(num: int) -> Loader:
+        return Loader(
+            bench.build,
+            split=settings.split,
+            batch_size=recipe.batch_size,
+            augment=settings.augment or recipe.augment,
+            targets=(recipe.task.target,),
+            device=settings.device or None,
+            rows=bench.all_rows[:num],
+            feed=FeedSettings(shuffle=True),
+            engine=EngineSettings(num_threads=settings.num_threads),
+            staging=StagingSettings(cache_folder=f"{bench.cache_folder}/shards"),
+        )
+
+    device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return measure_headspace(settings.recipe, recipe, loader_of, device=device, seconds=bench.share_s("steps"))
+    except UsageError as error:
+        bench.notes.append(f"Training steps were not measured: {error}")
+        return None
 
 
 # What it means

@@ -43,8 +43,9 @@ def train(
         ),
     ] = "",
     data: Annotated[
-        str, typer.Option(show_default="that of --resume", help="The build to train on (folder or URL).")
-    ] = "",
+        list[str] | None,
+        typer.Option(show_default="that of --resume", help="The build to train on (folder or URL); several are mixed."),
+    ] = None,
     out: Annotated[str, typer.Option(show_default="runs/RECIPE", help="Folder of the run.")] = "",
     settings: Annotated[
         list[str] | None,
@@ -78,25 +79,25 @@ def train(
         if resume is not None:
             if recipe or out or settings:
                 raise UsageError("--resume RUN: the run decides what is trained; leave out RECIPE, --out and --set")
-            name, changed, folder, build = _resumed(resume, data)
+            name, changed, folder, build = _resumed(resume, data or [])
         else:
-            name, changed, folder, build = _fresh(recipe, data, out, settings or [])
+            name, changed, folder, build = _fresh(recipe, data or [], out, settings or [])
         from trainer import training
 
         where = training.Settings(device=device, save_every_s=save_every, wandb=wandb)
         return trained(name, changed, data=build, out=folder, where=where, show=show)
 
 
-def _resumed(folder: Path, data: str) -> "tuple[str, Recipe, Path, str]":
-    """Name, recipe, folder and build of a run that goes on."""
+def _resumed(folder: Path, data: list[str]) -> "tuple[str, Recipe, Path, list[str]]":
+    """Name, recipe, folder and builds of a run that goes on."""
     from trainer import runs
 
     run = runs.read(folder)
-    return run.recipe_name, run.recipe, folder, data or run.data.location
+    return run.recipe_name, run.recipe, folder, data or run.locations
 
 
-def _fresh(name: str, data: str, out: str, settings: list[str]) -> "tuple[str, Recipe, Path, str]":
-    """Name, recipe, folder and build of a run; what is wrong with them is refused before the rest is imported."""
+def _fresh(name: str, data: list[str], out: str, settings: list[str]) -> "tuple[str, Recipe, Path, list[str]]":
+    """Name, recipe, folder and builds of a run; what is wrong with them is refused before the rest is imported."""
     from facepack.manifest import read_build
     from facepack.storage import is_url
     from trainer import recipes
@@ -106,12 +107,19 @@ def _fresh(name: str, data: str, out: str, settings: list[str]) -> "tuple[str, R
     if is_url(out):
         raise UsageError(f"--out {out}: a run is kept in a folder; builds are read from URLs")
     recipe = recipes.load(name, settings)
-    read_build(data)
+    for place in data:
+        read_build(place)
     return name, recipe, Path(out or f"runs/{name}"), data
 
 
 def trained(
-    name: str, recipe: "Recipe", *, data: str, out: Path, where: "Settings | None" = None, show: bool = False
+    name: str,
+    recipe: "Recipe",
+    *,
+    data: str | list[str],
+    out: Path,
+    where: "Settings | None" = None,
+    show: bool = False,
 ) -> None:
     """Train a recipe, write the report and print the scores."""
     from trainer import report, training
@@ -172,7 +180,10 @@ def experiment(
 
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
-    data: Annotated[str, typer.Option(show_default="the run's own", help="Another build of the same classes.")] = "",
+    data: Annotated[
+        list[str] | None,
+        typer.Option(show_default="the run's own", help="Another build of the same classes; several are mixed."),
+    ] = None,
     split: Annotated[
         list[str] | None, typer.Option(show_default="valid and test", help="train, valid or test; repeatable.")
     ] = None,
@@ -187,7 +198,7 @@ def evaluate(
         check_installed()
         from trainer import evaluation, report
 
-        evaluated = evaluation.evaluate(run, data=data, splits=split or [], device=device)
+        evaluated = evaluation.evaluate(run, data=data or [], splits=split or [], device=device)
         results = evaluated.results.items()
         _show_results({name: of_split for name, of_split in results if not split or name in split})
         if evaluated.folder == run:
@@ -322,7 +333,7 @@ def bench(
         if recipe:
             chosen = recipes.load(recipe)
             steps, batch_size = steps or chosen.augment, chosen.batch_size
-        settings = bench.BenchSettings(split, batch_size, steps, device, threads, seconds)
+        settings = bench.BenchSettings(split, batch_size, steps, device, threads, seconds, recipe)
         with terminal.silenced_libraries():
             report = bench.measure_loading(build, settings=settings, note=terminal.note)
         lines = [report.to_json()] if as_json else bench.lines_of(report)

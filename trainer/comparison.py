@@ -45,7 +45,8 @@ def compare(folders: Sequence[Path], *, out: Path, title: str = "") -> Path:
 def row_of(record: RunRecord, *, name: str) -> dict[str, Any]:
     """A run as one row of a table over several: figures by split, the baseline of the score, and what it cost."""
     run, score = record.run, record.run.recipe.task.score
-    row: dict[str, Any] = {"run": name, "recipe": run.recipe_name, "build": Path(run.data.location).name}
+    builds = "+".join(Path(location).name for location in run.locations)
+    row: dict[str, Any] = {"run": name, "recipe": run.recipe_name, "build": builds}
     for split, results in record.results.items():
         row |= {f"{split}_{score}": results.score, f"{split}_loss": results.loss}
     row["baseline"] = record.results[record.split].baseline if record.split else None
@@ -64,7 +65,7 @@ def _differing(records: Sequence[RunRecord]) -> dict[str, list[str]]:
     """Fields that differ, with the value of each run."""
     recipes = [record.run.recipe.to_dict() for record in records]
     fields = {name: [f"{recipe.get(name)}" for recipe in recipes] for recipe in recipes for name in recipe}
-    fields["data"] = [f"{record.run.data.location} ({record.run.data.digest[:8]})" for record in records]
+    fields["data"] = [", ".join(f"{b.location} ({b.digest[:8]})" for b in record.run.mixed) for record in records]
     fields["arithmetic"] = [record.run.precision for record in records]
     for name in ("versions", "machine"):
         pairs = [getattr(record.run, name).items() for record in records]

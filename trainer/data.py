@@ -1,6 +1,6 @@
 """Data: the loaders of a run, over a build, or over a build and others' faces as one more class."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from trainer.loading import draws
 from trainer.loading.augment import Augmentation, Normalize
 from trainer.loading.feed import FeedSettings
 from trainer.loading.loader import Batch, Loader
+from trainer.loading.mixture import mixture_statistics
 from trainer.recipe import Recipe
 
 OTHER = "other"
@@ -68,6 +69,11 @@ class ChannelStatistics:
         """Those of a build; empty without a train split."""
         return cls(tuple(build.mean or ()), tuple(build.std or ()))
 
+    @classmethod
+    def of_several(cls, builds: Sequence[Build]) -> "ChannelStatistics":
+        """Those of all train images of builds that are mixed."""
+        return cls.of(builds[0]) if len(builds) == 1 else cls(*mixture_statistics(builds))
+
     def filled(self, augmentations: tuple[Augmentation, ...]) -> tuple[Augmentation, ...]:
         """The same list, normalised by these where it names no numbers of its own."""
         if not self.mean:
@@ -84,18 +90,27 @@ class Data:
     def __init__(
         self,
         recipe: Recipe,
-        location: str,
+        location: str | Sequence[str],
         *,
         placement: Placement,
         statistics: ChannelStatistics | None = None,
     ) -> None:
-        """Open it. `statistics` are those of the build a run was trained on. Raises `JobError` or `UsageError`."""
-        self.location = location if is_url(location) else str(Path(location).absolute())
-        self.build = manifest.read_build(self.location)
-        self.statistics = statistics or ChannelStatistics.of(self.build)
+        """Open it, or several that are mixed. Raises `JobError` or `UsageError`.
+
+        `statistics` are those of the build a run was trained on.
+        """
+        locations = [location] if isinstance(location, str) else list(location)
+        locations = [place if is_url(place) else str(Path(place).absolute()) for place in locations]
+        builds = [manifest.read_build(place) for place in locations]
+        self.location, self.build = locations[0], builds[0]
+        """The build, or the first of several."""
+        self.statistics = statistics or ChannelStatistics.of_several(builds)
         self._recipe, self._placement = recipe, placement
-        self.builds = [RunBuild.read(self.location, self.build)]
-        """The builds: rows of the second are counted on after those of the first."""
+        self._own = [RunBuild.read(*pair) for pair in zip(locations, builds, strict=True)]
+        self.builds = list(self._own)
+        """The builds: rows of each are counted on after those of the builds before."""
+        if recipe.negatives is not None and len(builds) > 1:
+            raise UsageError("negatives: not with several builds; --set negatives= for none")
         if recipe.negatives is not None:
             location = recipe.negatives.build
             self.builds.append(RunBuild.read(location, manifest.read_build(location)))
@@ -103,9 +118,15 @@ class Data:
                 raise UsageError(f"negatives: the build must have classes, none of them {OTHER!r}")
 
     @property
+    def locations(self) -> list[str]:
+        """Where the builds lie, without that of the negatives."""
+        return [opened.location for opened in self._own]
+
+    @property
     def splits(self) -> list[str]:
         """Those that hold images."""
-        return [split for split in ("train", "valid", "test") if len(self.builds[0].rows(split))]
+        splits = ("train", "valid", "test")
+        return [split for split in splits if all(len(opened.rows(split)) for opened in self._own)]
 
     @property
     def trained_on(self) -> list[TrainedOn]:
@@ -134,7 +155,7 @@ class Data:
         batch_size = recipe.batch_size if is_train else max(2 * recipe.batch_size, 64)
         target = (recipe.task.target,)
         if recipe.negatives is None:
-            return Loader(self.builds[0].location, batch_size=batch_size, targets=target, feed=feed, **common)
+            return Loader(self.locations, batch_size=batch_size, targets=target, feed=feed, **common)
         own, others = self.builds
         num, times = len(own.rows(split)), recipe.negatives.times if is_train else 1
         rows = others.random_rows(split, num=num, times=times, seed=recipe.seed)
@@ -201,6 +222,11 @@ class Mixture:
     def size_hw(self) -> tuple[int, int]:
         """Height and width of the images."""
         return self._first.size_hw
+
+    @property
+    def cache(self) -> str:
+        """Where decoded images of the first are kept: none, ram or device."""
+        return self._first.cache
 
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the current epoch."""

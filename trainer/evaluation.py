@@ -187,9 +187,13 @@ def _temperature(task: Task, logits: torch.Tensor, targets: torch.Tensor) -> flo
 
 
 def evaluate(
-    folder: str | Path, *, data: str = "", splits: Sequence[str] = (), device: str | torch.device | None = ""
+    folder: str | Path,
+    *,
+    data: str | Sequence[str] = "",
+    splits: Sequence[str] = (),
+    device: str | torch.device | None = "",
 ) -> Evaluation:
-    """Score the best network of a run on splits of a build: by default on valid and test of its own.
+    """Score the best network of a run on splits of a build, by default on valid and test of its own; several are mixed.
 
     Writes scores.json and predictions.parquet: into the run's folder, or for another build into one below it. The
     results are those of all splits that scores.json holds. Raises `UsageError` for a build with other classes or of
@@ -200,8 +204,8 @@ def evaluate(
     trained = load_network(folder, run, device=place)
     opened = _opened(run, data, folder=folder, device=place)
     is_own = run.is_trained_on(opened.trained_on)
-    if is_own and opened.location != run.data.location:  # it was moved
-        run = replace(run, data=replace(run.data, location=opened.location))
+    if is_own and opened.locations != run.locations:  # it was moved
+        run = run.moved(opened.locations)
         run.write(folder)
     names = list(splits) or [split for split in opened.splits if split != "train"] or opened.splits
     loaders = {split: opened.loader(split, is_train=False) for split in names}
@@ -213,20 +217,23 @@ def evaluate(
             of_split = predictions_of(trained.network, loader, run=run)
         assert of_split is not None
         predictions[split] = of_split
-    out = folder if is_own else folder / f"on-{Path(opened.location).name}-{opened.build.plan_digest[:8]}"
+    place_name = "+".join(Path(location).name for location in opened.locations)
+    out = folder if is_own else folder / f"on-{place_name}-{opened.build.plan_digest[:8]}"
     return Evaluation(out, write_results(predictions, run=run, trained=trained, data=opened, out=out))
 
 
-def _opened(run: Run, data: str, *, folder: Path, device: torch.device) -> Data:
+def _opened(run: Run, data: str | Sequence[str], *, folder: Path, device: torch.device) -> Data:
     """The build that is named, or the run's own, which must not have changed."""
     place = Placement(device)
     try:
-        opened = Data(run.recipe, data or run.data.location, placement=place, statistics=run.statistics)
+        opened = Data(run.recipe, data or run.locations, placement=place, statistics=run.statistics)
     except JobError as error:
         hint = "" if data else "; where the build of the run lies now, say with --data"
         raise JobError(f"{error}{hint}") from error
     if not data and not run.is_trained_on(opened.trained_on):
-        raise JobError(f"{run.data.location}: built anew since {folder} was trained; name it with --data to use it")
+        raise JobError(
+            f"{' and '.join(run.locations)}: built anew since {folder} was trained; name it with --data to use it"
+        )
     return opened
 
 

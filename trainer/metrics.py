@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn import metrics as sklearn_metrics
 
 Floats = npt.NDArray[np.floating[Any]]
 Truths = npt.NDArray[np.bool_]
@@ -33,6 +32,8 @@ def best_thresholds(probabilities: Floats, targets: npt.NDArray[Any]) -> npt.NDA
 
     `probabilities` and `targets` (0 or 1) are (num, num_names); gives (num_names,).
     """
+    from sklearn import metrics as sklearn_metrics  # here: it takes two seconds to import
+
     thresholds = np.full(probabilities.shape[1], 0.5)
     for number in range(probabilities.shape[1]):
         true = targets[:, number] >= 0.5

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,9 +17,9 @@ from facepack.align import Aligner, Box
 from facepack.errors import FieldError, UsageError
 from facepack.hashing import sha256_of
 from facepack.image import BadImageError
-from facepack.index import IMAGE_SUFFIXES
 from facepack.manifest import Status
 from facepack.shard import Sample
+from facepack.signature import IMAGE_SUFFIXES
 from trainer import evaluation, runs
 from trainer.loading.augment import Normalize
 from trainer.loading.graphs import Graph
@@ -122,9 +122,10 @@ class _RunNetwork:
         self.name = name
         self.run: Run = runs.read(folder)
         self._trained = evaluation.load_network(folder, self.run, device=device)
-        configuration = self.run.data.configuration
+        # Whoever sees a new photo has no labels of it: the detector and the landmark model give nearly the same cut.
+        configuration = replace(self.run.data.configuration, landmarks_from="model")
         file = align.landmarks_file(landmarks) if configuration.align == "chip" else None
-        if file is not None and sha256_of(file) != configuration.landmarks:
+        if file is not None and configuration.landmarks not in ("", sha256_of(file)):
             raise UsageError(f"{file}: another landmark model than {folder} was trained with")
         self._aligner = Aligner.of(configuration, landmarks=file)
         self._graph = _graph(self.run)

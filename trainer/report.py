@@ -1,6 +1,7 @@
 """Report: one self-contained page on a run."""
 
 import webbrowser
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from facepack.manifest import Status
 from facepack.page import jpeg_uri, rendered
 from facepack.storage import Store
 from trainer import plots, runs
-from trainer.data import OTHER
+from trainer.data import OTHER, TrainedOn
 from trainer.plots import Line, Plot
 from trainer.results.protocol import Figure, Mistake, ResultTable
 from trainer.run_record import RunRecord
@@ -196,7 +197,7 @@ def _plots(record: RunRecord, predictions: pa.Table | None) -> list[Plot]:
 def _times(record: RunRecord) -> list[TimeShare]:
     """Where the time went."""
     run, wait, num_epochs = record.run, record.total("wait_s"), len(record.times)
-    counts = {s: num_epochs * manifest.total(run.data.counts, split=s, statuses=_PACKED) for s in SPLITS}
+    counts = {split: num_epochs * run.num_packed(split) for split in _SPLITS}
     counts["train"] *= run.recipe.copies
     if run.negatives is not None:  # as many others beside them
         counts = {split: 2 * number for split, number in counts.items()}
@@ -214,46 +215,54 @@ def _times(record: RunRecord) -> list[TimeShare]:
 
 def _counts(run: Run) -> list[tuple[str, dict[str, int]]]:
     """Packed images per class and split, all classes last."""
-    counts = run.data.counts
-    rows = [
-        (name, {s: manifest.total(counts, split=s, class_name=name, statuses=_PACKED) for s in _SPLITS})
-        for name in run.data.class_names[:_MAX_CLASSES]
-    ]
+    names = list(dict.fromkeys(name for build in run.mixed for name in build.class_names))[:_MAX_CLASSES]
+    rows = [(name, {split: run.num_packed(split, class_name=name) for split in _SPLITS}) for name in names]
     if run.negatives is not None and run.recipe.negatives is not None:
         drawn = {s: sum(numbers[s] for _, numbers in rows) for s in _SPLITS}
         num_there = manifest.total(run.negatives.counts, split="train", statuses=_PACKED)
         drawn["train"] = min(drawn["train"] * run.recipe.negatives.times, num_there)
         rows.append((f"{OTHER}, drawn from {run.negatives.location}", drawn))
-    return [*rows, ("", {s: manifest.total(counts, split=s, statuses=_PACKED) for s in _SPLITS})]
+    return [*rows, ("", {split: run.num_packed(split) for split in _SPLITS})]
 
 
 def _rejects(run: Run) -> list[tuple[str, int]]:
     """Images that were not packed, by reason."""
-    reasons = [status for status in Status if status != Status.PACKED]
-    rejected = [(str(reason), manifest.total(run.data.counts, statuses=[reason])) for reason in reasons]
-    rest = [(f"left out: {reason}", number) for reason, number in run.data.left_out.items()]
-    return [(reason, number) for reason, number in [*rejected, *rest] if number]
+    rejects: Counter[str] = Counter()
+    for build in run.mixed:
+        for status in Status:
+            if status != Status.PACKED:
+                rejects[str(status)] += manifest.total(build.counts, statuses=[status])
+        rejects.update({f"left out: {reason}": number for reason, number in build.left_out.items()})
+    return [(reason, number) for reason, number in rejects.items() if number]
 
 
 def people_in_several_splits(run: Run) -> PeopleInSplits:
-    """How many people of a run's build are in more than one split, by the identities its dataset description names.
+    """How many people of a run's builds are in more than one split, by the identities their dataset descriptions name.
 
-    Raises `JobError` or `OSError` where the build is not at hand.
+    A name is one person in all builds of one dataset. Raises `JobError` or `OSError` where a build is not at hand.
     """
-    table = manifest.read_table(Store(run.data.location), manifest.MANIFEST_FILE)
-    columns = [name for name in _identity_columns(run) if name in table.column_names]
-    if not columns:
+    tables = [table for build in run.mixed if (table := _people_of(build)) is not None]
+    if not tables:
         return PeopleInSplits(None)
-    identities = table.filter(pc.and_(pc.equal(table["status"], Status.PACKED), pc.is_valid(table[columns[0]])))
-    leaking = manifest.people_in_several_splits(identities, columns[0])[columns[0]]
-    return PeopleInSplits(len(leaking.unique()), len(identities[columns[0]].unique()))
+    people = pa.concat_tables(tables)
+    leaking = manifest.people_in_several_splits(people, "person")["person"]
+    return PeopleInSplits(len(leaking.unique()), len(people["person"].unique()))
 
 
-def _identity_columns(run: Run) -> Sequence[str]:
+def _people_of(build: TrainedOn) -> pa.Table | None:
+    """The person and the split of each packed row; None where the dataset names no identities."""
+    dataset = build.configuration.dataset
     try:
-        return load_dataset(run.data.configuration.dataset).labels_of("identity")
+        named = load_dataset(dataset).labels_of("identity")
     except UsageError:  # a description that is not here
-        return ()
+        return None
+    table = manifest.read_table(Store(build.location), manifest.MANIFEST_FILE)
+    columns = [name for name in named if name in table.column_names]
+    if not columns:
+        return None
+    rows = table.filter(pc.and_(pc.equal(table["status"], Status.PACKED), pc.is_valid(table[columns[0]])))
+    people = pc.binary_join_element_wise(dataset, rows[columns[0]].cast(pa.string()), "/")
+    return pa.table({"person": people, "split": rows["split"].cast(pa.string())})
 
 
 def _people(run: Run) -> str:

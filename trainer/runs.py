@@ -2,7 +2,7 @@
 
 import json
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,10 +10,12 @@ from typing import Annotated, Any
 import torch
 from pydantic import PlainValidator, TypeAdapter, ValidationError
 
+from facepack import manifest
 from facepack.configuration import first_fault
 from facepack.cores import num_cores
 from facepack.errors import JobError, UsageError
 from facepack.hashing import sha256_of
+from facepack.manifest import Status
 from facepack.storage import Store
 from trainer.data import ChannelStatistics, TrainedOn
 from trainer.recipe import Recipe, from_dict
@@ -58,6 +60,8 @@ class Run:
     precision: str
     versions: dict[str, str]
     machine: dict[str, str]
+    more_data: list[TrainedOn] = field(default_factory=list)
+    """The other builds of a mixture."""
 
     def write(self, folder: Path) -> None:
         """Write run.json, whole."""
@@ -83,8 +87,28 @@ class Run:
 
     @property
     def builds(self) -> list[TrainedOn]:
-        """The build, and that of the negatives where there is one."""
-        return [self.data, *([self.negatives] if self.negatives else [])]
+        """The builds, and that of the negatives where there is one."""
+        return [*self.mixed, *([self.negatives] if self.negatives else [])]
+
+    @property
+    def mixed(self) -> list[TrainedOn]:
+        """The build, or all builds of a mixture."""
+        return [self.data, *self.more_data]
+
+    @property
+    def locations(self) -> list[str]:
+        """Where the builds of the mixture lie, or the one."""
+        return [build.location for build in self.mixed]
+
+    def moved(self, locations: list[str]) -> "Run":
+        """The same run, whose builds lie elsewhere now."""
+        first, *more = (replace(build, location=place) for build, place in zip(self.mixed, locations, strict=True))
+        return replace(self, data=first, more_data=more)
+
+    def num_packed(self, split: str, *, class_name: str | None = None) -> int:
+        """Packed images of a split, in all builds of the mixture."""
+        choice: dict[str, Any] = {"split": split, "class_name": class_name, "statuses": [Status.PACKED]}
+        return sum(manifest.total(build.counts, **choice) for build in self.mixed)
 
     def is_trained_on(self, builds: list[TrainedOn]) -> bool:
         """True where these are the builds that it was trained on."""

@@ -57,7 +57,9 @@ class TrainingState:
 class Session:
     """A run under way: its build, its network, how far it is, and its folder."""
 
-    def __init__(self, fabric: Fabric, recipe_name: str, recipe: Recipe, *, data: str, folder: Path) -> None:
+    def __init__(
+        self, fabric: Fabric, recipe_name: str, recipe: Recipe, *, data: str | list[str], folder: Path
+    ) -> None:
         """Open the build and make the network; nothing is written yet. Raises `UsageError` or `JobError`."""
         self.fabric, self.folder = fabric, folder
         # What a run began with is in its checkpoint, and its source may be gone.
@@ -217,7 +219,8 @@ class Session:
             recipe_name=recipe_name,
             recipe=recipe,
             data=build,
-            negatives=others[0] if others else None,
+            negatives=others[0] if recipe.negatives else None,
+            more_data=[] if recipe.negatives else others,
             weights_digest=weights_digest,
             names=self._names(recipe),
             size_hw=self.train_loader.size_hw,

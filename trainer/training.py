@@ -14,7 +14,7 @@ from torch import nn
 from facepack.errors import JobError
 from facepack.lock import RUN, held
 from facepack.storage import Store
-from trainer import devices, evaluation, fit_at_once, layers, memory, optim, ranks, runs
+from trainer import devices, evaluation, fit_at_once, headspace, layers, memory, optim, ranks, runs
 from trainer.interrupts import Interrupts
 from trainer.logs import Logs
 from trainer.recipe import Recipe
@@ -44,7 +44,7 @@ def train(
     recipe_name: str,
     recipe: Recipe,
     *,
-    data: str,
+    data: str | list[str],
     out: Path,
     settings: Settings | None = None,
     watchers: Sequence[Watcher] = (),
@@ -160,6 +160,15 @@ def _train_by_steps(session: Session, *, settings: Settings, watcher: Watcher) -
             validation = _validate(session)
             checkpoint = session.end_epoch(validation)
             watcher.after_epoch(checkpoint)
+            _report_waiting(session, checkpoint.times)
+
+
+def _report_waiting(session: Session, times: Row) -> None:
+    """Log a line where one of the first epochs waited for data."""
+    share, cache = times["wait_s"] / max(times["train_s"], 1e-9), session.train_loader.cache
+    line = headspace.waiting_line(share, epoch=int(times["epoch"]), data=session.data, cache=cache)
+    if line and session.fabric.is_global_zero:
+        log.info("%s", line)
 
 
 def _forward(

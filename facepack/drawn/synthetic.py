@@ -6,11 +6,13 @@ They are what the tests and `facepack demo` run on. Image i of a dataset depends
 """
 
 import csv
+import io
 import json
 import math
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -51,6 +53,9 @@ CHARACTERS = {
     "principal_skinner": Character("cap", (140, 145, 150), (80, 110, 170), 1.2),
     "sideshow_bob": Character("palm", (190, 50, 50), (90, 160, 110), 1.2),
 }
+ADIENCE_AGES = ("(0, 2)", "(4, 6)", "(8, 12)", "(15, 20)", "(25, 32)", "(38, 43)", "(48, 53)", "(60, 100)", "35")
+_FOLD_HEADER = "user_id\toriginal_image\tface_id\tage\tgender\tx\ty\tdx\tdy\ttilt_ang"
+_IMDB_FIELDS = ("dob", "photo_taken", "full_path", "gender", "name", "face_score", "second_face_score")
 AGE_GROUPS = ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "70+")
 
 
@@ -260,6 +265,98 @@ def _draw_fairface(folder: Path, num_images: int, seed: int) -> None:
     (folder / "ground_truth.json").write_text(json.dumps(rows, indent=2))
 
 
+# Datasets of people
+
+
+def _draw_lfw(folder: Path, num_images: int, seed: int) -> None:
+    names = [f"{CACD_NAMES[who % len(CACD_NAMES)]}_{who:03d}" for who in range(-(-num_images // 3))]
+    for number in range(num_images):
+        who, photo = divmod(number, 3)
+        face = somebody(rng_of(seed, "lfw people", who), age_years=40, male=who % 2 == 0, smiling=photo == 1)
+        path = folder / "lfw" / names[who] / f"{names[who]}_{photo + 1:04d}.jpg"
+        write(path, _framed(face, rng_of(seed, "lfw", number), size_wh=(250, 250), share=0.2))
+    lines = [f"{name}\t3" for name in names]
+    cut = round(0.7 * len(names))
+    for part, rows in (("Train", lines[:cut]), ("Test", lines[cut:])):
+        (folder / f"peopleDev{part}.txt").write_text("\n".join([str(len(rows)), *rows]) + "\n", encoding="utf-8")
+    folds = [lines[fold::10] for fold in range(10)]
+    people = ["10", *(line for rows in folds for line in (str(len(rows)), *rows))]
+    (folder / "people.txt").write_text("\n".join(people) + "\n", encoding="utf-8")
+
+
+def _draw_ffhq(folder: Path, num_images: int, seed: int) -> None:
+    for number in range(num_images):
+        rng = rng_of(seed, "ffhq", number)
+        name = number * 69_999 // max(1, num_images - 1)  # from the first to the last
+        face = somebody(rng, age_years=int(rng.integers(1, 80)), male=number % 2 == 0, smiling=rng.random() < 0.5)
+        path = folder / "images1024x1024" / f"{name // 1000 * 1000:05d}" / f"{name:05d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image_hwc = _framed(face, rng, size_wh=(128, 128), share=0.3)
+        path.write_bytes(cv2.imencode(".png", image_hwc[:, :, ::-1])[1].tobytes())
+
+
+def _draw_vggface2(folder: Path, num_images: int, seed: int) -> None:
+    people, boxes = ["Class_ID, Name, Sample_Num, Flag, Gender,"], {"train": ["NAME_ID,X,Y,W,H"]}
+    boxes["test"] = list(boxes["train"])
+    for number in range(num_images):
+        who, photo = divmod(number, 4)
+        split, male = "test" if who % 5 == 4 else "train", who % 2 == 0
+        if not photo:
+            name = CACD_NAMES[who % len(CACD_NAMES)]
+            people.append(f'n{who + 1:06d}, "{name}",4,{int(split == "train")}, {"m" if male else "f"},')
+        face = somebody(rng_of(seed, "vggface2 people", who), age_years=20 + 10 * photo, male=male, smiling=photo == 1)
+        key = f"n{who + 1:06d}/{photo + 1:04d}_01"
+        write(folder / split / f"{key}.jpg", _framed(face, rng_of(seed, "vggface2", number), size_wh=(160, 200)))
+        boxes[split].append(f'"{key}",35,45,90,100')
+    (folder / "identity_meta.csv").write_text("\n".join(people) + "\n", encoding="utf-8")
+    (folder / "bb_landmark").mkdir(exist_ok=True)
+    for split, lines in boxes.items():
+        (folder / f"bb_landmark/loose_bb_{split}.csv").write_text("\n".join(lines) + "\n")
+
+
+def _draw_imdb_wiki(folder: Path, num_images: int, seed: int) -> None:
+    for part, start, stop in (("imdb", 0, num_images // 2), ("wiki", num_images // 2, num_images)):
+        fields: dict[str, list[object]] = {name: [] for name in _IMDB_FIELDS}
+        for number in range(start, stop):
+            rng, who = rng_of(seed, "imdb_wiki", number), number // 3
+            age, male = int(rng.integers(5, 90)), who % 2 == 0
+            path = f"{number % 100:02d}/{who}_1950-01-01_{1950 + age}.jpg"
+            face = somebody(rng_of(seed, "imdb_wiki people", who), age_years=age, male=male, smiling=age % 2 == 0)
+            write(folder / f"{part}_crop" / path, _framed(face, rng, size_wh=(180, 180)))
+            values = (712_224, 1950 + age, path, float(male), f"Person {who}", 3.5, 1.25)
+            for name, value in zip(_IMDB_FIELDS, values, strict=True):
+                fields[name].append(value)
+        arrays = {
+            name: np.array(column, object if isinstance(column[0], str) else float) for name, column in fields.items()
+        }
+        (folder / f"{part}_crop" / f"{part}.mat").write_bytes(_mat(part, arrays))
+
+
+def _mat(name: str, fields: dict[str, NDArray[Any]]) -> bytes:
+    """A MAT file of one structure, without the time in its header."""
+    from scipy.io import savemat
+
+    content = io.BytesIO()
+    savemat(content, {name: fields})
+    header = b"MATLAB 5.0 MAT-file"
+    return header.ljust(116) + content.getvalue()[116:]
+
+
+def _draw_adience(folder: Path, num_images: int, seed: int) -> None:
+    lists = {fold: [_FOLD_HEADER] for fold in range(5)}
+    for number in range(num_images):
+        rng, who = rng_of(seed, "adience", number), number // 4
+        age, male = ADIENCE_AGES[number % len(ADIENCE_AGES)], bool(rng.integers(2))
+        user, image = f"{1000 + who}@N00", f"{9000 + number}_{seed:04x}_o.jpg"
+        face = somebody(rng, age_years=int(age.strip("()").split(",")[0]) + 1, male=male, smiling=rng.random() < 0.5)
+        path = folder / "faces" / user / f"coarse_tilt_aligned_face.{number}.{image}"
+        write(path, _framed(face, rng, size_wh=(160, 160)))
+        gender = "m" if male else "f"
+        lists[who % 5].append(f"{user}\t{image}\t{number}\t{age}\t{gender}\t10\t20\t90\t90\t0")
+    for fold, lines in lists.items():
+        (folder / f"fold_{fold}_data.txt").write_text("\n".join(lines) + "\n")
+
+
 # Folders of classes
 
 
@@ -295,12 +392,17 @@ def _draw_folder(folder: Path, num_images: int, seed: int) -> None:
 
 
 DATASETS: dict[str, Callable[[Path, int, int], None]] = {
+    "adience": _draw_adience,
     "afad": _draw_afad,
     "appa_real": _draw_appa_real,
     "cacd": _draw_cacd,
     "celeba": _draw_celeba,
     "fairface": _draw_fairface,
+    "ffhq": _draw_ffhq,
     "folder": _draw_folder,
+    "imdb_wiki": _draw_imdb_wiki,
+    "lfw": _draw_lfw,
     "simpsons": _draw_simpsons,
     "utkface": _draw_utkface,
+    "vggface2": _draw_vggface2,
 }

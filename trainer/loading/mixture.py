@@ -62,8 +62,7 @@ def mixed(parts: Sequence[Samples], builds: Sequence[Build], *, weights: Sequenc
         raise FieldError("build", "", "raw and encoded builds cannot be mixed: build them with the same --encoding")
     starts = np.cumsum([0, *(part.num_rows for part in parts)])
     stops = np.cumsum([0, *(len(part) for part in parts)])
-    shares = list(weights) if weights is not None else [float(_num_train(build)) for build in builds]
-    mean, std = _statistics(parts, shares)
+    mean, std = mixture_statistics(builds, weights=weights)
     targets = {name: _joined(name, [part.targets[name] for part in parts]) for name in first.targets}
     codes = [Target(part.class_codes, part.class_names) for part in parts if part.class_codes is not None]
     digests = "".join(part.build_digest for part in parts)
@@ -217,13 +216,15 @@ def _union(names: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for of_build in names for name in of_build))
 
 
-def _num_train(build: Build) -> int:
-    return manifest.total(build.counts, split="train", statuses=["packed"])
-
-
-def _statistics(parts: Sequence[Samples], shares: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel over builds of these shares; of those that have a train split."""
-    known = [(part.mean, part.std, share) for part, share in zip(parts, shares, strict=True) if part.mean and share]
+def mixture_statistics(
+    builds: Sequence[Build], *, weights: Sequence[float] | None = None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel over the train images of builds, or over builds by their weights."""
+    num_train = [manifest.total(build.counts, split="train", statuses=["packed"]) for build in builds]
+    shares = num_train if weights is None else weights
+    known = [
+        (build.mean, build.std, share) for build, share in zip(builds, shares, strict=True) if build.mean and share
+    ]
     if not known:
         return (), ()
     of_mean, of_std, of_share = (np.array(column, np.float64) for column in zip(*known, strict=True))

@@ -15,7 +15,7 @@ from trainer.loading.columns import ManifestColumns
 
 ATTRIBUTES = "attributes"
 CLASS = "class"
-POINTS = {"box": 4, "landmarks": 10}
+POINTS = {"box": 4, "landmarks": 10, "published_box": 4, "published_landmarks": 10}
 """Columns of several numbers per sample, and how many."""
 
 
@@ -24,8 +24,8 @@ class Target:
     """One target: a number (or a row of numbers) per sample, and what the numbers mean.
 
     Classes, categories and bins are int64 indices into `names`; attributes, all at once, float32
-    (num_samples, num_names) of 0 and 1; box and landmarks float32 (num_samples, 4) and (num_samples, 10), in pixels of
-    the upright photo; other columns int64 or float32 as they are.
+    (num_samples, num_names) of 0 and 1; boxes and landmarks float32 (num_samples, 4) and (num_samples, 10), in pixels
+    of the upright photo; other columns int64 or float32 as they are.
     """
 
     values: npt.NDArray[Any]
@@ -44,7 +44,8 @@ def target(
     column_name, colon, bins = name.partition(":")
     if name == ATTRIBUTES:
         return _attributes(columns, rows)
-    known = [CLASS, *POINTS, *columns.labels]
+    points = [name for name in POINTS if name in columns.schema.names]
+    known = [CLASS, *points, *columns.labels]
     if column_name not in known:
         advice = f"the build has no such column; {nearest(column_name, [ATTRIBUTES, *known])}"
         raise FieldError("targets", name, advice)

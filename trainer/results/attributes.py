@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from sklearn import metrics as sklearn_metrics
 
 from trainer import metrics
 from trainer.metrics import Floats
@@ -182,6 +181,8 @@ class AttributeResults:
 
 def _attribute_row(name: str, true: metrics.Truths, probabilities: Floats, *, is_above: metrics.Truths) -> AttributeRow:
     """`is_above` is where probabilities reach the threshold of the attribute."""
+    from sklearn import metrics as sklearn_metrics  # here: it takes two seconds to import
+
     positives = float(true.mean())
     is_mixed = 0 < positives < 1
     return AttributeRow(

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from sklearn import metrics as sklearn_metrics
 
 from trainer import metrics, plots
 from trainer.metrics import Floats
@@ -76,6 +75,8 @@ class ClassResults:
     @classmethod
     def of(cls, split: SplitPredictions) -> "ClassResults":
         """The figures of these predictions; a class without samples does not count for means over classes."""
+        from sklearn import metrics as sklearn_metrics  # here: it takes two seconds to import
+
         targets, codes = split.targets, np.arange(len(split.names))
         predicted = split.predictions.argmax(axis=1)
         by_class = sklearn_metrics.precision_recall_fscore_support(targets, predicted, labels=codes, zero_division=0.0)
