@@ -204,6 +204,10 @@ def interrupted(work: Callable[[], object], after_s: float) -> bool:
         is_working = False
     except Stop:
         return True
+    except RuntimeError as error:  # of a lock of Python's own that was stopped in the middle
+        if not isinstance(error.__context__, Stop):
+            raise
+        return True
     finally:
         is_working = False
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -241,8 +245,8 @@ def interrupt_at_random(build: Path, *, for_s: float) -> int:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_epoch_after_an_interrupt_gives_the_right_pixels(build: Path) -> None:
-    assert interrupt_at_random(build, for_s=4) > 3
+def test_epoch_after_hundreds_of_interrupts_gives_the_right_pixels(build: Path) -> None:
+    assert interrupt_at_random(build, for_s=9) > 30
 
 
 @pytest.mark.slow
