@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -311,3 +312,9 @@ def test_example_of_accelerate_goes_on_from_its_checkpoint(build: Path) -> None:
 
 ACCELERATE = [(0, 48), (1, 48), (1, 32)]
 """The last one from a checkpoint after its first batch."""
+
+
+def test_loader_says_what_it_loads(build: Path) -> None:
+    assert repr(new(build)) == f"<Loader of {build}, split train: 48 samples in 3 batches>"
+    both = Loader([build, build], split=("train", "valid"), batch_size=20, device="cpu")
+    assert re.fullmatch(rf"<Loader of {build} and 1 more, split train\+valid: \d+ samples in \d+ batches>", repr(both))

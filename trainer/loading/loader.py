@@ -6,11 +6,12 @@ for batch in Loader("builds/celeba-rarest4", split="train", batch_size=256):
     logits = model(batch.images)
 """
 
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, NoReturn, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,7 @@ from trainer.loading.targets import Target
 from trainer.loading.weighting import Weights
 
 _STATE_VERSION = 1
+_logger = logging.getLogger("facepack")
 
 
 class _Position(NamedTuple):
@@ -71,6 +73,15 @@ def _joined(batches: Sequence[Batch], **_: object) -> Batch:
 default_collate_fn_map[Batch] = _joined
 
 
+class EpochSampler(NamedTuple):
+    """Who decides which samples a batch has, as in a torch DataLoader."""
+
+    sampler: "Loader"
+    """It has `set_epoch`."""
+    batch_size: int
+    """Samples of a batch of this rank."""
+
+
 @dataclass(frozen=True)
 class EngineSettings:
     """How much of the machine decoding takes."""
@@ -99,6 +110,8 @@ class Loader(IterableDataset[Batch]):
     A copy, or one that was pickled, goes on where the loader would.
     """
 
+    total_dataset_length = 0
+    """Samples whose remainder accelerate cuts the last batch to: none, as repeats are told by `mask`."""
     _stage: Stage | None = None
     _runner: Runner | None = None
     """None also while it works: what an error or an interrupt leaves behind is not used again."""
@@ -148,7 +161,7 @@ class Loader(IterableDataset[Batch]):
             split, rows=rows, classes=classes, targets=targets, needs_classes=settings.balanced, weights=weights
         )
         self.builds, self._samples = opened(build, choice, target_names=target_names)
-        samples = self._samples
+        samples, self._store = self._samples, self._samples.store
         self._order = EpochOrder(
             samples,
             settings=settings,
@@ -165,6 +178,28 @@ class Loader(IterableDataset[Batch]):
     def __len__(self) -> int:
         """Batches of a whole epoch, the same on every rank."""
         return self._order.num_batches
+
+    def __repr__(self) -> str:
+        others = f" and {len(self.builds) - 1} more" if len(self.builds) > 1 else ""
+        samples = f"{self.num_samples:,} samples in {len(self):,} batches"
+        return f"<Loader of {self._store.location}{others}, split {self._samples.split}: {samples}>"
+
+    def __getitem__(self, index: Any) -> Batch:
+        """Refused: batches come in order."""
+        raise UsageError("a Loader gives batches in order, not by number: next(iter(loader)), or rows= chooses samples")
+
+    @property
+    def dataset(self) -> NoReturn:
+        """Refused: a loader is a dataset, and has none."""
+        raise AttributeError(
+            "a Loader has no dataset, it is one: skip_first_batches and the like take DataLoader(loader, "
+            "batch_size=None); load_state_dict skips batches without reading them"
+        )
+
+    @property
+    def batch_sampler(self) -> EpochSampler:
+        """What Lightning looks for in a DataLoader, to call `set_epoch`."""
+        return EpochSampler(self, self._order.rank_batch_size)
 
     @property
     def build(self) -> Build:
@@ -227,7 +262,12 @@ class Loader(IterableDataset[Batch]):
         """Make the next `for` this epoch, from 0: all of it, or its rest where a state of it was just loaded."""
         if not _is_count(epoch):
             raise FieldError("epoch", epoch, "expected a whole number, at least 0")
-        if self._next_start.epoch != epoch:
+        if (start := self._next_start).epoch != epoch:
+            if start.consumed:
+                _logger.warning(
+                    "set_epoch(%d) puts aside the state that was loaded: epoch %d, of which %d samples were seen",
+                    *(epoch, *start),
+                )
             self._next_start = _Position(int(epoch), 0)
         self._position = self._next_start
 
@@ -305,7 +345,8 @@ class Loader(IterableDataset[Batch]):
             check_process()
             if turn != self._turn:
                 raise UsageError(
-                    "this iterator of the loader is over: another was begun, a state loaded or the loader closed"
+                    "this iterator of the loader is over: another was begun, a state loaded or the loader closed; "
+                    "two at once need two loaders"
                 )
             try:
                 self._runner = None
