@@ -6,6 +6,7 @@ from typing import Unpack
 from facepack import builder
 from facepack.builder import Place
 from facepack.configuration import Configuration, Options
+from facepack.open_rows import OwnTable
 from facepack.prepare import default_source
 from facepack.reader import OpenBuild, open_build
 
@@ -22,6 +23,7 @@ def build(
     force: bool = False,
     landmarks: Text = "",
     leave_out: Text = "",
+    labels: Text | OwnTable = "",
     **options: Unpack[Options],
 ) -> OpenBuild:
     """Make a build, or finish one that was interrupted, and open it.
@@ -29,16 +31,18 @@ def build(
         build("celeba", src="data/celeba", out="builds/faces", classes="rarest4", size=64)
 
     `out` is a folder or URL, by default builds/<dataset>-<classes>; `src` a folder, archive or URL, by default
-    $FACEPACK_DATA/<dataset> or data/<dataset>; `leave_out` a file that lists images to leave out. `workers` 0 packs in
-    this process, without Ray. A `Configuration` in place of the dataset's name takes no further options. Raises
-    `UsageError` (a `ValueError`) for an option that cannot be, `JobError` where the place holds another build, the
-    source is not there, or something cannot be written.
+    $FACEPACK_DATA/<dataset> or data/<dataset>; `leave_out` a file that lists images to leave out; `labels` a table
+    of your own, or `OwnTable` with the names of its columns. `workers` 0 packs in this process, without Ray. A
+    `Configuration` in place of the dataset's name takes no further options. Raises `UsageError` (a `ValueError`) for an
+    option that cannot be, `JobError` where the place holds another build, the source is not there, or something cannot
+    be written.
     """
     configuration = dataset if isinstance(dataset, Configuration) else Configuration.of(dataset, **options)
     if isinstance(dataset, Configuration) and options:
         raise TypeError(f"build(configuration) takes no options, got {', '.join(options)}")
     location = str(out) or builder.default_out(configuration)
     source = str(src) or default_source(configuration.dataset)
-    place = Place(source, location, workers, ray_address, force, str(landmarks), str(leave_out))
+    table = labels if isinstance(labels, OwnTable) else OwnTable(str(labels))
+    place = Place(source, location, workers, ray_address, force, str(landmarks), str(leave_out), table)
     builder.build(configuration, place=place)
     return open_build(location)

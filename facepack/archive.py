@@ -87,6 +87,10 @@ class _Entries:
         return path
 
 
+class DamagedError(JobError):
+    """An archive that is damaged."""
+
+
 class _NotInPlaceError(Exception):
     """An archive whose files cannot be read one by one where they are."""
 
@@ -113,7 +117,7 @@ def contents_of(store: Store, archive: str, *, into: str = "", given: str = "") 
     except FileNotFoundError as error:
         raise JobError(f"{where}: no such file; give the folder, .zip or .tar of the dataset as --src") from error
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, UnicodeDecodeError) as error:
-        raise JobError(f"{where}: a damaged archive ({error}); fetch it again") from error
+        raise DamagedError(f"{where}: a damaged archive ({error}); fetch it again") from error
     except _NotInPlaceError as error:
         raise JobError(f"{where}: {error}; unpack it and give the folder as --src") from error
     _follow_links(entries)

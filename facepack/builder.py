@@ -4,7 +4,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import pyarrow as pa
 
@@ -16,6 +16,7 @@ from facepack.hashing import sha256_of
 from facepack.image import Moments
 from facepack.manifest import Build, Status
 from facepack.matching import beside
+from facepack.open_rows import OwnTable
 from facepack.prepare import Prepared, fetch_offered, prepare_build
 from facepack.shard import ShardResult, ShardTask
 from facepack.storage import Store
@@ -40,6 +41,8 @@ class Place:
     """File of the landmark model for chips; empty to look for it. Its checksum decides bytes."""
     leave_out: str = ""
     """File that lists images to leave out; empty for none. The names in it decide bytes."""
+    labels: OwnTable = field(default_factory=OwnTable)
+    """Table of labels of one's own, in place of those of the dataset. What is in it decides bytes."""
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 0:
@@ -155,7 +158,7 @@ def _with_aligner(configuration: Configuration, place: Place) -> tuple[Configura
 
 def _prepared(configuration: Configuration, place: Place) -> Prepared:
     """Index, label and plan; log rows that cannot be read, images left out, people in several splits."""
-    prepared = prepare_build(configuration, src=place.src, leave_out=place.leave_out)
+    prepared = prepare_build(configuration, src=place.src, leave_out=place.leave_out, own=place.labels)
     for text in prepared.plan.notes:
         log.info(text)
     for why, number in prepared.index.left_out.items():

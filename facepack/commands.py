@@ -25,6 +25,8 @@ from facepack.description import (
 )
 from facepack.drawn import synthetic
 from facepack.errors import JobError
+from facepack.found_labels import Named
+from facepack.open_rows import OwnTable
 from facepack.prepare import default_source
 from facepack.preview import check_out, page_of, write_page
 
@@ -38,6 +40,7 @@ Workers = Annotated[
     int | None,
     typer.Option(show_default="as many as cores, where that is faster", help="Processes; 0 is this one, without Ray."),
 ]
+LabelColumn = Annotated[str, typer.Option(show_default="found", help="Column of it in the table of --labels.")]
 
 
 def show_version(shown: bool) -> None:
@@ -108,7 +111,10 @@ def fetch(
 
 
 def build(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A name that facepack datasets lists.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(metavar="DATASET", help="A name that facepack datasets lists, or your own description, .toml."),
+    ],
     src: Source = "",
     out: Annotated[str, typer.Option(show_default="builds/DATASET-CLASSES", help="Folder or URL to build into.")] = "",
     images: Annotated[
@@ -176,6 +182,15 @@ def build(
     leave_out: Annotated[
         str, typer.Option(show_default="none", help="File that lists images to leave out, a name on each line.")
     ] = "",
+    labels: Annotated[
+        str,
+        typer.Option(show_default="none", help="Table of your own labels: CSV, TSV, JSON lines or Parquet."),
+    ] = "",
+    labels_image: LabelColumn = "",
+    labels_class: LabelColumn = "",
+    labels_split: LabelColumn = "",
+    labels_identity: LabelColumn = "",
+    labels_age: LabelColumn = "",
     landmarks_from: Annotated[
         Literal["model", "labels"],
         typer.Option(
@@ -237,7 +252,10 @@ def build(
             samples_per_shard=samples_per_shard,
         )
         src = src or default_source(configuration.dataset)
-        place = Place(src, out or builder.default_out(configuration), workers, ray_address, force, landmarks, leave_out)
+        named = Named(labels_image, labels_class, labels_split, labels_identity, labels_age)
+        out = out or builder.default_out(configuration)
+        own = OwnTable(labels, named)
+        place = Place(src, out, workers, ray_address, force, landmarks, leave_out, own)
         if dry_run:
             _show_plan(configuration, place)
         else:

@@ -171,6 +171,21 @@ class ParquetIndex:
 
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
+class OpenIndex:
+    """Rows whose columns become labels as they are: of a user's own table, metadata, Parquet, WebDataset."""
+
+    kind: Literal["open"]
+    about: str
+    lacks: tuple[str, ...] = ()
+    tables: ClassVar[tuple[TableFile, ...]] = ()
+    image_sets: ClassVar[tuple[str, ...]] = ()
+
+
+Form = TableIndex | PathIndex | ParquetIndex | OpenIndex
+"""A form in which a dataset lies."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_CLOSED)
 class SplitRule:
     """Where the official split stands; `valid_percent` of its train rows become valid where the publisher has none."""
 
@@ -288,9 +303,7 @@ class Description:
     terms: str
     obtain: str
     citation: str
-    index: tuple[Annotated[TableIndex | PathIndex | ParquetIndex, Field(discriminator="kind")], ...] = Field(
-        min_length=1
-    )
+    index: tuple[Annotated[Form, Field(discriminator="kind")], ...] = Field(min_length=1)
     labels: dict[str, Label] = Field(default_factory=dict)
     attributes: tuple[str, ...] = ()
     split: SplitRule | None = None

@@ -8,14 +8,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from facepack.description import ATTRIBUTE_VALUES, Description, Label, ParquetIndex, PathIndex, SplitRule
+from facepack.description import (
+    ATTRIBUTE_VALUES,
+    Description,
+    Form,
+    Label,
+    OpenIndex,
+    ParquetIndex,
+    PathIndex,
+    SplitRule,
+)
 from facepack.errors import FieldError, JobError
 from facepack.face_labels import published_faces
 from facepack.label_file import PLACE
-from facepack.label_values import as_whole, looked_up
+from facepack.label_values import MAX_AGE_YEARS, as_whole, looked_up
 from facepack.leave_out import LeaveOut, left_out_rows
 from facepack.listing import Passed, merged
 from facepack.matching import beside
+from facepack.open_rows import OwnTable, read_open_rows
 from facepack.parquet_rows import read_parquet_rows
 from facepack.path_rows import read_path_rows
 from facepack.published_rows import LabelFileError, NotThereError, PublishedRows, filtered, non_empty, text_of
@@ -24,7 +34,6 @@ from facepack.table_rows import read_table_rows
 
 NUM_EXAMPLES = 5
 """How many files are named for each reason."""
-MAX_AGE_YEARS = 130.0
 TYPES = {
     "attribute": pa.int8(),
     "category": pa.string(),
@@ -45,10 +54,14 @@ class Index:
     """
 
     table: pa.Table
+    description: Description
+    """That of the dataset, with the labels that the source has where it leaves them open."""
     unparsed: tuple[str, ...] = ()
     passed: Passed = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     """Lines on what is not as published, or not as the label files have it."""
+    unclear: tuple[str, ...] = ()
+    """Columns of which each could be the classes."""
 
     @property
     def left_out(self) -> dict[str, int]:
@@ -62,9 +75,14 @@ class Index:
 
 
 def index_dataset(
-    description: Description, source: Source, *, images: str = "", leave_out: LeaveOut | None = None
+    description: Description,
+    source: Source,
+    *,
+    images: str = "",
+    leave_out: LeaveOut | None = None,
+    own: OwnTable | None = None,
 ) -> Index:
-    """Read the sample table of a dataset, without the images that `leave_out` names.
+    """Read the sample table of a dataset, without the images that `leave_out` names; `own` is a table of labels.
 
     `images` chooses one of the description's image sets (its first by default). Raises `JobError` where label files or
     columns are missing, `FieldError` for an unknown image set, `UsageError` for a name in `leave_out` that several
@@ -74,7 +92,8 @@ def index_dataset(
         names = ", ".join(description.image_sets) or "none"
         raise FieldError("images", images, f"{description.name} has no such image set; it has: {names}")
     try:
-        raw = _without(leave_out or LeaveOut(), _read_raw(description, source, images))
+        raw = _without(leave_out or LeaveOut(), _read_raw(_Wanted(description, images, own), source))
+        description = _with_found(description, raw)
         table, untyped = _labelled(description, raw)
     except LabelFileError as error:
         raise JobError(f"{source.location}/{error}") from error
@@ -85,7 +104,20 @@ def index_dataset(
     notes = raw.notes
     if description.split is not None and description.split.column not in raw.columns and raw.absent:
         notes += (f"no official split here, for there is no {' or '.join(raw.absent)}",)
-    return Index(table, unparsed, merged(raw.passed, source.passed), notes)
+    unclear = raw.columns_mean.unclear if raw.columns_mean else ()
+    return Index(table, description, unparsed, merged(raw.passed, source.passed), notes, unclear)
+
+
+def _with_found(description: Description, raw: PublishedRows) -> Description:
+    """The description with the labels that were found, where it leaves them open."""
+    if raw.columns_mean is None:
+        return description
+    return replace(
+        description,
+        labels=raw.columns_mean.labels,
+        attributes=raw.columns_mean.attributes,
+        default_classes=raw.columns_mean.default_classes,
+    )
 
 
 def _without(leave_out: LeaveOut, raw: PublishedRows) -> PublishedRows:
@@ -100,17 +132,42 @@ def _without(leave_out: LeaveOut, raw: PublishedRows) -> PublishedRows:
     return replace(filtered(raw, pa.array(mask)), passed=passed, notes=raw.notes + named.notes)
 
 
-def _read_raw(description: Description, source: Source, images: str) -> PublishedRows:
+@dataclass(frozen=True)
+class _Wanted:
+    """What is read: a dataset, one of its image sets, and a table of labels of one's own."""
+
+    description: Description
+    images: str
+    own: OwnTable | None
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """The forms of the dataset; with a table of one's own that alone."""
+        forms = self.description.index
+        if self.own is None or not self.own.file:
+            return forms
+        return tuple(form for form in forms if isinstance(form, OpenIndex))
+
+    def read(self, form: Form, source: Source) -> PublishedRows:
+        """The rows of one form; `NotThereError` where the source has another."""
+        if isinstance(form, PathIndex):
+            return read_path_rows(form, source, images=self.images)
+        if isinstance(form, ParquetIndex):
+            return read_parquet_rows(form, source, images=self.images)
+        if isinstance(form, OpenIndex):
+            return read_open_rows(form, source, images=self.images, own=self.own or OwnTable())
+        return read_table_rows(form, source, images=self.images)
+
+
+def _read_raw(wanted: _Wanted, source: Source) -> PublishedRows:
     """Rows by the first form of the dataset that is there with images, else by the first that is there."""
+    description = wanted.description
     missing, refused, without_images = [], [], []
-    for form in description.index:
+    if not wanted.forms:
+        raise FieldError("labels", wanted.own.file if wanted.own else "", f"{description.name} has labels of its own")
+    for form in wanted.forms:
         try:
-            if isinstance(form, PathIndex):
-                raw = read_path_rows(form, source, images=images)
-            elif isinstance(form, ParquetIndex):
-                raw = read_parquet_rows(form, source, images=images)
-            else:
-                raw = read_table_rows(form, source, images=images)
+            raw = wanted.read(form, source)
         except NotThereError as error:
             missing.append(f"{error}")
         except FieldError as error:  # this form has no such image set

@@ -38,7 +38,7 @@ def read_rows(table: TableFile, path: str, *, content: bytes) -> Rows:
         rows, unparsed = read_mat(table, path, content)
     else:
         rows, unparsed = readers[table.format](table, path, utf8(content))
-    if table.key not in rows.column_names:
+    if table.key and table.key not in rows.column_names:
         names = [name for name in rows.column_names if name != PLACE]
         raise JobError(f"{path}: no column {table.key!r}; it has {', '.join(names[:6])}")
     return rows, unparsed
@@ -46,15 +46,20 @@ def read_rows(table: TableFile, path: str, *, content: bytes) -> Rows:
 
 def _read_csv(table: TableFile, path: str, content: bytes) -> Rows:
     """Values separated by commas, or by what else its header has, below the header line."""
-    start, number = 0, 0
+    start, begin, number = 0, 0, 0
     header = ""
     while start < len(content) and not header.strip(" \t\r;,"):  # Excel may begin with a line sep=;
+        begin = start
         line, start = _line(content, start)
         header = line.decode("utf-8", "replace").rstrip("\r")
         header = "" if header.startswith("sep=") else header
         number += 1
     delimiter = delimiter_of(header)
-    names = header_names(header, delimiter)
+    names = list(table.columns)
+    if names:  # there is no header
+        start, number = begin, number - 1
+    else:
+        names = header_names(header, delimiter)
     return _text_table(
         path, content, names=names, key=table.key, delimiter=delimiter, start=start, first_line=number + 1
     )
@@ -118,7 +123,7 @@ def _text_table(
     """Separated values as text, dictionary-encoded but for the key; rows of another width are left out."""
     if repeated := [name for name in names if names.count(name) > 1]:
         raise JobError(f"{path}: two columns are called {repeated[0]!r}")
-    types = dict.fromkeys(names, pa.dictionary(pa.int32(), pa.string())) | {key: pa.string()}
+    types = dict.fromkeys(names, pa.dictionary(pa.int32(), pa.string())) | ({key: pa.string()} if key else {})
     rows = memoryview(content)[start:]
     if re.search(rb"\S", rows) is None:
         return pa.schema([*((name, types[name]) for name in names), (PLACE, pa.string())]).empty_table(), []
@@ -158,7 +163,7 @@ def _with_places(table: pa.Table, lines: Any, word: str = "line") -> pa.Table:
 
 def _read_json(table: TableFile, path: str, content: bytes) -> Rows:
     """A list of objects, or an object a line; every value is taken as text."""
-    rows = _json_rows(path, content.decode("utf-8", "replace"))
+    rows = json_rows(path, content.decode("utf-8", "replace"))
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise JobError(f"{path}: expected a list of objects")
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -168,7 +173,20 @@ def _read_json(table: TableFile, path: str, content: bytes) -> Rows:
     return _with_places(pa.table(columns), np.arange(1, len(rows) + 1), "entry"), []
 
 
-def _json_rows(path: str, text: str) -> Any:
+def _json_lines(path: str, text: str) -> list[Any]:
+    """The value of each line; `JobError` names the line that is none, where the first one is."""
+    values: list[Any] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            values += [json.loads(line)] if line.strip() else []
+        except ValueError as error:
+            if not values:
+                raise
+            raise JobError(f"{path}: line {number:,}: not valid JSON: {error}") from error
+    return values
+
+
+def json_rows(path: str, text: str) -> Any:
     """The value of a JSON text, with a comma after the last of a list if need be, or those of its lines."""
     try:
         return json.loads(text)
@@ -176,7 +194,9 @@ def _json_rows(path: str, text: str) -> Any:
         first_error = error
     try:
         if text.lstrip().startswith("{"):
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
+            return _json_lines(path, text)
         return json.loads(_TRAILING_COMMA.sub(lambda match: match[1] or "", text))
+    except JobError:
+        raise
     except ValueError:
         raise JobError(f"{path}: not valid JSON: {first_error}") from first_error

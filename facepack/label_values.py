@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
+MAX_AGE_YEARS = 130.0
 _WHOLE = re.compile(r"([+-]?\d+)\.0*")
 _WORDS = {"true": "1", "t": "1", "yes": "1", "y": "1", "false": "0", "f": "0", "no": "0", "n": "0"}
 

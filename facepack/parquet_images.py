@@ -65,6 +65,16 @@ def features_of(schema: pa.Schema) -> dict[str, dict[str, Any]]:
     return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
 
 
+def class_names_of(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
+    """The names that the metadata of a file gives the whole numbers of a column, as ClassLabel of datasets does."""
+    names: dict[str, tuple[str, ...]] = {}
+    for column, feature in features_of(schema).items():
+        listed = feature.get("names") if feature.get("_type") == "ClassLabel" else None
+        if isinstance(listed, list) and listed and all(isinstance(name, str) for name in listed):
+            names[column] = tuple(listed)
+    return names
+
+
 def open_parquet(store: Store, name: str) -> pq.ParquetFile:
     """Open a Parquet file; `JobError` names a damaged one."""
     path = store.path(name)

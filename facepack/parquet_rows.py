@@ -18,15 +18,21 @@ def parquet_files(source: Source) -> list[str]:
     return sorted(path for path in source.files if path.lower().endswith(SUFFIX))
 
 
+def embedded_by_file(source: Source) -> dict[str, list[str]]:
+    """The paths of embedded images by the file that they stand in, in order."""
+    names: dict[str, list[str]] = {}
+    for path, member in source.members.items():
+        if isinstance(member, EmbeddedImage):
+            names.setdefault(member.archive, []).append(path)
+    return names
+
+
 def read_parquet_rows(form: ParquetIndex, source: Source, *, images: str) -> PublishedRows:
     """The rows of all files with embedded images, in their order; `NotThereError` where there are none.
 
     `source` has the images among its members. Raises `JobError` for a damaged file, or files whose columns disagree.
     """
-    names: dict[str, list[str]] = {}
-    for path, member in source.members.items():
-        if isinstance(member, EmbeddedImage):
-            names.setdefault(member.archive, []).append(path)
+    names = embedded_by_file(source)
     if not names:
         raise NotThereError(form.about)
     if images:
@@ -59,7 +65,8 @@ def _labels(form: ParquetIndex, source: Source, name: str) -> pa.Table:
     return read_columns(source.store, name, leaves=label_names(schema, image=form.image))
 
 
-def label_names(schema: pa.Schema, *, image: str) -> list[str]:
-    """The columns of a file that can be labels."""
+def label_names(schema: pa.Schema, *, image: str = "", with_structs: bool = False) -> list[str]:
+    """The columns of a file that can be labels, those included that hold several, if they are wanted."""
     images = {column.name for column in image_columns(schema)} | {image}
-    return [field.name for field in schema if field.name not in images and is_plain(field.type)]
+    fields = [field for field in schema if field.name not in images]
+    return [each.name for each in fields if is_plain(each.type) or (with_structs and pa.types.is_struct(each.type))]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from facepack.configuration import Configuration
-from facepack.description import Description, ParquetIndex, dataset_folder
+from facepack.description import Description, OpenIndex, ParquetIndex, dataset_folder
 from facepack.errors import FieldError, JobError, UsageError
 from facepack.fetching import fetch
 from facepack.hub import is_hub
@@ -17,10 +17,16 @@ from facepack.index import Index, index_dataset
 from facepack.label import assign_classes
 from facepack.labelled_faces import NEEDED
 from facepack.leave_out import read_leave_out
-from facepack.parquet_images import embedded_images
+from facepack.open_rows import OwnTable
+from facepack.own_description import recorded
+from facepack.parquet_images import EmbeddedImage, embedded_images
 from facepack.parquet_rows import parquet_files
 from facepack.plan import Plan, make_plan, rows_with_split
 from facepack.source import Source, open_source
+from facepack.webdataset import num_photos, with_shards
+
+_MOST_LOOSE = 100
+"""Images beside Parquet files and archives, beyond which these are not looked into."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +52,13 @@ class Prepared:
         return hashlib.sha256(rows.getvalue().to_pybytes() + others.encode("utf-8", "replace")).hexdigest()
 
 
-def prepare_build(configuration: Configuration, *, src: str, leave_out: str = "") -> Prepared:
+def prepare_build(
+    configuration: Configuration, *, src: str, leave_out: str = "", own: OwnTable | None = None
+) -> Prepared:
     """Index, label and plan; raises `UsageError` or `JobError` before anything is written.
 
-    `leave_out` is the file that lists images to leave out: the configuration gets its digest.
+    `leave_out` is the file that lists images to leave out: the configuration gets its digest. `own` is a table of
+    labels: the configuration gets the description of the labels found in it, or in the source.
     """
     listed = read_leave_out(leave_out)
     if configuration.leave_out not in ("", listed.digest):
@@ -58,7 +67,9 @@ def prepare_build(configuration: Configuration, *, src: str, leave_out: str = ""
     description = configuration.described
     with fetch_offered(description, src):
         source = source_of(description, src)
-        indexed = index_dataset(description, source, images=configuration.images, leave_out=listed)
+        indexed = index_dataset(description, source, images=configuration.images, leave_out=listed, own=own)
+        description = indexed.description
+        configuration = _with_description(configuration, indexed)
         _check_labelled_faces(configuration, indexed, description)
     rows = rows_with_split(description, indexed.table, configuration=configuration)
     labelled = assign_classes(description, rows.table, configuration=configuration)
@@ -77,8 +88,33 @@ def source_of(description: Description, src: str) -> Source:
     source = open_source(location, archives=description.archives)
     for form in description.index:
         if isinstance(form, ParquetIndex):
-            source = source.with_embedded(embedded_images(source.store, parquet_files(source), column=form.image))
+            source = source.with_members(embedded_images(source.store, parquet_files(source), column=form.image))
+        elif isinstance(form, OpenIndex):
+            source = _with_images_inside(source)
     return source
+
+
+def _with_images_inside(source: Source) -> Source:
+    """The source with the images in its Parquet files and shards, if these are more than lie beside them."""
+    num_loose = num_photos(source.files)
+    if num_loose > _MOST_LOOSE:
+        return source
+    inside = with_shards(source.with_members(embedded_images(source.store, parquet_files(source))))
+    num_inside = sum(isinstance(member, EmbeddedImage) for member in inside.members.values())
+    num_inside += num_photos(inside.members.keys() - source.members.keys())
+    return inside if num_inside > num_loose else source
+
+
+def _with_description(configuration: Configuration, indexed: Index) -> Configuration:
+    """The configuration with the description of the labels that were found, where facepack knows none."""
+    choice = configuration.class_choice
+    is_open = choice is None or not (choice.column or choice.kind == "none")
+    if indexed.unclear and is_open and configuration.age_choice is None:
+        advice = f"each of the columns {', '.join(indexed.unclear)} could be the class; give COLUMN:all, or none"
+        raise FieldError("classes", configuration.classes, advice)
+    if indexed.description == configuration.described:
+        return configuration
+    return replace(configuration, description=recorded(indexed.description))
 
 
 def _check_labelled_faces(configuration: Configuration, indexed: Index, description: Description) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from facepack.description import Label
 from facepack.errors import JobError
 from facepack.listing import Passed
 
@@ -28,6 +29,19 @@ class PublishedRows:
     """Label files that are not there, of those that need not be."""
     keys: pa.ChunkedArray | None = None
     """What the label files call the images."""
+    columns_mean: "FoundLabels | None" = None
+    """What the columns are, where the description leaves that open."""
+
+
+@dataclass(frozen=True)
+class FoundLabels:
+    """What columns are that no description explains: labels by name, and the column of the classes."""
+
+    labels: dict[str, Label]
+    attributes: tuple[str, ...] = ()
+    default_classes: str = ""
+    unclear: tuple[str, ...] = ()
+    """Columns of which each could be the classes."""
 
 
 class LabelFileError(JobError):

@@ -76,20 +76,20 @@ class Source:
         member = self.members.get(path)
         if isinstance(member, EmbeddedImage):
             return len(self.read(path))
-        return self.store.size(self._stored(path)) if member is None else member.num_bytes
+        return self.store.size(self.stored(path)) if member is None else member.num_bytes
 
     def read(self, path: str) -> bytes:
         """The content of a file; `OSError` where it cannot be read whole, `FileNotFoundError` where it is gone."""
         member = self.members.get(path)
         if isinstance(member, EmbeddedImage):
             return parquet_images.read_image(self.store, member)
-        return self.store.read(self._stored(path)) if member is None else read_member(self.store, path, member=member)
+        return self.store.read(self.stored(path)) if member is None else read_member(self.store, path, member=member)
 
     def start(self, path: str, *, length: int) -> bytes:
         """The first bytes of a file, up to `length`; `OSError` as for `read`."""
         if path in self.members:
             return self.read(path)[:length]
-        return self.store.read_range(self._stored(path), start=0, length=length)
+        return self.store.read_range(self.stored(path), start=0, length=length)
 
     def embedded(self, paths: Iterable[str]) -> list[EmbeddedImage] | None:
         """Where images stand in Parquet files, if all of them do."""
@@ -97,13 +97,16 @@ class Source:
         embedded = [member for member in members if isinstance(member, EmbeddedImage)]
         return embedded if len(embedded) == len(members) else None
 
-    def with_embedded(self, images: Mapping[str, EmbeddedImage]) -> "Source":
-        """The same source with the images in some of its files."""
-        inside = {path: image for path, image in images.items() if path not in self.files}
-        opened = self.opened | {image.archive for image in inside.values()}
-        return replace(self, members=dict(self.members) | inside, opened=opened)
+    def with_members(self, members: Mapping[str, Member | EmbeddedImage], *, passed: Passed | None = None) -> "Source":
+        """The same source with what is in some of its files, and what is passed over: of these files, or in them."""
+        inside = {path: member for path, member in members.items() if path not in self.files}
+        closed = {path for paths in (passed or {}).values() for path in paths if path in self.files}
+        opened = self.opened | {member.archive for member in inside.values()} | closed
+        passed = merged(self.passed, passed or {})
+        return replace(self, members=dict(self.members) | inside, opened=opened, passed=passed)
 
-    def _stored(self, path: str) -> str:
+    def stored(self, path: str) -> str:
+        """The name by which a file is stored."""
         return self.spellings.get(path, path)
 
 

@@ -1,6 +1,7 @@
 """Split words: the split that a path or a value names by a usual word."""
 
 import re
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 _WORDS = {
@@ -19,6 +20,22 @@ def split_in(path: str) -> str:
         if split := next((word for word in words if word), None):
             return split
     return ""
+
+
+_FOLDER = re.compile(rf"({'|'.join(_SPLIT_OF_WORD)})[ _-]?(?:set|data|images|photos|split)?")
+
+
+def folder_splits(paths: Sequence[str | None]) -> list[str | None]:
+    """The split of each path by a folder of a usual name, all None unless a folder is for training or all have one."""
+    of_folder: dict[str, str | None] = {}
+    splits = []
+    for path in paths:
+        folder = (path or "").rpartition("/")[0]
+        if folder not in of_folder:
+            matches = (_FOLDER.fullmatch(part.lower()) for part in folder.split("/"))
+            of_folder[folder] = next((_SPLIT_OF_WORD[match[1]] for match in matches if match), None)
+        splits.append(of_folder[folder])
+    return splits if "train" in splits or None not in splits else [None] * len(splits)
 
 
 def split_of_value(value: str) -> str:

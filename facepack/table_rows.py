@@ -109,7 +109,7 @@ def read_table_rows(form: TableIndex, source: Source, *, images: str) -> Publish
     others = {name: templates for name, templates in sets.items() if name != chosen}
     paths_of = partial(_paths_of_set, there.prefix, columns=columns, source=source)
     passed = _of_other_sets(rest, others, paths_of=paths_of)
-    notes = tuple(_absent_notes(placed, source))
+    notes = tuple(absent_notes(placed, source))
     return _without_left_out(form, replace(raw, source=placed.paths, passed=passed, notes=notes))
 
 
@@ -169,7 +169,7 @@ def _of_other_sets(
     return passed | by_kind(rest)
 
 
-def _absent_notes(images: Matched, source: Source) -> list[str]:
+def absent_notes(images: Matched, source: Source) -> list[str]:
     """Lines on images that are written otherwise, and on those that are not there beside others that are."""
     notes = [images.note] if images.note else []
     is_absent = ~source.has(images.paths) & pc.is_valid(images.paths).to_numpy(zero_copy_only=False)
@@ -221,7 +221,7 @@ def read_files(table: TableFile, files: list[LabelFile], *, source: Source) -> t
             part = part.drop_columns([PLACE]).append_column(f"{PLACE} {table.path}", places)
         parts.append(part)
     combined = pa.concat_tables(parts, promote_options="permissive")
-    columns = {table.rename.get(name, name): _plain_column(combined[name]) for name in combined.column_names}
+    columns = {table.rename.get(name, name): plain_column(combined[name]) for name in combined.column_names}
     columns[table.key] = as_path(columns[table.key])
     if table.extract:
         columns, unmatched = _extracted(table, columns, where=files[0].path)
@@ -229,7 +229,7 @@ def read_files(table: TableFile, files: list[LabelFile], *, source: Source) -> t
     return columns, unparsed
 
 
-def _plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Text of a label file without the blanks and quotes around it, in NFC; only distinct values are looked at."""
     if not pa.types.is_dictionary(column.type):
         return column
