@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from facepack import template
 from facepack.choices import MAX_PIXELS, Margin
 from facepack.configuration import Configuration
 from facepack.description import models_folder
@@ -116,6 +117,7 @@ class Aligner:
     """Side of a chip, which dlib scales as it cuts; a crop has the pixels of the photo, to be resized when packed."""
     margin: Margin
     takes_largest: bool = False
+    template: Literal["dlib", "arcface"] = "dlib"
     predictor: Any = None
     """dlib's five-point shape predictor (Kazemi and Sullivan 2014); for chips only."""
 
@@ -127,7 +129,7 @@ class Aligner:
         chip_px = 0 if configuration.size_wh is None else configuration.size_wh.width_px
         predictor = None if landmarks is None else _predictor(landmarks)
         largest = configuration.on_several == "largest"
-        return cls(configuration.align, chip_px, configuration.face_margin, largest, predictor)
+        return cls(configuration.align, chip_px, configuration.face_margin, largest, configuration.template, predictor)
 
     def __call__(self, image_hwc: Pixels) -> Face:
         """Cut out the one face of a photo (uint8 BGR HWC); `BadImageError` where there is none, or several."""
@@ -154,8 +156,11 @@ class Aligner:
         grey_hw = cv2.cvtColor(image_hwc, cv2.COLOR_BGR2GRAY)
         x0, y0, x1, y1 = (round(side) for side in box)
         shape = self.predictor(grey_hw, dlib.rectangle(x0, y0, x1 - 1, y1 - 1))
-        chip_hwc = dlib.get_face_chip(image_hwc, shape, size=self.chip_px, padding=self.margin.value)
         points = tuple(float(side) for point in shape.parts() for side in (point.x, point.y))
+        if self.template == "arcface":
+            matrix = template.arcface_of_model(points, side_px=self.chip_px, margin=self.margin.value)
+            return Face(template.warped(image_hwc, matrix, side_px=self.chip_px), box, points, False)
+        chip_hwc = dlib.get_face_chip(image_hwc, shape, size=self.chip_px, padding=self.margin.value)
         return Face(chip_hwc, box, points, False)
 
 

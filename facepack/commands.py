@@ -160,9 +160,14 @@ def build(
     margin: Annotated[
         str,
         typer.Option(
-            show_default="15 with --align crop, 25% with chip", help="Around the face: pixels of the photo, or N%."
+            show_default="15 with --align crop, 25% with chip, 0% with arcface",
+            help="Around the face: pixels of the photo, or N%.",
         ),
     ] = "",
+    template: Annotated[
+        Literal["dlib", "arcface"],
+        typer.Option(help="Where chips have eyes, nose and mouth: as dlib, or as ArcFace (insightface) at 112 pixels."),
+    ] = "dlib",
     on_several: Annotated[
         Literal["reject", "largest"],
         typer.Option(help="A photo of several faces: reject it, or take the largest."),
@@ -221,6 +226,7 @@ def build(
             fit=fit,
             align=align,
             margin=margin,
+            template=template,
             on_several=on_several,
             landmarks_from=landmarks_from,
             encoding=encoding,

@@ -18,6 +18,8 @@ DEFAULT_SIZES = {"none": "keep", "crop": "120", "chip": "112"}
 """By alignment: whole photos keep their size; the published 120 px for crops; 112 px for chips."""
 DEFAULT_MARGINS = {"none": "", "crop": "15", "chip": "25%"}
 """By alignment: the published 15 pixels of the photo around a crop, a quarter of the face around a chip."""
+ARCFACE_MARGIN = "0%"
+"""Around a chip by ArcFace's template, which has its own."""
 
 _PARSED: dict[str, Any] = {
     "classes": Classes.of,
@@ -48,6 +50,7 @@ class Options(TypedDict, total=False):
     fit: Literal["squash", "crop", "pad"]
     align: Literal["none", "crop", "chip"]
     margin: float | str
+    template: Literal["dlib", "arcface"]
     on_several: Literal["reject", "largest"]
     landmarks_from: Literal["model", "labels"]
     encoding: Literal["jpeg", "png", "webp", "raw"]
@@ -81,6 +84,8 @@ class Configuration:
     align: Literal["none", "crop", "chip"] = "none"
     margin: str = ""
     """Around the face; empty for whole photos."""
+    template: Literal["dlib", "arcface"] = "dlib"
+    """Where the landmarks lie in a chip: as dlib's chips have them, or the five points of ArcFace at 112 pixels."""
     on_several: Literal["reject", "largest"] = "reject"
     landmarks_from: Literal["model", "labels"] = "model"
     """Whether a face is where a detector and a landmark model see it, or where its publisher's labels have it."""
@@ -112,7 +117,8 @@ class Configuration:
             raise FieldError(name, "", f"no such option; {nearest(name, Options.__annotations__)}")
         align = texts.get("align", "none")
         _check_choice("align", align)
-        texts = {"size": DEFAULT_SIZES[align], "margin": DEFAULT_MARGINS[align]} | texts
+        margin = ARCFACE_MARGIN if (align, texts.get("template")) == ("chip", "arcface") else DEFAULT_MARGINS[align]
+        texts = {"size": DEFAULT_SIZES[align], "margin": margin} | texts
         for name, value in texts.items():
             if name in _PARSED:
                 texts[name] = _text(name, value)
@@ -147,6 +153,8 @@ class Configuration:
         if self.fit != "squash" and (self.size_wh is None or self.align != "none"):
             why = "faces are cut out as squares" if self.size_wh is not None else "needs a size, such as 224 or 224x168"
             raise FieldError("fit", self.fit, why)
+        if self.template != "dlib" and self.align != "chip":
+            raise FieldError("template", self.template, "needs align chip, as only chips go by landmarks")
         if self.align == "none":
             several, labels = self.on_several != "reject", self.landmarks_from == "labels"
             for name, unused in (("margin", self.margin), ("on_several", several), ("landmarks_from", labels)):
