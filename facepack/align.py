@@ -116,7 +116,7 @@ class Aligner:
     chip_px: int
     """Side of a chip, which dlib scales as it cuts; a crop has the pixels of the photo, to be resized when packed."""
     margin: Margin
-    takes_largest: bool = False
+    on_several: Literal["reject", "largest", "all"] = "reject"
     template: Literal["dlib", "arcface"] = "dlib"
     predictor: Any = None
     """dlib's five-point shape predictor (Kazemi and Sullivan 2014); for chips only."""
@@ -128,21 +128,32 @@ class Aligner:
             return None
         chip_px = 0 if configuration.size_wh is None else configuration.size_wh.width_px
         predictor = None if landmarks is None else _predictor(landmarks)
-        largest = configuration.on_several == "largest"
-        return cls(configuration.align, chip_px, configuration.face_margin, largest, configuration.template, predictor)
+        return cls(
+            configuration.align,
+            chip_px,
+            configuration.face_margin,
+            configuration.on_several,
+            configuration.template,
+            predictor,
+        )
 
     def __call__(self, image_hwc: Pixels) -> Face:
         """Cut out the one face of a photo (uint8 BGR HWC); `BadImageError` where there is none, or several."""
+        boxes = self.boxes(image_hwc)
+        if len(boxes) > 1 and self.on_several == "reject":
+            raise BadImageError(Status.SEVERAL_FACES)
+        return self.cut(image_hwc, boxes[0])
+
+    def boxes(self, image_hwc: Pixels) -> list[Box]:
+        """All faces of a photo (uint8 BGR HWC), the largest first; `BadImageError` where there is none."""
         grey_hw: Any = cv2.cvtColor(image_hwc, cv2.COLOR_BGR2GRAY)
         boxes = find(grey_hw)
         if not boxes:
             raise BadImageError(Status.NO_FACE)
-        if len(boxes) > 1 and not self.takes_largest:
-            raise BadImageError(Status.SEVERAL_FACES)
-        return self.cut(image_hwc, max(boxes, key=lambda box: box.width * box.height))
+        return sorted(boxes, key=lambda box: -box.width * box.height)
 
     def cut(self, image_hwc: Pixels, box: Box) -> Face:
-        """Cut out the face in a box that `find` gave."""
+        """Cut out the face in a box that `boxes` gave."""
         if self.kind == "chip":
             return self._chip(image_hwc, box)
         is_share = self.margin.unit == "share"

@@ -261,7 +261,7 @@ def _whole_table(prepared: Prepared, store: Store, results: list[ShardResult]) -
     """The tables of all shards, then the rows that are in none."""
     parts = [manifest.read_table(store, result.record.name.replace(".tar", ".parquet")) for result in results]
     planned = prepared.plan.table
-    rest = planned.slice(sum(len(part) for part in parts))
+    rest = planned.slice(prepared.plan.shards[-1].stop)
     schema = manifest.schema(planned.schema)
     columns = {
         field.name: rest[field.name] if field.name in rest.column_names else pa.nulls(len(rest), field.type)

@@ -169,8 +169,10 @@ def build(
         typer.Option(help="Where chips have eyes, nose and mouth: as dlib, or as ArcFace (insightface) at 112 pixels."),
     ] = "dlib",
     on_several: Annotated[
-        Literal["reject", "largest"],
-        typer.Option(help="A photo of several faces: reject it, or take the largest."),
+        Literal["reject", "largest", "all"],
+        typer.Option(
+            help="A photo of several faces: reject it, take the largest, or all, each with the photo's labels."
+        ),
     ] = "reject",
     leave_out: Annotated[
         str, typer.Option(show_default="none", help="File that lists images to leave out, a name on each line.")

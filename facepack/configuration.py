@@ -51,7 +51,7 @@ class Options(TypedDict, total=False):
     align: Literal["none", "crop", "chip"]
     margin: float | str
     template: Literal["dlib", "arcface"]
-    on_several: Literal["reject", "largest"]
+    on_several: Literal["reject", "largest", "all"]
     landmarks_from: Literal["model", "labels"]
     encoding: Literal["jpeg", "png", "webp", "raw"]
     quality: int
@@ -86,7 +86,8 @@ class Configuration:
     """Around the face; empty for whole photos."""
     template: Literal["dlib", "arcface"] = "dlib"
     """Where the landmarks lie in a chip: as dlib's chips have them, or the five points of ArcFace at 112 pixels."""
-    on_several: Literal["reject", "largest"] = "reject"
+    on_several: Literal["reject", "largest", "all"] = "reject"
+    """What becomes of a photo of several faces; with all, every face of any photo is a sample of its own."""
     landmarks_from: Literal["model", "labels"] = "model"
     """Whether a face is where a detector and a landmark model see it, or where its publisher's labels have it."""
     landmarks: str = ""
