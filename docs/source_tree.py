@@ -27,7 +27,7 @@ CAPTIONS = {
         ),
         "planned: what is packed, and where": "bins choices configuration hashing label plan prepare",
         "packed: from photos to shards": (
-            "align builder card colour cores headers image jpeg labelled_faces lock manifest resume shard "
+            "align builder card colour cores headers image jpeg labelled_faces lock manifest mmod resume shard "
             "template workers"
         ),
         "checked and shown": "page preview reader summary verification",

@@ -10,11 +10,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from facepack import template
+from facepack import mmod, template
 from facepack.choices import MAX_PIXELS, Margin
 from facepack.configuration import Configuration
 from facepack.description import models_folder
 from facepack.errors import FieldError, UsageError
+from facepack.hashing import sha256_of
 from facepack.image import BadImageError, Pixels
 from facepack.manifest import Status
 
@@ -118,6 +119,9 @@ class Aligner:
     margin: Margin
     on_several: Literal["reject", "largest", "all"] = "reject"
     template: Literal["dlib", "arcface"] = "dlib"
+    detector: Literal["hog", "cnn", "hog+cnn"] = "hog"
+    network: mmod.Network | None = None
+    """For the detectors with cnn only."""
     predictor: Any = None
     """dlib's five-point shape predictor (Kazemi and Sullivan 2014); for chips only."""
 
@@ -127,14 +131,15 @@ class Aligner:
         if configuration.align == "none" or configuration.landmarks_from == "labels":
             return None
         chip_px = 0 if configuration.size_wh is None else configuration.size_wh.width_px
-        predictor = None if landmarks is None else _predictor(landmarks)
         return cls(
             configuration.align,
             chip_px,
             configuration.face_margin,
             configuration.on_several,
             configuration.template,
-            predictor,
+            configuration.detector,
+            None if configuration.detector == "hog" else mmod.Network.of(network_file(configuration)),
+            None if landmarks is None else _predictor(landmarks),
         )
 
     def __call__(self, image_hwc: Pixels) -> Face:
@@ -147,7 +152,9 @@ class Aligner:
     def boxes(self, image_hwc: Pixels) -> list[Box]:
         """All faces of a photo (uint8 BGR HWC), the largest first; `BadImageError` where there is none."""
         grey_hw: Any = cv2.cvtColor(image_hwc, cv2.COLOR_BGR2GRAY)
-        boxes = find(grey_hw)
+        boxes = [] if self.detector == "cnn" else find(grey_hw)
+        if not boxes and self.network is not None:
+            boxes = [Box(*sides) for sides in self.network.boxes(image_hwc)]
         if not boxes:
             raise BadImageError(Status.NO_FACE)
         return sorted(boxes, key=lambda box: -box.width * box.height)
@@ -200,7 +207,15 @@ def crop(image_hwc: Pixels, *, box: Box, margin_px: float) -> tuple[Pixels, bool
     return padded_hwc, True
 
 
-# The landmark model
+# The models
+
+
+def network_file(configuration: Configuration) -> Path:
+    """The file of the detector with cnn; `UsageError` where it is another than a configuration names."""
+    file = mmod.detector_file()
+    if configuration.mmod not in ("", digest := sha256_of(file)):
+        raise UsageError(f"{file}: another detector (sha256 {digest}) than the configuration names")
+    return file
 
 
 def landmarks_file(path: str = "") -> Path:

@@ -141,7 +141,9 @@ def _is_complete(prepared: Prepared, store: Store, tasks: list[ShardTask]) -> bo
 
 
 def _with_aligner(configuration: Configuration, place: Place) -> tuple[Configuration, Aligner | None]:
-    """What cuts out the faces, and the configuration with the checksum of the landmark model that it uses."""
+    """What cuts out the faces, and the configuration with the checksums of the models that it uses."""
+    if configuration.detector != "hog":
+        configuration = replace(configuration, mmod=sha256_of(align.network_file(configuration)))
     if configuration.align != "chip" or configuration.landmarks_from == "labels":
         if place.landmarks:
             raise FieldError("landmarks", place.landmarks, "only align chip without labels goes by it")

@@ -185,6 +185,13 @@ def build(
             help="Cut where a detector finds the face, or by the published box (crop) or landmarks (chip): labels.",
         ),
     ] = "model",
+    detector: Annotated[
+        Literal["hog", "cnn", "hog+cnn"],
+        typer.Option(
+            help="hog: frontal faces, fast; cnn: half profiles too, a second or more a photo; "
+            "hog+cnn: cnn where hog finds none."
+        ),
+    ] = "hog",
     landmarks: Annotated[
         str,
         typer.Option(show_default="looked for among the models", help="dlib's five-point landmark model, for chips."),
@@ -230,6 +237,7 @@ def build(
             margin=margin,
             template=template,
             on_several=on_several,
+            detector=detector,
             landmarks_from=landmarks_from,
             encoding=encoding,
             quality=quality,

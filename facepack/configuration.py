@@ -52,6 +52,7 @@ class Options(TypedDict, total=False):
     margin: float | str
     template: Literal["dlib", "arcface"]
     on_several: Literal["reject", "largest", "all"]
+    detector: Literal["hog", "cnn", "hog+cnn"]
     landmarks_from: Literal["model", "labels"]
     encoding: Literal["jpeg", "png", "webp", "raw"]
     quality: int
@@ -88,6 +89,10 @@ class Configuration:
     """Where the landmarks lie in a chip: as dlib's chips have them, or the five points of ArcFace at 112 pixels."""
     on_several: Literal["reject", "largest", "all"] = "reject"
     """What becomes of a photo of several faces; with all, every face of any photo is a sample of its own."""
+    detector: Literal["hog", "cnn", "hog+cnn"] = "hog"
+    """What finds faces: dlib's frontal HOG detector, its convolutional network, or that where HOG finds none."""
+    mmod: str = ""
+    """sha256 of the network of a detector with cnn."""
     landmarks_from: Literal["model", "labels"] = "model"
     """Whether a face is where a detector and a landmark model see it, or where its publisher's labels have it."""
     landmarks: str = ""
@@ -158,11 +163,15 @@ class Configuration:
             raise FieldError("template", self.template, "needs align chip, as only chips go by landmarks")
         if self.align == "none":
             several, labels = self.on_several != "reject", self.landmarks_from == "labels"
-            for name, unused in (("margin", self.margin), ("on_several", several), ("landmarks_from", labels)):
+            detector = self.detector != "hog"
+            unused_of = {"margin": self.margin, "on_several": several, "detector": detector, "landmarks_from": labels}
+            for name, unused in unused_of.items():
                 if unused:
                     advice = "needs align crop or chip, as whole photos have no face to go by"
                     raise FieldError(name, getattr(self, name), advice)
             return
+        if self.landmarks_from == "labels" and self.detector != "hog":
+            raise FieldError("detector", self.detector, "landmarks_from labels needs none")
         if self.landmarks_from == "labels" and self.on_several != "reject":
             raise FieldError("on_several", self.on_several, "needs a detector, as labels name one face of a photo")
         if self.align == "chip" and self.face_margin.unit == "px":

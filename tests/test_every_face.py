@@ -58,7 +58,8 @@ def made(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows_of(build: Path) -> list[dict[str, Any]]:
-    return manifest.read_table(Store(str(build)), manifest.MANIFEST_FILE).to_pylist()
+    rows: list[dict[str, Any]] = manifest.read_table(Store(str(build)), manifest.MANIFEST_FILE).to_pylist()
+    return rows
 
 
 def test_every_face_has_a_row_and_whatever_has_none_keeps_one(made: Path) -> None:
@@ -68,7 +69,7 @@ def test_every_face_has_a_row_and_whatever_has_none_keeps_one(made: Path) -> Non
         numbers.setdefault(row["source"], []).append((row["face"], row["status"]))
     for place in ("a", "b"):
         for name, number in NUM_FACES.items():
-            faces = [(face, Status.PACKED) for face in range(1, number + 1)]
+            faces: list[tuple[Any, Status]] = [(face, Status.PACKED) for face in range(1, number + 1)]
             assert sorted(numbers[f"{place}/{name}.png"]) == (faces or [(None, Status.NO_FACE)])
     assert numbers["b/same.png"] == [(None, Status.DUPLICATE)]
     assert numbers["b/text.png"] == [(None, Status.NOT_AN_IMAGE)]
@@ -123,13 +124,12 @@ def test_loader_and_other_readers_take_every_face(made: Path, tmp_path: Path) ->
     packed = open_build(str(made)).packed
     assert sorted(keys) == sorted(packed.table["key"].to_pylist())
     query = f"SELECT source, max(face) FROM '{made}/manifest.parquet' WHERE face IS NOT NULL GROUP BY 1 ORDER BY 1"
-    numbers = duckdb.sql(query).fetchall()
+    numbers = duckdb.execute(query).fetchall()
     assert numbers == [(f"{place}/{name}.png", NUM_FACES[name]) for place in "ab" for name in sorted(NUM_FACES)[:3]]
 
 
 def test_hugging_face_datasets_open_it(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
+    datasets = pytest.importorskip("datasets")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     loaded = datasets.load_dataset(str(made), cache_dir=str(tmp_path))
     faces = [sample["json"]["face"] for split in loaded.values() for sample in split]
