@@ -1,6 +1,7 @@
 """Align: finds the face of a photo and cuts it out, as a square crop or as a chip with the eyes in place."""
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -86,10 +87,32 @@ def find(grey_hw: npt.NDArray[np.uint8]) -> list[Box]:
     boxes = find_at(grey_hw, scale=scale)
     if not boxes:
         return find_at(grey_hw, scale=scale * NOTHING_FOUND)
+    return _with_neighbours(boxes, scale, lambda closer: find_at(grey_hw, scale=closer))
+
+
+def _with_neighbours(boxes: list[Box], scale: float, look: Callable[[float], list[Box]]) -> list[Box]:
+    """The same boxes, or those of a closer look, where a lone face is small and has neighbours."""
     if len(boxes) == 1 and boxes[0].width * scale < LONE_FACE_PX:
-        closer = find_at(grey_hw, scale=scale * LONE_FACE)
+        closer = look(scale * LONE_FACE)
         return closer if len(closer) > 1 else boxes
     return boxes
+
+
+def find_by_network(network: mmod.Network, image_hwc: Pixels, *, again: float) -> list[Box]:
+    """Find the faces of a photo (uint8 BGR HWC) by the network, the surest first.
+
+    Where it finds none, it looks at the photo enlarged `again` times, which takes the square of that longer; at 1 it
+    does not.
+    """
+
+    def look(scale: float) -> list[Box]:
+        return [Box(*sides) for sides in network.boxes(image_hwc, scale=scale)]
+
+    scale = mmod.first_scale(image_hwc)
+    boxes = look(scale)
+    if not boxes and again > 1:
+        return look(scale * again)
+    return _with_neighbours(boxes, scale, look)
 
 
 def find_at(grey_hw: npt.NDArray[np.uint8], *, scale: float) -> list[Box]:
@@ -154,7 +177,8 @@ class Aligner:
         grey_hw: Any = cv2.cvtColor(image_hwc, cv2.COLOR_BGR2GRAY)
         boxes = [] if self.detector == "cnn" else find(grey_hw)
         if not boxes and self.network is not None:
-            boxes = [Box(*sides) for sides in self.network.boxes(image_hwc)]
+            again = NOTHING_FOUND if self.detector == "cnn" else 1.0  # HOG has looked twice already
+            boxes = find_by_network(self.network, image_hwc, again=again)
         if not boxes:
             raise BadImageError(Status.NO_FACE)
         return sorted(boxes, key=lambda box: -box.width * box.height)

@@ -39,10 +39,12 @@ class Network:
             raise UsageError(f"{file}: not a face detector of dlib; {_how_to_get()}") from error
         return network
 
-    def boxes(self, image_hwc: npt.NDArray[np.uint8]) -> list[tuple[float, float, float, float]]:
-        """The faces of a photo (uint8 BGR HWC), the surest first: x0, y0, x1, y1, right and bottom exclusive."""
+    def boxes(self, image_hwc: npt.NDArray[np.uint8], *, scale: float) -> list[tuple[float, float, float, float]]:
+        """The faces of a photo (uint8 BGR HWC) looked at scaled by a factor, the surest first: x0, y0, x1, y1.
+
+        They are in pixels of the photo itself, right and bottom exclusive.
+        """
         height, width = image_hwc.shape[:2]
-        scale = min(MOST_ENLARGED, LOOK_PX / max(height, width))
         scaled_height, scaled_width = max(1, round(height * scale)), max(1, round(width * scale))
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         scaled_hwc = cv2.resize(image_hwc, (scaled_width, scaled_height), interpolation=method)
@@ -55,6 +57,11 @@ class Network:
             (place.left() * across, place.top() * down, (place.right() + 1) * across, (place.bottom() + 1) * down)
             for place in places
         ]
+
+
+def first_scale(image_hwc: npt.NDArray[np.uint8]) -> float:
+    """The factor by which a photo (HWC) is scaled when it is first looked at."""
+    return min(MOST_ENLARGED, LOOK_PX / max(image_hwc.shape[:2]))
 
 
 @cache

@@ -84,32 +84,42 @@ def test_bytes_are_the_same_with_workers(source: Path, tmp_path: Path) -> None:
     assert digests(tmp_path / "0") == digests(tmp_path / "2")
 
 
-def test_boxes_are_about_those_of_hog_in_pixels_of_the_photo(
-    network: mmod.Network, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_boxes_are_about_those_of_hog_in_pixels_of_the_photo(network: mmod.Network) -> None:
     (hog,) = align.find(grey(frontal()))
-    (box,) = network.boxes(frontal())
+    (box,) = network.boxes(frontal(), scale=2)
     assert np.allclose(hog, box, atol=12)
-    monkeypatch.setattr(mmod, "LOOK_PX", 240)
     large_hwc: Any = cv2.resize(frontal(), None, fx=6, fy=6, interpolation=cv2.INTER_CUBIC)
-    (of_large,) = network.boxes(large_hwc)
+    (of_large,) = network.boxes(large_hwc, scale=1 / 3)
     assert np.allclose(np.array(of_large) / 6, box, atol=5)
 
 
 @pytest.mark.parametrize("size_wh", [(8, 8), (8, 900), (900, 8), (1, 1)])
 def test_network_finds_nothing_where_nothing_is(network: mmod.Network, size_wh: tuple[int, int]) -> None:
-    assert network.boxes(np.full((size_wh[1], size_wh[0], 3), 128, np.uint8)) == []
+    photo_hwc = np.full((size_wh[1], size_wh[0], 3), 128, np.uint8)
+    assert align.find_by_network(network, photo_hwc, again=1.5) == []
 
 
 def test_surest_face_comes_first_and_the_largest_is_taken(network: mmod.Network) -> None:
     photo_hwc = portraits((50, 50, 20), (50, 50, 28), size_wh=(200, 100))
-    assert len(network.boxes(photo_hwc)) == 2
+    assert len(network.boxes(photo_hwc, scale=2)) == 2
     aligner = Aligner.of(Configuration.of("folder", align="crop", detector="cnn", on_several="largest"))
     assert aligner is not None
     first, second = aligner.boxes(photo_hwc)
     assert first.width > second.width
     assert first.x0 > 100 > second.x1
     assert aligner(photo_hwc).box == first
+
+
+def test_small_faces_are_looked_at_closer(network: mmod.Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mmod, "LOOK_PX", 150)
+    small_hwc = portraits((75, 60, 22), size_wh=(150, 120))
+    assert align.find_by_network(network, small_hwc, again=1) == []
+    (box,) = align.find_by_network(network, small_hwc, again=2)
+    assert abs((box.x0 + box.x1) / 2 - 75) < 8
+    pair_hwc = portraits((75, 60, 38), (75, 60, 27), size_wh=(300, 120))
+    monkeypatch.setattr(mmod, "LOOK_PX", 300)
+    assert len(network.boxes(pair_hwc, scale=1)) == 1
+    assert len(align.find_by_network(network, pair_hwc, again=1)) == 2
 
 
 def test_aligner_travels_to_workers_with_its_network() -> None:
