@@ -6,19 +6,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image, ImageOps
 
-from facepack import align, image, shard
+from facepack import align, shard
 from facepack.align import Aligner, Box
 from facepack.errors import FieldError, UsageError
 from facepack.hashing import sha256_of
-from facepack.image import BadImageError
-from facepack.manifest import Status
-from facepack.shard import Sample
+from facepack.shard import Reject, Sample
 from facepack.signature import IMAGE_SUFFIXES
 from trainer import evaluation, runs
 from trainer.loading.augment import normalizes
@@ -135,13 +132,9 @@ class _RunNetwork:
 
     def predictions(self, content: bytes, *, photo: str, all_faces: bool) -> list[Prediction]:
         """For the one face of a photo, or for each."""
-        try:
-            samples = self._samples(content, all_faces=all_faces)
-        except BadImageError as error:
-            samples = [error]
         predictions = []
-        for sample in samples:
-            if isinstance(sample, BadImageError):
+        for sample in self._samples(content, all_faces=all_faces):
+            if isinstance(sample, Reject):
                 predictions.append(_without(photo, self.name, sample.status.meaning))
                 continue
             try:
@@ -152,22 +145,12 @@ class _RunNetwork:
             predictions.append(self._prediction(values, photo=photo, box=sample.box))
         return predictions
 
-    def _samples(self, content: bytes, *, all_faces: bool) -> list[Sample | BadImageError]:
+    def _samples(self, content: bytes, *, all_faces: bool) -> list[Sample | Reject]:
         """What a build would hold of a photo, or of each face, where it would hold it."""
         configuration = self.run.data.configuration
-        if self._aligner is None or not all_faces:
-            return [shard.transform(content, configuration, aligner=self._aligner)]
-        photo_hwc = image.decode(content)
-        boxes = align.find(cv2.cvtColor(photo_hwc, cv2.COLOR_BGR2GRAY))  # type: ignore[arg-type]
-        if not boxes:
-            raise BadImageError(Status.NO_FACE)
-        samples: list[Sample | BadImageError] = []
-        for box in boxes:
-            try:
-                samples.append(shard.finished(self._aligner.cut(photo_hwc, box), configuration))
-            except BadImageError as error:
-                samples.append(error)
-        return samples
+        if all_faces and self._aligner is not None:
+            configuration = replace(configuration, on_several="all", landmarks_from="model")
+        return shard.outcomes_of(content, configuration, aligner=self._aligner)
 
     def _predicted(self, sample: Sample) -> npt.NDArray[np.float32]:
         """Probabilities (num_names,), or a number (1,), for one image as a build would hold it."""
