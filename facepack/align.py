@@ -1,6 +1,7 @@
 """Align: finds the face of a photo and cuts it out, as a square crop or as a chip with the eyes in place."""
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,10 +11,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from facepack import mmod, template
 from facepack.choices import MAX_PIXELS, Margin
 from facepack.configuration import Configuration
 from facepack.description import models_folder
 from facepack.errors import FieldError, UsageError
+from facepack.hashing import sha256_of
 from facepack.image import BadImageError, Pixels
 from facepack.manifest import Status
 
@@ -84,10 +87,32 @@ def find(grey_hw: npt.NDArray[np.uint8]) -> list[Box]:
     boxes = find_at(grey_hw, scale=scale)
     if not boxes:
         return find_at(grey_hw, scale=scale * NOTHING_FOUND)
+    return _with_neighbours(boxes, scale, lambda closer: find_at(grey_hw, scale=closer))
+
+
+def _with_neighbours(boxes: list[Box], scale: float, look: Callable[[float], list[Box]]) -> list[Box]:
+    """The same boxes, or those of a closer look, where a lone face is small and has neighbours."""
     if len(boxes) == 1 and boxes[0].width * scale < LONE_FACE_PX:
-        closer = find_at(grey_hw, scale=scale * LONE_FACE)
+        closer = look(scale * LONE_FACE)
         return closer if len(closer) > 1 else boxes
     return boxes
+
+
+def find_by_network(network: mmod.Network, image_hwc: Pixels, *, again: float) -> list[Box]:
+    """Find the faces of a photo (uint8 BGR HWC) by the network, the surest first.
+
+    Where it finds none, it looks at the photo enlarged `again` times, which takes the square of that longer; at 1 it
+    does not.
+    """
+
+    def look(scale: float) -> list[Box]:
+        return [Box(*sides) for sides in network.boxes(image_hwc, scale=scale)]
+
+    scale = mmod.first_scale(image_hwc)
+    boxes = look(scale)
+    if not boxes and again > 1:
+        return look(scale * again)
+    return _with_neighbours(boxes, scale, look)
 
 
 def find_at(grey_hw: npt.NDArray[np.uint8], *, scale: float) -> list[Box]:
@@ -115,7 +140,11 @@ class Aligner:
     chip_px: int
     """Side of a chip, which dlib scales as it cuts; a crop has the pixels of the photo, to be resized when packed."""
     margin: Margin
-    takes_largest: bool = False
+    on_several: Literal["reject", "largest", "all"] = "reject"
+    template: Literal["dlib", "arcface"] = "dlib"
+    detector: Literal["hog", "cnn", "hog+cnn"] = "hog"
+    network: mmod.Network | None = None
+    """For the detectors with cnn only."""
     predictor: Any = None
     """dlib's five-point shape predictor (Kazemi and Sullivan 2014); for chips only."""
 
@@ -125,22 +154,37 @@ class Aligner:
         if configuration.align == "none" or configuration.landmarks_from == "labels":
             return None
         chip_px = 0 if configuration.size_wh is None else configuration.size_wh.width_px
-        predictor = None if landmarks is None else _predictor(landmarks)
-        largest = configuration.on_several == "largest"
-        return cls(configuration.align, chip_px, configuration.face_margin, largest, predictor)
+        return cls(
+            configuration.align,
+            chip_px,
+            configuration.face_margin,
+            configuration.on_several,
+            configuration.template,
+            configuration.detector,
+            None if configuration.detector == "hog" else mmod.Network.of(network_file(configuration)),
+            None if landmarks is None else _predictor(landmarks),
+        )
 
     def __call__(self, image_hwc: Pixels) -> Face:
         """Cut out the one face of a photo (uint8 BGR HWC); `BadImageError` where there is none, or several."""
+        boxes = self.boxes(image_hwc)
+        if len(boxes) > 1 and self.on_several == "reject":
+            raise BadImageError(Status.SEVERAL_FACES)
+        return self.cut(image_hwc, boxes[0])
+
+    def boxes(self, image_hwc: Pixels) -> list[Box]:
+        """All faces of a photo (uint8 BGR HWC), the largest first; `BadImageError` where there is none."""
         grey_hw: Any = cv2.cvtColor(image_hwc, cv2.COLOR_BGR2GRAY)
-        boxes = find(grey_hw)
+        boxes = [] if self.detector == "cnn" else find(grey_hw)
+        if not boxes and self.network is not None:
+            again = NOTHING_FOUND if self.detector == "cnn" else 1.0  # HOG has looked twice already
+            boxes = find_by_network(self.network, image_hwc, again=again)
         if not boxes:
             raise BadImageError(Status.NO_FACE)
-        if len(boxes) > 1 and not self.takes_largest:
-            raise BadImageError(Status.SEVERAL_FACES)
-        return self.cut(image_hwc, max(boxes, key=lambda box: box.width * box.height))
+        return sorted(boxes, key=lambda box: -box.width * box.height)
 
     def cut(self, image_hwc: Pixels, box: Box) -> Face:
-        """Cut out the face in a box that `find` gave."""
+        """Cut out the face in a box that `boxes` gave."""
         if self.kind == "chip":
             return self._chip(image_hwc, box)
         is_share = self.margin.unit == "share"
@@ -154,8 +198,11 @@ class Aligner:
         grey_hw = cv2.cvtColor(image_hwc, cv2.COLOR_BGR2GRAY)
         x0, y0, x1, y1 = (round(side) for side in box)
         shape = self.predictor(grey_hw, dlib.rectangle(x0, y0, x1 - 1, y1 - 1))
-        chip_hwc = dlib.get_face_chip(image_hwc, shape, size=self.chip_px, padding=self.margin.value)
         points = tuple(float(side) for point in shape.parts() for side in (point.x, point.y))
+        if self.template == "arcface":
+            matrix = template.arcface_of_model(points, side_px=self.chip_px, margin=self.margin.value)
+            return Face(template.warped(image_hwc, matrix, side_px=self.chip_px), box, points, False)
+        chip_hwc = dlib.get_face_chip(image_hwc, shape, size=self.chip_px, padding=self.margin.value)
         return Face(chip_hwc, box, points, False)
 
 
@@ -184,7 +231,15 @@ def crop(image_hwc: Pixels, *, box: Box, margin_px: float) -> tuple[Pixels, bool
     return padded_hwc, True
 
 
-# The landmark model
+# The models
+
+
+def network_file(configuration: Configuration) -> Path:
+    """The file of the detector with cnn; `UsageError` where it is another than a configuration names."""
+    file = mmod.detector_file()
+    if configuration.mmod not in ("", digest := sha256_of(file)):
+        raise UsageError(f"{file}: another detector (sha256 {digest}) than the configuration names")
+    return file
 
 
 def landmarks_file(path: str = "") -> Path:

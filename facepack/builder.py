@@ -144,7 +144,9 @@ def _is_complete(prepared: Prepared, store: Store, tasks: list[ShardTask]) -> bo
 
 
 def _with_aligner(configuration: Configuration, place: Place) -> tuple[Configuration, Aligner | None]:
-    """What cuts out the faces, and the configuration with the checksum of the landmark model that it uses."""
+    """What cuts out the faces, and the configuration with the checksums of the models that it uses."""
+    if configuration.detector != "hog":
+        configuration = replace(configuration, mmod=sha256_of(align.network_file(configuration)))
     if configuration.align != "chip" or configuration.landmarks_from == "labels":
         if place.landmarks:
             raise FieldError("landmarks", place.landmarks, "only align chip without labels goes by it")
@@ -264,7 +266,7 @@ def _whole_table(prepared: Prepared, store: Store, results: list[ShardResult]) -
     """The tables of all shards, then the rows that are in none."""
     parts = [manifest.read_table(store, result.record.name.replace(".tar", ".parquet")) for result in results]
     planned = prepared.plan.table
-    rest = planned.slice(sum(len(part) for part in parts))
+    rest = planned.slice(prepared.plan.shards[-1].stop)
     schema = manifest.schema(planned.schema)
     columns = {
         field.name: rest[field.name] if field.name in rest.column_names else pa.nulls(len(rest), field.type)

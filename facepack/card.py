@@ -16,7 +16,7 @@ NAMES = (README_FILE, INFO_FILE)
 
 _PUBLIC_SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 """What others call our splits."""
-_OF_TAR = ("key", "source", "class")
+_OF_TAR = ("key", manifest.FACE, "source", "class")
 
 
 def card_files(build: Build, schema: pa.Schema) -> dict[str, bytes]:
@@ -88,7 +88,7 @@ def _features(build: Build, schema: pa.Schema) -> Iterator[str]:
     yield "  - name: json"
     yield "    struct:"
     for name in (*_OF_TAR, *manifest.label_columns(schema)):
-        if name == "class" and not build.class_names:
+        if (name == "class" and not build.class_names) or (name == manifest.FACE and name not in schema.names):
             continue
         yield f"    - name: {_quoted(name)}"
         yield f"      dtype: {_dtype(schema.field(name).type)}"

@@ -172,12 +172,19 @@ def build(
     margin: Annotated[
         str,
         typer.Option(
-            show_default="15 with --align crop, 25% with chip", help="Around the face: pixels of the photo, or N%."
+            show_default="15 with --align crop, 25% with chip, 0% with arcface",
+            help="Around the face: pixels of the photo, or N%.",
         ),
     ] = "",
+    template: Annotated[
+        Literal["dlib", "arcface"],
+        typer.Option(help="Where chips have eyes, nose and mouth: as dlib, or as ArcFace (insightface) at 112 pixels."),
+    ] = "dlib",
     on_several: Annotated[
-        Literal["reject", "largest"],
-        typer.Option(help="A photo of several faces: reject it, or take the largest."),
+        Literal["reject", "largest", "all"],
+        typer.Option(
+            help="A photo of several faces: reject it, take the largest, or all, each with the photo's labels."
+        ),
     ] = "reject",
     leave_out: Annotated[
         str, typer.Option(show_default="none", help="File that lists images to leave out, a name on each line.")
@@ -199,6 +206,13 @@ def build(
             help="Cut where a detector finds the face, or by the published box (crop) or landmarks (chip): labels.",
         ),
     ] = "model",
+    detector: Annotated[
+        Literal["hog", "cnn", "hog+cnn"],
+        typer.Option(
+            help="hog: frontal faces, fast; cnn: half profiles too, a second or more a photo; "
+            "hog+cnn: cnn where hog finds none."
+        ),
+    ] = "hog",
     landmarks: Annotated[
         str,
         typer.Option(show_default="looked for among the models", help="dlib's five-point landmark model, for chips."),
@@ -242,7 +256,9 @@ def build(
             fit=fit,
             align=align,
             margin=margin,
+            template=template,
             on_several=on_several,
+            detector=detector,
             landmarks_from=landmarks_from,
             encoding=encoding,
             quality=quality,

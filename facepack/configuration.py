@@ -20,6 +20,8 @@ DEFAULT_SIZES = {"none": "keep", "crop": "120", "chip": "112"}
 """By alignment: whole photos keep their size; the published 120 px for crops; 112 px for chips."""
 DEFAULT_MARGINS = {"none": "", "crop": "15", "chip": "25%"}
 """By alignment: the published 15 pixels of the photo around a crop, a quarter of the face around a chip."""
+ARCFACE_MARGIN = "0%"
+"""Around a chip by ArcFace's template, which has its own."""
 
 _PARSED: dict[str, Any] = {
     "classes": Classes.of,
@@ -50,7 +52,9 @@ class Options(TypedDict, total=False):
     fit: Literal["squash", "crop", "pad"]
     align: Literal["none", "crop", "chip"]
     margin: float | str
-    on_several: Literal["reject", "largest"]
+    template: Literal["dlib", "arcface"]
+    on_several: Literal["reject", "largest", "all"]
+    detector: Literal["hog", "cnn", "hog+cnn"]
     landmarks_from: Literal["model", "labels"]
     encoding: Literal["jpeg", "png", "webp", "raw"]
     quality: int
@@ -83,7 +87,14 @@ class Configuration:
     align: Literal["none", "crop", "chip"] = "none"
     margin: str = ""
     """Around the face; empty for whole photos."""
-    on_several: Literal["reject", "largest"] = "reject"
+    template: Literal["dlib", "arcface"] = "dlib"
+    """Where the landmarks lie in a chip: as dlib's chips have them, or the five points of ArcFace at 112 pixels."""
+    on_several: Literal["reject", "largest", "all"] = "reject"
+    """What becomes of a photo of several faces; with all, every face of any photo is a sample of its own."""
+    detector: Literal["hog", "cnn", "hog+cnn"] = "hog"
+    """What finds faces: dlib's frontal HOG detector, its convolutional network, or that where HOG finds none."""
+    mmod: str = ""
+    """sha256 of the network of a detector with cnn."""
     landmarks_from: Literal["model", "labels"] = "model"
     """Whether a face is where a detector and a landmark model see it, or where its publisher's labels have it."""
     landmarks: str = ""
@@ -117,7 +128,8 @@ class Configuration:
             raise FieldError(name, "", f"no such option; {nearest(name, Options.__annotations__)}")
         align = texts.get("align", "none")
         _check_choice("align", align)
-        texts = {"size": DEFAULT_SIZES[align], "margin": DEFAULT_MARGINS[align]} | texts
+        margin = ARCFACE_MARGIN if (align, texts.get("template")) == ("chip", "arcface") else DEFAULT_MARGINS[align]
+        texts = {"size": DEFAULT_SIZES[align], "margin": margin} | texts
         for name, value in texts.items():
             if name in _PARSED:
                 texts[name] = _text(name, value)
@@ -159,13 +171,19 @@ class Configuration:
         if self.fit != "squash" and (self.size_wh is None or self.align != "none"):
             why = "faces are cut out as squares" if self.size_wh is not None else "needs a size, such as 224 or 224x168"
             raise FieldError("fit", self.fit, why)
+        if self.template != "dlib" and self.align != "chip":
+            raise FieldError("template", self.template, "needs align chip, as only chips go by landmarks")
         if self.align == "none":
             several, labels = self.on_several != "reject", self.landmarks_from == "labels"
-            for name, unused in (("margin", self.margin), ("on_several", several), ("landmarks_from", labels)):
+            detector = self.detector != "hog"
+            unused_of = {"margin": self.margin, "on_several": several, "detector": detector, "landmarks_from": labels}
+            for name, unused in unused_of.items():
                 if unused:
                     advice = "needs align crop or chip, as whole photos have no face to go by"
                     raise FieldError(name, getattr(self, name), advice)
             return
+        if self.landmarks_from == "labels" and self.detector != "hog":
+            raise FieldError("detector", self.detector, "landmarks_from labels needs none")
         if self.landmarks_from == "labels" and self.on_several != "reject":
             raise FieldError("on_several", self.on_several, "needs a detector, as labels name one face of a photo")
         if self.align == "chip" and self.face_margin.unit == "px":

@@ -16,7 +16,7 @@ Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 _OWN_NAMES = (
     "key source split status shard position offset size width height sha256 source_sha256 box landmarks class "
-    "class_index official_split duplicate_of published_box published_landmarks"
+    "class_index face official_split duplicate_of published_box published_landmarks"
 )
 RESERVED = frozenset(_OWN_NAMES.split())
 """Names that labels cannot have: those of the manifest's own columns, and of what stands beside labels elsewhere."""

@@ -66,6 +66,10 @@ PUBLISHED_COLUMNS = pa.schema(
     [(PUBLISHED_BOX, pa.list_(pa.float32(), 4)), (PUBLISHED_LANDMARKS, pa.list_(pa.float32()))]
 )
 """Where the publisher has the face of a photo, in its pixels; only there where label files say so."""
+KEY_LENGTH = 16
+"""Letters in the key of a photo."""
+FACE = "face"
+"""The number of a face in its photo from 1, the largest first; only there with on_several all, null without a face."""
 
 
 class Status(StrEnum):
@@ -102,7 +106,7 @@ _MEANINGS = {
     Status.TOO_LARGE: f"more than {MAX_PIXELS / 1e6:.0f} Mpx by its header or than --max-pixels, or too long to encode",
     Status.TOO_SMALL: f"a side of less than {MIN_SIDE_PX} px, or than --min-side",
     Status.NO_FACE: "the detector found no frontal face",
-    Status.SEVERAL_FACES: "more than one face; --on-several largest would take the largest",
+    Status.SEVERAL_FACES: "more than one face; --on-several largest would take the largest, all every face",
     Status.NO_LABELLED_FACE: "its published box or landmarks are missing, empty, mirrored or outside of the photo",
     Status.DUPLICATE: "the same bytes as another file, which is packed",
 }
@@ -151,7 +155,18 @@ def with_nullable_integers(table: pa.Table) -> pa.Table:
 def label_columns(table: pa.Table | pa.Schema) -> list[str]:
     """Names of the label columns of a manifest."""
     names = table.column_names if isinstance(table, pa.Table) else table.names
-    return [name for name in names if name not in OWN_COLUMNS.names and name not in PUBLISHED_COLUMNS.names]
+    others = {*OWN_COLUMNS.names, *PUBLISHED_COLUMNS.names, FACE}
+    return [name for name in names if name not in others]
+
+
+def key_of_face(key: str, face: int) -> str:
+    """The key of a face, from the key of its photo and its number in it."""
+    return f"{key}-{face}"
+
+
+def photo_keys(keys: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The keys of photos, from keys of samples, which may be faces of them."""
+    return pc.utf8_slice_codeunits(keys, 0, KEY_LENGTH)
 
 
 def metadata_of(table: pa.Table | pa.Schema) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from facepack import align, image
+from facepack.choices import MOST_PIXELS
 from facepack.manifest import Status
 from facepack.page import jpeg_uri
 from facepack.preview_model import MAX_CLASSES, THERE, Picture, PreviewInput, Reject, Sheet
@@ -153,7 +154,7 @@ def detected_faces(data: PreviewInput, good: pa.Table) -> list[Picture]:
             continue
         if hashlib.sha256(content).hexdigest() != row["source_sha256"]:  # the box would be about another photo
             continue
-        photo_hwc = image.decode(content)
+        photo_hwc = image.decode(content, max_pixels=MOST_PIXELS, min_side_px=1, keep_damaged=True)
         boxes = [align.Box(*row["box"])] if row["box"] else []
         drawn_hwc = _with_boxes(photo_hwc, boxes, landmarks=row["landmarks"] or ())
         pictures.append(Picture(_uri(drawn_hwc, largest_px=_SOURCE_PX), printable(row["source"])))

@@ -17,7 +17,7 @@ from facepack.description import SPLITS, Description
 from facepack.errors import FieldError, JobError
 from facepack.hashing import Hashes, key_of, mixed
 from facepack.label import Labelled
-from facepack.manifest import Status, people_in_several_splits
+from facepack.manifest import FACE, KEY_LENGTH, Status, people_in_several_splits
 from facepack.parquet_images import digests_of
 from facepack.source import Source
 
@@ -42,7 +42,8 @@ class ShardPlan:
 class Plan:
     """What will be built.
 
-    `table` has the columns key, source, split, status, duplicate_of, class, then the labels. Its first rows are those
+    `table` has the columns key, source, split, status, duplicate_of, class, where every face is to be a sample a null
+    face, then the labels. Its first rows are those
     of the shards, in stored order, with a null status: packing decides it. After them come the rows that will not be
     packed, with their status (missing, duplicate). The index's column official_split ends here: it is in `split` where
     that is the rule.
@@ -124,6 +125,8 @@ def make_plan(description: Description, labelled: Labelled, *, source: Source, c
         "duplicate_of": table["source"].take(duplicate_of),
         "class": table["class"],
     }
+    if configuration.on_several == "all":
+        columns[FACE] = pa.nulls(len(table), pa.int32())
     labels = {name: table[name] for name in table.column_names if name not in ("source", "official_split", "class")}
     planned = pa.table(columns | labels).take(pa.array(order)).combine_chunks()
     shards = _shards(splits[order][: int(is_packed.sum())], configuration.samples_per_shard)
@@ -152,8 +155,8 @@ def _shuffled(keys: Hashes, seed: int, purpose: str) -> Hashes:
 
 
 def stored_order(keys: Sequence[str], *, seed: int) -> list[int]:
-    """The number per key by which the samples of a shard are sorted, and so shuffled."""
-    numbers = np.array([int(key, 16) for key in keys], np.uint64)
+    """The number per key by which the samples of a shard are sorted, and so shuffled; faces by that of their photo."""
+    numbers = np.array([int(key[:KEY_LENGTH], 16) for key in keys], np.uint64)
     order: list[int] = _shuffled(numbers, seed, "order").tolist()
     return order
 

@@ -42,6 +42,7 @@ def check_images(store: Store, keys: pa.ChunkedArray) -> None:
     """Refuse a complete build that has not one image in common with these: it was made from something else."""
     if {manifest.BUILD_FILE, manifest.MANIFEST_FILE} <= set(store.list()):
         there = manifest.read_table(store, manifest.MANIFEST_FILE)["key"]
+        there = manifest.photo_keys(there)
         if not pc.any(pc.is_in(keys, value_set=there.combine_chunks())).as_py():
             raise JobError(f"{store.location}: holds a build of other images; choose another --out")
 

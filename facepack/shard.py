@@ -22,9 +22,11 @@ from facepack.configuration import Configuration
 from facepack.image import Moments
 from facepack.labelled_faces import Cut
 from facepack.manifest import (
+    FACE,
     METADATA_KEY,
     ShardRecord,
     Status,
+    key_of_face,
     label_columns,
     schema,
     write_table,
@@ -115,14 +117,22 @@ class _Row(NamedTuple):
 
 
 class _Rows:
-    """What becomes of each source of a shard, and the lines of the index."""
+    """What becomes of each source of a shard, or of each face in them, and the lines of the index."""
 
     def __init__(self, task: ShardTask) -> None:
         self._shard = f"{task.name}.tar"
         self._suffix = image.SUFFIXES[task.configuration.encoding]
         self._rows: list[_Row] = []
+        self.planned: list[int] = []
+        """Per row that of the plan."""
+        self.faces: list[int | None] = []
         self.index: list[str] = []
         self.num_padded = self.num_squashed = 0
+
+    def begin(self, planned: int, face: int | None) -> None:
+        """A row is to follow: which of the plan it is about, and which face of that photo."""
+        self.planned.append(planned)
+        self.faces.append(face)
 
     def reject(self, status: Status, source_sha256: str | None) -> None:
         """Note a source that is not packed."""
@@ -205,21 +215,19 @@ def _pack_rows(
     cutters = labelled_faces.cuts(task.table, task.configuration) if by_labels else repeat(aligner, len(keys))
     contents = _read_all(task.source, sources, ahead=aligner is not None)
     texts = label_texts(task.table, task.class_names)
-    for key, text, cut, (content, status) in zip(keys, texts, cutters, contents, strict=True):
-        source_sha256 = None if content is None else hashlib.sha256(content).hexdigest()
-        sample = None
-        if content is not None:
-            try:
-                sample = transform(content, task.configuration, aligner=cut)
-            except image.BadImageError as error:
-                status = error.status
-        if sample is None or source_sha256 is None:
-            rows.reject(status, source_sha256)
-            rejects += 1
-        else:
-            rows.add(sample, key=key, text=text, source_sha256=source_sha256, writer=writer)
-            counter.add(sample.image_hwc)
+    for planned, (cut, (content, status)) in enumerate(zip(cutters, contents, strict=True)):
+        source_sha256 = "" if content is None else hashlib.sha256(content).hexdigest()
+        outcomes = [Reject(status)] if content is None else outcomes_of(content, task.configuration, aligner=cut)
+        for outcome in outcomes:
+            key, text = _of_face(keys[planned], texts[planned], outcome.face)
+            rows.begin(planned, outcome.face)
+            if isinstance(outcome, Reject):
+                rows.reject(outcome.status, source_sha256 or None)
+            else:
+                rows.add(outcome, key=key, text=text, source_sha256=source_sha256, writer=writer)
+                counter.add(outcome.image_hwc)
         since += 1
+        rejects += all(isinstance(outcome, Reject) for outcome in outcomes)
         if progress is not None and since == _PROGRESS_EVERY:
             progress(since, rejects)
             since = rejects = 0
@@ -281,6 +289,40 @@ class Sample(NamedTuple):
     landmarks: tuple[float, ...] | None = None
     is_padded: bool = False
     is_squashed: bool = False
+    face: int | None = None
+    """Its number in the photo, where every face is a sample."""
+
+
+class Reject(NamedTuple):
+    """Why a photo, or a face of it, is not packed."""
+
+    status: Status
+    face: int | None = None
+
+
+def outcomes_of(content: bytes, configuration: Configuration, *, aligner: Cut | None) -> list[Sample | Reject]:
+    """What becomes of a photo: a sample, or with on_several all one for each face, the largest first, or why not."""
+    try:
+        if isinstance(aligner, Aligner) and configuration.on_several == "all":
+            return _faces(_decoded(content, configuration), configuration, aligner)
+        return [transform(content, configuration, aligner=aligner)]
+    except image.BadImageError as error:
+        return [Reject(error.status)]
+
+
+def _faces(image_hwc: image.Pixels, configuration: Configuration, aligner: Aligner) -> list[Sample | Reject]:
+    outcomes: list[Sample | Reject] = []
+    for face, box in enumerate(aligner.boxes(image_hwc), start=1):
+        try:
+            outcomes.append(finished(aligner.cut(image_hwc, box), configuration)._replace(face=face))
+        except image.BadImageError as error:
+            outcomes.append(Reject(error.status, face))
+    return outcomes
+
+
+def _decoded(content: bytes, configuration: Configuration) -> image.Pixels:
+    limits = {"max_pixels": configuration.max_pixels, "min_side_px": configuration.min_side}
+    return image.decode(content, keep_damaged=configuration.keep_damaged, **limits)
 
 
 def transform(content: bytes, configuration: Configuration, *, aligner: Cut | None = None) -> Sample:
@@ -288,8 +330,7 @@ def transform(content: bytes, configuration: Configuration, *, aligner: Cut | No
 
     A sound JPEG in which nothing is to change keeps its bytes. Raises `BadImageError`.
     """
-    limits = {"max_pixels": configuration.max_pixels, "min_side_px": configuration.min_side}
-    image_hwc = image.decode(content, keep_damaged=configuration.keep_damaged, **limits)
+    image_hwc = _decoded(content, configuration)
     if aligner is not None:
         return finished(aligner(image_hwc), configuration)
     keeps_bytes = configuration.size_wh is None and configuration.encoding == "jpeg" and not configuration.keep_damaged
@@ -327,12 +368,23 @@ def label_texts(table: pa.Table, class_names: tuple[str, ...]) -> list[bytes]:
 
     Written column by column: a tenth of the time of json.dumps row by row.
     """
-    columns = {name: table[name] for name in ("key", "source", "class")}
+    columns = {name: table[name] for name in ("key", FACE, "source", "class") if name in table.column_names}
     columns["class_index"] = pc.index_in(table["class"], value_set=pa.array(class_names, pa.string()))
     columns |= {name: table[name] for name in label_columns(table)}
     pairs = [_json_pairs(name, column.combine_chunks()) for name, column in columns.items()]
     joined = pc.binary_join_element_wise(*pairs, "")
     return [f"{{{text[1:]}}}".encode("utf-8", "surrogateescape") for text in joined.to_pylist()]
+
+
+def _of_face(key: str, text: bytes, face: int | None) -> tuple[str, bytes]:
+    """Key and text of a face, from those of its photo; the same where no face is numbered."""
+    if face is None:
+        return key, text
+    begins = b'{"key":"%b"'
+    of_photo = begins % key.encode()
+    assert text.startswith(of_photo)
+    key = key_of_face(key, face)
+    return key, begins % key.encode() + b',"face":%d' % face + text[len(of_photo) :]
 
 
 def _json_pairs(name: str, column: pa.Array) -> pa.Array:
@@ -350,8 +402,13 @@ def _json_pairs(name: str, column: pa.Array) -> pa.Array:
 def _table(task: ShardTask, rows: _Rows, result: ShardResult) -> pa.Table:
     """The manifest rows of a shard: the plan's columns, and those of packing."""
     own = schema(task.table.schema)
-    columns = {name: task.table[name] for name in task.table.column_names}
+    planned = task.table.take(pa.array(rows.planned))
+    columns = {name: planned[name] for name in planned.column_names}
     columns |= {name: pa.array(values, own.field(name).type) for name, values in rows.columns.items()}
+    if FACE in columns:
+        keys = zip(planned["key"].to_pylist(), rows.faces, strict=True)
+        columns["key"] = pa.array([key if face is None else key_of_face(key, face) for key, face in keys])
+        columns[FACE] = pa.array(rows.faces, pa.int32())
     metadata = {"shard": asdict(result), "configuration": asdict(task.configuration), "versions": task.versions}
     ordered = {field.name: columns[field.name] for field in own}
     return pa.table(ordered, schema=own.with_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True)}))

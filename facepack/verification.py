@@ -22,7 +22,7 @@ from facepack.description import SPLITS, dataset_names
 from facepack.errors import JobError
 from facepack.image import Moments
 from facepack.lock import BUILD
-from facepack.manifest import SHARD_FILE, Build, ShardRecord, Status, people_in_several_splits
+from facepack.manifest import FACE, KEY_LENGTH, SHARD_FILE, Build, ShardRecord, Status, people_in_several_splits
 from facepack.plan import stored_order
 from facepack.shard import ShardResult, label_texts
 from facepack.storage import Store
@@ -102,7 +102,12 @@ def verify(location: str | os.PathLike[str], *, deep: bool = False, progress: Pr
     problems = list(check_manifest(build, table))
     if problems:  # what the shards are checked against is not sound itself
         return Report(len(build.shards), 0, 0, tuple(problems))
-    problems += [*_check_people(build, table), *_check_files(build, store), *_check_card(build, table, store)]
+    problems += [
+        *_check_people(build, table),
+        *check_faces(build, table),
+        *_check_files(build, store),
+        *_check_card(build, table, store),
+    ]
     by_shard = _rows_by_shard(table)
     shards = [
         _Shard(store, record, build, by_shard.pop(record.name, table.slice(0, 0)), table, deep)
@@ -193,8 +198,10 @@ def _check_shard_list(build: Build) -> Iterator[str]:
 def _check_rows(build: Build, table: pa.Table) -> Iterator[str]:
     """One row per source with the right key, one status each, counted as in build.json."""
     sources, keys, statuses = (table[name].to_pylist() for name in ("source", "key", "status"))
-    for key, source in zip(keys, sources, strict=True):
-        if source is None or key != hashlib.sha256(f"{build.dataset}/{source}".encode()).hexdigest()[:16]:
+    faces = table[FACE].to_pylist() if FACE in table.column_names else [None] * len(table)
+    for key, source, face in zip(keys, sources, faces, strict=True):
+        expected = hashlib.sha256(f"{build.dataset}/{source}".encode()).hexdigest()[:KEY_LENGTH]
+        if source is None or key != (expected if face is None else manifest.key_of_face(expected, face)):
             yield f"manifest: {source}: key {key} is not that of the source"
     if len(set(keys)) < len(keys):
         yield f"manifest: {len(keys) - len(set(keys)):,} keys stand in more than one row"
@@ -228,6 +235,27 @@ def _check_rows(build: Build, table: pa.Table) -> Iterator[str]:
     lengths = pc.list_value_length(table["landmarks"].drop_null())
     if set(lengths.unique().to_pylist()) - {2 * NUM_LANDMARKS}:
         yield f"manifest: landmarks that are not {NUM_LANDMARKS} points"
+
+
+def check_faces(build: Build, table: pa.Table) -> Iterator[str]:
+    """With on_several all, the faces of a photo are 1, 2, ..., in one split; else there is no column of them."""
+    if (build.configuration.on_several == "all") != (FACE in table.column_names):
+        yield f"manifest: on_several is {build.configuration.on_several}, the columns are {table.column_names}"
+        return
+    if FACE not in table.column_names:
+        return
+    packed = table[FACE].filter(pc.equal(table["status"], Status.PACKED))
+    if packed.null_count:
+        yield f"manifest: {packed.null_count:,} packed rows without {FACE}"
+    photos = table.group_by("source").aggregate(
+        [(FACE, "max"), (FACE, "count"), ("split", "count_distinct"), ([], "count_all")]
+    )
+    for photo in photos.to_pylist():
+        number = photo[f"{FACE}_max"] or 0
+        if (photo[f"{FACE}_count"], photo["count_all"]) != (number, max(1, number)):
+            yield f"manifest: {photo['source']}: its faces are not 1 to {number}"
+        if photo["split_count_distinct"] > 1:
+            yield f"manifest: {photo['source']}: its faces are in several splits"
 
 
 def _first_difference(stated: Any, actual: Any, where: str = "") -> str:

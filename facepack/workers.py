@@ -19,8 +19,8 @@ from facepack.shard import ShardResult, ShardTask, pack
 RAY_PAYS_AFTER_S = 20.0
 """Work for one process that is done sooner on two cores, although Ray takes some eight seconds to start and stop."""
 RAY_CONNECTS_WITHIN_S = 10.0
-ALIGNING_S = 0.005
-"""About the least that finding a face takes in one photo."""
+ALIGNING_S = {"hog": 0.005, "hog+cnn": 0.02, "cnn": 0.5}
+"""About the least that finding a face takes in one photo, by detector."""
 
 _LOCAL_RAY = {"include_dashboard": False, "object_store_memory": 256 << 20}
 
@@ -82,7 +82,7 @@ def packed(
         return
     begun = time.time()
     if workers is None and not ray_address:
-        if aligner is not None and sum(len(task.table) for task in tasks) * ALIGNING_S > RAY_PAYS_AFTER_S:
+        if aligner is not None and _num_images(tasks) * ALIGNING_S[aligner.detector] > RAY_PAYS_AFTER_S:
             workers = num_cores()  # the first shard alone would take as long as starting Ray
         else:
             progress.begin(begun)
@@ -95,6 +95,10 @@ def packed(
             yield pack(task, aligner=aligner, progress=progress.advance)
     elif tasks:
         yield from _packed_on_ray(tasks, aligner=aligner, pool=_Pool(workers, ray_address), progress=progress)
+
+
+def _num_images(tasks: list[ShardTask]) -> int:
+    return sum(len(task.table) for task in tasks)
 
 
 class Packer:

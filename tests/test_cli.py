@@ -127,8 +127,8 @@ def test_no_help_text_has_a_default_in_brackets(verb: str) -> None:
     [
         ("--multiple", ("first", "drop")),
         ("--align", ("none", "crop", "chip")),
-        ("--on-several", ("reject", "largest")),
-        ("--encoding", ("jpeg", "raw")),
+        ("--on-several", ("reject", "largest", "all")),
+        ("--encoding", ("jpeg", "png", "webp", "raw")),
     ],
 )
 def test_closed_choices_are_shown(option: str, choices: tuple[str, ...]) -> None:
@@ -203,12 +203,12 @@ def test_dry_run_shows_the_plan_and_writes_nothing(celeba: Path, tmp_path: Path)
         (("build", "celeba", "--split", "half"), ("--split half", "80/10/10")),
         (("build", "celeba", "--quality", "101"), ("--quality 101",)),
         (("build", "celeba", "--limit", "0"), ("--limit 0",)),
-        (("build", "celeba", "--encoding", "png"), ("--encoding", "'png' is not one of 'jpeg', 'raw'")),
+        (("build", "celeba", "--encoding", "gif"), ("--encoding", "'gif' is not one of 'jpeg', 'png', 'webp', 'raw'")),
         (("build", "celeba", "--multiple", "all"), ("--multiple", "'all' is not one of 'first', 'drop'")),
         (("build", "celeba", "--align", "face"), ("--align", "'face' is not one of 'none', 'crop', 'chip'")),
         (
-            ("build", "celeba", "--align", "crop", "--on-several", "all"),
-            ("--on-several", "'all' is not one of 'reject', 'largest'"),
+            ("build", "celeba", "--align", "crop", "--on-several", "both"),
+            ("--on-several", "'both' is not one of 'reject', 'largest', 'all'"),
         ),
         (("build", "celeba", "--align", "crop", "--landmarks", "x.dat"), ("--landmarks x.dat", "align chip")),
         (("build", "celeba", "--align", "chip", "--landmarks", "x.dat"), ("--landmarks x.dat: no such file",)),

@@ -16,8 +16,9 @@ from facepack.align import Box, crop
 from facepack.configuration import Configuration
 from facepack.drawn import synthetic
 from facepack.errors import FieldError
-from facepack.labelled_faces import CHIP_FRAME, cuts, similarities
+from facepack.labelled_faces import cuts
 from facepack.storage import Store
+from facepack.template import DLIB, similarities
 from facepack.verification import verify
 from trainer.loading.columns import ManifestColumns
 from trainer.loading.targets import target
@@ -141,7 +142,7 @@ def test_files_in_their_published_folder_and_as_csv_are_read_alike(source: Path,
 def test_chip_has_the_published_points_in_the_places_of_dlibs_chips() -> None:
     turn = np.array([[0.8, 0.6], [-0.6, 0.8]])
     for scale in (40, 90, 400):  # enlarged, about the same, much reduced
-        points = CHIP_FRAME @ turn * scale + 200
+        points = DLIB @ turn * scale + 200
         photo_hwc = np.zeros((1000, 1000, 3), np.uint8)
         for x, y in points:
             cv2.circle(photo_hwc, (round(x * 16), round(y * 16)), round(scale * 16 / 30), (255,) * 3, -1, shift=4)
@@ -149,7 +150,7 @@ def test_chip_has_the_published_points_in_the_places_of_dlibs_chips() -> None:
         (cut,) = cuts(table, Configuration.of("celeba", align="chip", landmarks_from="labels", size=120, margin="25%"))
         chip_hwc = cut(photo_hwc).image_hwc
         _, _, _, centres = cv2.connectedComponentsWithStats((chip_hwc[:, :, 0] > 100).astype(np.uint8))
-        expected = (CHIP_FRAME + 0.25) / 1.5 * 120
+        expected = (DLIB + 0.25) / 1.5 * 120
         for point in expected:
             assert np.abs(centres[1:] - point).max(axis=1).min() < 0.6, (scale, point, centres)
 
@@ -157,14 +158,14 @@ def test_chip_has_the_published_points_in_the_places_of_dlibs_chips() -> None:
 def test_similarity_is_the_nearest_rotation_and_scale() -> None:
     rng = np.random.default_rng(0)
     points = rng.normal(size=(3, 5, 2))
-    matrices = similarities(points, CHIP_FRAME)
+    matrices = similarities(points, DLIB)
     for matrix, row in zip(matrices, points, strict=True):
-        centred, target_ = row - row.mean(0), CHIP_FRAME - CHIP_FRAME.mean(0)
+        centred, target_ = row - row.mean(0), DLIB - DLIB.mean(0)
         u, s, vt = np.linalg.svd(target_.T @ centred)
         sign = np.diag([1, np.sign(np.linalg.det(u @ vt))])
         expected = u @ sign @ vt * (s * np.diag(sign)).sum() / (centred**2).sum()  # Umeyama 1991, equations 40 to 42
         assert np.allclose(matrix[:, :2], expected)
-        assert np.allclose(matrix[:, :2] @ row.mean(0) + matrix[:, 2], CHIP_FRAME.mean(0))
+        assert np.allclose(matrix[:, :2] @ row.mean(0) + matrix[:, 2], DLIB.mean(0))
 
 
 def test_chips_need_no_dlib(source: Path, tmp_path: Path) -> None:

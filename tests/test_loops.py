@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -97,13 +98,31 @@ def test_two_loaders_in_one_zip_take_whole_epochs(build: Path) -> None:
     assert [rows(other for _, other in pairs) for pairs in taken] == epochs(build, 3, seed=2)
 
 
-@pytest.mark.parametrize("num_taken", [0, 1, 2])
+@pytest.mark.parametrize("num_taken", [1, 2])
 def test_look_at_some_batches_costs_the_next_epoch_nothing(build: Path, num_taken: int) -> None:
     loader = new(build)
     first, second = epochs(build, 2)
     look = iter(loader)
     assert rows(next(look) for _ in range(num_taken)) == first[: 20 * num_taken]
     assert rows(loader) == second
+
+
+def test_iterator_that_nobody_asks_for_a_batch_takes_no_epoch(build: Path) -> None:
+    first, second = epochs(build, 2)
+    loader = new(build)
+    unused, later = iter(loader), iter(loader)
+    assert rows(loader) == first
+    assert rows(later) == second
+    loader.load_state_dict(state_after(new(build), 1))
+    iter(loader)  # as frameworks do before they begin
+    assert rows(unused) == first[20:]
+
+
+def test_two_iterators_at_once_are_refused(build: Path) -> None:
+    loader = new(build)
+    with pytest.raises(UsageError, match=r"this iterator of the loader is over: another was begun"):
+        list(zip(loader, loader, strict=True))
+    assert rows(loader) == epochs(build, 3)[2]
 
 
 def test_set_epoch_chooses_the_next_for_and_reset_makes_it_the_first(build: Path) -> None:
@@ -257,10 +276,8 @@ def test_copy_of_a_loader_goes_on_where_it_would(build: Path, made: Any, num_tak
     assert other.cached_bytes in (0, loader.cached_bytes)
     expected = epochs(build, 3)
     assert taken + rows(running) == (expected[0] if num_taken is not None else [])  # untouched by the copy
-    following = expected if num_taken is None else expected[1:]
-    for one in (other, loader):
-        assert rows(one) == following[0]
-        assert rows(one) == following[1]
+    assert [rows(other), rows(other)] == (expected[1:] if num_taken else expected[:2])
+    assert [rows(loader), rows(loader)] == (expected[:2] if num_taken is None else expected[1:])
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -295,3 +312,9 @@ def test_example_of_accelerate_goes_on_from_its_checkpoint(build: Path) -> None:
 
 ACCELERATE = [(0, 48), (1, 48), (1, 32)]
 """The last one from a checkpoint after its first batch."""
+
+
+def test_loader_says_what_it_loads(build: Path) -> None:
+    assert repr(new(build)) == f"<Loader of {build}, split train: 48 samples in 3 batches>"
+    both = Loader([build, build], split=("train", "valid"), batch_size=20, device="cpu")
+    assert re.fullmatch(rf"<Loader of {build} and 1 more, split train\+valid: \d+ samples in \d+ batches>", repr(both))

@@ -6,22 +6,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image, ImageOps
 
-from facepack import align, image, shard
+from facepack import align, shard
 from facepack.align import Aligner, Box
 from facepack.errors import FieldError, UsageError
 from facepack.hashing import sha256_of
-from facepack.image import BadImageError
-from facepack.manifest import Status
-from facepack.shard import Sample
+from facepack.shard import Reject, Sample
 from facepack.signature import IMAGE_SUFFIXES
 from trainer import evaluation, runs
-from trainer.loading.augment import Normalize
+from trainer.loading.augment import normalizes
 from trainer.loading.engines import new_pipeline
 from trainer.loading.graphs import Graph
 from trainer.loading.pipeline import Engine
@@ -135,13 +132,9 @@ class _RunNetwork:
 
     def predictions(self, content: bytes, *, photo: str, all_faces: bool) -> list[Prediction]:
         """For the one face of a photo, or for each."""
-        try:
-            samples = self._samples(content, all_faces=all_faces)
-        except BadImageError as error:
-            samples = [error]
         predictions = []
-        for sample in samples:
-            if isinstance(sample, BadImageError):
+        for sample in self._samples(content, all_faces=all_faces):
+            if isinstance(sample, Reject):
                 predictions.append(_without(photo, self.name, sample.status.meaning))
                 continue
             try:
@@ -152,22 +145,12 @@ class _RunNetwork:
             predictions.append(self._prediction(values, photo=photo, box=sample.box))
         return predictions
 
-    def _samples(self, content: bytes, *, all_faces: bool) -> list[Sample | BadImageError]:
+    def _samples(self, content: bytes, *, all_faces: bool) -> list[Sample | Reject]:
         """What a build would hold of a photo, or of each face, where it would hold it."""
         configuration = self.run.data.configuration
-        if self._aligner is None or not all_faces:
-            return [shard.transform(content, configuration, aligner=self._aligner)]
-        photo_hwc = image.decode(content)
-        boxes = align.find(cv2.cvtColor(photo_hwc, cv2.COLOR_BGR2GRAY))  # type: ignore[arg-type]
-        if not boxes:
-            raise BadImageError(Status.NO_FACE)
-        samples: list[Sample | BadImageError] = []
-        for box in boxes:
-            try:
-                samples.append(shard.finished(self._aligner.cut(photo_hwc, box), configuration))
-            except BadImageError as error:
-                samples.append(error)
-        return samples
+        if all_faces and self._aligner is not None:
+            configuration = replace(configuration, on_several="all", landmarks_from="model")
+        return shard.outcomes_of(content, configuration, aligner=self._aligner)
 
     def _predicted(self, sample: Sample) -> npt.NDArray[np.float32]:
         """Probabilities (num_names,), or a number (1,), for one image as a build would hold it."""
@@ -205,9 +188,9 @@ def _without(photo: str, run: str, problem: str, *, box: Box | None = None) -> P
 def _graph(run: Run) -> Graph:
     """What is done to an image of a run's build before its network gets it."""
     steps = run.statistics.filled(run.recipe.eval_augment)
-    last = steps[-1]
-    assert isinstance(last, Normalize) and last.mean is not None and last.std is not None
-    return Graph(steps, 0, run.data.configuration.encoding != "raw", tuple(last.mean), tuple(last.std))
+    step = normalizes(steps)
+    assert step is not None and step.mean is not None and step.std is not None
+    return Graph(steps, 0, run.data.configuration.encoding != "raw", tuple(step.mean), tuple(step.std))
 
 
 # Photos

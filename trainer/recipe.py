@@ -127,7 +127,7 @@ class Recipe:
         for name in ("augment", "eval_augment"):
             steps = getattr(self, name)
             augment.check_augmentations(steps)
-            if not steps or not isinstance(steps[-1], Normalize):
+            if augment.normalizes(steps) is None:
                 raise UsageError(f"{name}: must end with Normalize(), as networks take numbers and no bytes")
 
     def learning_rate(self, *, step: int, num_steps: int) -> float:

@@ -20,6 +20,7 @@ def transform(steps: list[augment.Augmentation], *, mean: list[float], std: list
     from torchvision.transforms import v2
 
     chosen: list[Any] = []
+    erasing: list[Any] = []  # torchvision does it to tensors alone
     notes: list[str] = []
     for step in steps:
         match step:
@@ -37,12 +38,31 @@ def transform(steps: list[augment.Augmentation], *, mean: list[float], std: list
                 chosen.append(v2.RandomRotation(step.degrees))
             case augment.ColorJitter():
                 chosen.append(v2.ColorJitter(step.brightness, step.contrast, step.saturation, step.hue))
+            case augment.Pad():
+                chosen.append(v2.Pad(_listed(step.padding), step.fill))
+            case augment.RandomAffine():
+                chosen.append(v2.RandomAffine(_listed(step.degrees), step.translate, step.scale, _listed(step.shear)))
+            case augment.RandomGrayscale():
+                chosen.append(v2.RandomGrayscale(step.p))
+            case augment.GaussianBlur():
+                chosen.append(v2.GaussianBlur(_listed(step.kernel_size), _listed(step.sigma)))
+            case augment.RandAugment():
+                chosen.append(v2.RandAugment(step.num_ops, step.magnitude, step.num_magnitude_bins))
+            case augment.TrivialAugmentWide():
+                chosen.append(v2.TrivialAugmentWide(step.num_magnitude_bins))
+            case augment.RandomErasing():
+                erasing.append(v2.RandomErasing(step.p, step.scale, step.ratio, _listed(step.value)))
             case augment.Normalize():
                 mean, std = list(step.mean or mean), list(step.std or std)
             case _:
                 notes.append(f"{type(step).__name__} has no match in torchvision and was left out there.")
-    chosen += [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
+    chosen += [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std), *erasing]
     return v2.Compose(chosen), notes
+
+
+def _listed(value: Any) -> Any:
+    """Tuples as lists, which torchvision takes everywhere."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 class _RandomResizedCrop:

@@ -111,6 +111,12 @@ class DecodedCache:
         self._images[torch.from_numpy(positions)] = images.to(self._images.device)
         self._is_filled[positions] = True
 
+    def views(self, positions: npt.NDArray[np.int64]) -> list[npt.NDArray[np.uint8]]:
+        """Images that are here in host memory, where they are: for readers that need no batch in one piece."""
+        assert self._images is not None
+        images = self._images.numpy()
+        return [images[position] for position in positions.tolist()]
+
     def images(self, positions: npt.NDArray[np.int64]) -> Any:
         """Images that are here, uint8 (num_positions, height, width, 3): an array, or on a GPU a tensor."""
         assert self._images is not None

@@ -9,11 +9,11 @@ import numpy.typing as npt
 from facepack.errors import FieldError
 from trainer.loading.augment import (
     Augmentation,
-    Normalize,
     Parameters,
     RandomNumbers,
     Sizes,
     check_augmentations,
+    normalizes,
     num_fixed,
 )
 from trainer.loading.samples import Samples
@@ -37,7 +37,7 @@ class Graph:
     @property
     def normalizes(self) -> bool:
         """True for float32 NCHW, False for uint8 NHWC."""
-        return bool(self.augmentations) and isinstance(self.augmentations[-1], Normalize)
+        return normalizes(self.augmentations) is not None
 
     @property
     def changes_nothing(self) -> bool:
@@ -116,9 +116,9 @@ def _channel_statistics(
     steps: tuple[Augmentation, ...], samples: Samples
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std of a list that normalises, those of `Normalize` first; empty where it does not."""
-    if not steps or not isinstance(last := steps[-1], Normalize):
+    if (step := normalizes(steps)) is None:
         return (), ()
-    mean, std = tuple(last.mean or samples.mean), tuple(last.std or samples.std)
+    mean, std = tuple(step.mean or samples.mean), tuple(step.std or samples.std)
     if len(mean) != 3 or len(std) != 3:
         advice = "the build has no train split, hence no mean and std: give three of each"
         raise FieldError("augment", "Normalize", advice)

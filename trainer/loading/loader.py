@@ -6,15 +6,18 @@ for batch in Loader("builds/celeba-rarest4", split="train", batch_size=256):
     logits = model(batch.images)
 """
 
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, NoReturn, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.utils.data import IterableDataset
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 from facepack.errors import FieldError, UsageError
 from facepack.manifest import Build
@@ -35,6 +38,7 @@ from trainer.loading.targets import Target
 from trainer.loading.weighting import Weights
 
 _STATE_VERSION = 1
+_logger = logging.getLogger("facepack")
 
 
 class _Position(NamedTuple):
@@ -59,6 +63,25 @@ class Batch(NamedTuple):
     """bool (batch,): False for repeats that fill up."""
 
 
+def _joined(batches: Sequence[Batch], **_: object) -> Batch:
+    """Several batches as one: what a torch DataLoader gives that has a batch size of its own."""
+    images, targets, rows, masks = zip(*batches, strict=True)
+    values = {name: torch.cat([target[name] for target in targets]) for name in targets[0]}
+    return Batch(torch.cat(images), values, torch.cat(rows), torch.cat(masks))
+
+
+default_collate_fn_map[Batch] = _joined
+
+
+class EpochSampler(NamedTuple):
+    """Who decides which samples a batch has, as in a torch DataLoader."""
+
+    sampler: "Loader"
+    """It has `set_epoch`."""
+    batch_size: int
+    """Samples of a batch of this rank."""
+
+
 @dataclass(frozen=True)
 class EngineSettings:
     """How much of the machine decoding takes."""
@@ -75,16 +98,20 @@ class EngineSettings:
             raise FieldError("prefetch", self.prefetch, "expected at least 1")
 
 
-class Loader:
+class Loader(IterableDataset[Batch]):
     """Loads a split of a build; each `for` is one whole epoch, and the next `for` the next epoch.
 
     That holds wherever the last `for` ended or was broken off; only after `load_state_dict` it is the rest of an epoch.
+    An epoch begins with its first batch: an iterator that nobody asks for one takes nothing.
     The order, and every random number, depends on the build, the seed and the epoch alone: neither on the number of
     ranks nor on where an earlier run stopped. An epoch gives every sample once; `balanced`, every class equally often.
-    In the workers of a torch DataLoader each gives its share of the batches, so that together they give an epoch.
+    As the dataset of a torch DataLoader it gives the same batches, joined where that has a batch size. Each worker
+    gives its share; a new worker knows of no epoch before: call `set_epoch`, or choose `persistent_workers`.
     A copy, or one that was pickled, goes on where the loader would.
     """
 
+    total_dataset_length = 0
+    """Samples whose remainder accelerate cuts the last batch to: none, as repeats are told by `mask`."""
     _stage: Stage | None = None
     _runner: Runner | None = None
     """None also while it works: what an error or an interrupt leaves behind is not used again."""
@@ -93,7 +120,7 @@ class Loader:
     _next_start = _START
     """Where the next `for` begins."""
     _turn = 0
-    """Iterators that were begun or ended: only the last one goes on."""
+    """Epochs that were begun or ended: only the iterator of the last one goes on."""
 
     def __init__(
         self,
@@ -134,7 +161,7 @@ class Loader:
             split, rows=rows, classes=classes, targets=targets, needs_classes=settings.balanced, weights=weights
         )
         self.builds, self._samples = opened(build, choice, target_names=target_names)
-        samples = self._samples
+        samples, self._store = self._samples, self._samples.store
         self._order = EpochOrder(
             samples,
             settings=settings,
@@ -151,6 +178,28 @@ class Loader:
     def __len__(self) -> int:
         """Batches of a whole epoch, the same on every rank."""
         return self._order.num_batches
+
+    def __repr__(self) -> str:
+        others = f" and {len(self.builds) - 1} more" if len(self.builds) > 1 else ""
+        samples = f"{self.num_samples:,} samples in {len(self):,} batches"
+        return f"<Loader of {self._store.location}{others}, split {self._samples.split}: {samples}>"
+
+    def __getitem__(self, index: Any) -> Batch:
+        """Refused: batches come in order."""
+        raise UsageError("a Loader gives batches in order, not by number: next(iter(loader)), or rows= chooses samples")
+
+    @property
+    def dataset(self) -> NoReturn:
+        """Refused: a loader is a dataset, and has none."""
+        raise AttributeError(
+            "a Loader has no dataset, it is one: skip_first_batches and the like take DataLoader(loader, "
+            "batch_size=None); load_state_dict skips batches without reading them"
+        )
+
+    @property
+    def batch_sampler(self) -> EpochSampler:
+        """What Lightning looks for in a DataLoader, to call `set_epoch`."""
+        return EpochSampler(self, self._order.rank_batch_size)
 
     @property
     def build(self) -> Build:
@@ -201,22 +250,24 @@ class Loader:
         return self._cache.num_bytes
 
     def __iter__(self) -> Iterator[Batch]:
-        """Begin the next epoch. An iterator that was begun before is over then, and raises `UsageError`.
+        """The next epoch. It begins with its first batch: an iterator that was begun before raises `UsageError` then.
 
         Raises `JobError` where a shard cannot be read, or a sample is damaged, and `UsageError` in a process that was
         forked after a loader was used.
         """
         check_process()
-        self._turn += 1
-        start = self._position = self._next_start
-        self._next_start = _Position(start.epoch + 1, 0)
-        return self._batches(start, self._turn)
+        return self._batches()
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next `for` this epoch, from 0: all of it, or its rest where a state of it was just loaded."""
         if not _is_count(epoch):
             raise FieldError("epoch", epoch, "expected a whole number, at least 0")
-        if self._next_start.epoch != epoch:
+        if (start := self._next_start).epoch != epoch:
+            if start.consumed:
+                _logger.warning(
+                    "set_epoch(%d) puts aside the state that was loaded: epoch %d, of which %d samples were seen",
+                    *(epoch, *start),
+                )
             self._next_start = _Position(int(epoch), 0)
         self._position = self._next_start
 
@@ -278,14 +329,24 @@ class Loader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _batches(self, start: _Position, turn: int) -> Iterator[Batch]:
-        """The batches of an epoch from a position."""
+    def _begun(self) -> tuple[_Position, int]:
+        """Begin the next epoch: where, and as which turn."""
+        check_process()
+        self._turn += 1
+        start = self._position = self._next_start
+        self._next_start = _Position(start.epoch + 1, 0)
+        return start, self._turn
+
+    def _batches(self) -> Iterator[Batch]:
+        """The batches of the next epoch."""
+        start, turn = self._begun()
         runner = self._opened(start)
         while True:
             check_process()
             if turn != self._turn:
                 raise UsageError(
-                    "this iterator of the loader is over: another was begun, a state loaded or the loader closed"
+                    "this iterator of the loader is over: another was begun, a state loaded or the loader closed; "
+                    "two at once need two loaders"
                 )
             try:
                 self._runner = None

@@ -58,12 +58,39 @@ def flipped(image: Pixels) -> Pixels:
     return cv2.flip(interleaved(image), 1)  # type: ignore[return-value]
 
 
-def rotated(image: Pixels, *, degrees: float, fill: float) -> Pixels:
-    """Turned counter-clockwise about the middle, to the nearest pixel; what comes from outside is `fill`."""
+def warped(image: Pixels, matrix: Sequence[Sequence[float]], *, fill: float) -> Pixels:
+    """Each pixel from where a matrix (2, 3) says, to the nearest one; what comes from outside is `fill`.
+
+    The matrix is that of DALI and torchvision, for which the first pixel's middle lies at 0.5, 0.5.
+    """
     height, width = image.shape[:2]
-    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
-    settings = {"flags": cv2.INTER_NEAREST, "borderMode": cv2.BORDER_CONSTANT, "borderValue": (fill,) * 3}
-    return cv2.warpAffine(interleaved(image), matrix, (width, height), **settings)  # type: ignore[call-overload,no-any-return]
+    moved = np.array(matrix, np.float64)
+    moved[:, 2] += moved[:, :2].sum(axis=1) / 2 - 0.5  # OpenCV has it at 0, 0
+    flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+    settings = {"flags": flags, "borderMode": cv2.BORDER_CONSTANT, "borderValue": (fill,) * 3}
+    return cv2.warpAffine(interleaved(image), moved, (width, height), **settings)  # type: ignore[call-overload,no-any-return]
+
+
+def padded(image: Pixels, sides: tuple[int, int, int, int], *, fill: float | tuple[float, ...]) -> Pixels:
+    """With borders at left, top, right and bottom."""
+    left, top, right, bottom = sides
+    value = fill if isinstance(fill, tuple) else (fill,) * 3
+    return cv2.copyMakeBorder(  # type: ignore[return-value]
+        interleaved(image), top, bottom, left, right, cv2.BORDER_CONSTANT, value=value
+    )
+
+
+def grey(image: Pixels) -> Pixels:
+    """Grey in three equal channels."""
+    return cv2.cvtColor(cv2.cvtColor(interleaved(image), cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)  # type: ignore[return-value]
+
+
+def blurred(image: Pixels, size_wh: tuple[int, int], *, sigma: float) -> Pixels:
+    """Blurred by a Gaussian kernel; borders are mirrored."""
+    across, down = (cv2.getGaussianKernel(side, sigma) for side in size_wh)
+    return cv2.sepFilter2D(  # type: ignore[return-value]
+        interleaved(image), -1, across, down, borderType=cv2.BORDER_REFLECT_101
+    )
 
 
 def hue_turned(image: Pixels, part: float) -> Pixels:
@@ -132,3 +159,42 @@ def normalise(
         image = flipped(image)
     for plane, table, plane_out in zip(planes(image), tables, out, strict=True):
         cv2.LUT(cv2.flip(plane, 1) if flip and is_apart else plane, table, dst=plane_out)
+
+
+def sharpened(image: Pixels, smooth: npt.NDArray[np.float32], *, factor: float) -> Pixels:
+    """Away from (a factor above 1) or towards what a kernel (3, 3) makes of an image; its border stays as it is."""
+    image = interleaved(image)
+    inner = cv2.addWeighted(image, factor, cv2.filter2D(image, -1, smooth), 1 - factor, 0)
+    out = image.copy()
+    out[1:-1, 1:-1] = inner[1:-1, 1:-1]
+    return out
+
+
+def masked(image: Pixels, *, mask: int) -> Pixels:
+    """The bits of a mask, of each level."""
+    return interleaved(image) & np.uint8(mask)
+
+
+def solarized(image: Pixels, *, threshold: float) -> Pixels:
+    """Levels from a threshold on turned into their opposites."""
+    table = np.where(threshold <= _LEVELS, 255 - _LEVELS, _LEVELS).astype(np.uint8)
+    return cv2.LUT(interleaved(image), table)  # type: ignore[return-value]
+
+
+def stretched(image: Pixels) -> Pixels:
+    """Each channel from its least and greatest level to 0 and 255."""
+    tables = []
+    for plane in planes(image):
+        least, most = float(plane.min()), float(plane.max())
+        moved = (_LEVELS - least) * (255 / (most - least)) if most > least else _LEVELS
+        tables.append(np.clip(moved, 0, 255).astype(np.uint8))
+    return cv2.LUT(interleaved(image), np.stack(tables, axis=1)[None])  # type: ignore[return-value]
+
+
+def equalized(image: Pixels) -> Pixels:
+    """Each channel with all levels about equally often, as torchvision has it for images of many pixels.
+
+    OpenCV leaves the least level out of the count, torchvision the greatest: hence the negative.
+    """
+    negative = [cv2.equalizeHist(cv2.bitwise_not(np.ascontiguousarray(plane))) for plane in planes(image)]
+    return cv2.bitwise_not(cv2.merge(negative))  # type: ignore[return-value]

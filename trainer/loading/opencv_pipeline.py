@@ -12,7 +12,7 @@ import torch
 
 from facepack.cores import num_cores
 from trainer.loading import opencv
-from trainer.loading.augment import Augmentation, Normalize, Parameters, RandomHorizontalFlip
+from trainer.loading.augment import Augmentation, Normalize, Parameters, RandomErasing, RandomHorizontalFlip
 from trainer.loading.batch_memory import BatchMemory
 from trainer.loading.graphs import Graph
 from trainer.loading.pipeline import Engine, PipelineInput, check_process, mark_process
@@ -134,6 +134,7 @@ class OpenCvPipeline:
             image, flip = steps.done(image, number)
             if self._graph.normalizes:
                 opencv.normalise(image, self._tables, flip=flip, out=memory[number])
+                steps.erase(memory[number], number)
             else:
                 memory[number] = opencv.flipped(image) if flip else image
 
@@ -144,10 +145,16 @@ class _Steps:
     def __init__(self, graph: Graph, parameters: Parameters) -> None:
         rows = {name: values.tolist() for name, values in parameters.items()}
         self._steps: list[tuple[Augmentation, dict[str, list[Any]]]] = []
+        self._erasing: list[tuple[RandomErasing, dict[str, list[Any]]]] = []
+        is_normalised = False
         for step, augmentation in enumerate(graph.augmentations, start=graph.first_step):
-            if not isinstance(augmentation, Normalize):
-                prefix = f"{step} "
-                own = {name.removeprefix(prefix): row for name, row in rows.items() if name.startswith(prefix)}
+            prefix = f"{step} "
+            own = {name.removeprefix(prefix): row for name, row in rows.items() if name.startswith(prefix)}
+            if isinstance(augmentation, Normalize):
+                is_normalised = True
+            elif is_normalised and isinstance(augmentation, RandomErasing):
+                self._erasing.append((augmentation, own))
+            else:
                 self._steps.append((augmentation, own))
 
     def done(self, image: opencv.Pixels, number: int) -> tuple[opencv.Pixels, bool]:
@@ -164,3 +171,8 @@ class _Steps:
                 image, flip = opencv.flipped(image), False
             image = augmentation.pixels(image, {name: row[number] for name, row in rows.items()})
         return image, flip
+
+    def erase(self, planes: npt.NDArray[np.float32], number: int) -> None:
+        """What is erased of an image of the batch once it is normalised, float32 (3, height, width), in place."""
+        for augmentation, rows in self._erasing:
+            augmentation.erase(planes, {name: row[number] for name, row in rows.items()})

@@ -14,7 +14,7 @@ import torch.utils.dlpack
 
 from facepack.cores import num_cores
 from facepack.errors import JobError, UsageError
-from trainer.loading.augment import Parameters, RandomHorizontalFlip
+from trainer.loading.augment import Normalize, Parameters, RandomHorizontalFlip
 from trainer.loading.graphs import Graph
 
 
@@ -256,18 +256,27 @@ def _operators(images: Any, parameters: dict[str, Any], *, graph: Graph, on_gpu:
         if flip is not None and not augmentation.is_pointwise:
             images, flip = fn.flip(images, horizontal=flip, vertical=0), None
         if isinstance(augmentation, RandomHorizontalFlip):
+            if flip is not None:
+                images = fn.flip(images, horizontal=flip, vertical=0)
             flip = own["flip"]
+        elif isinstance(augmentation, Normalize):
+            images, flip = _normalised(images, graph, flip=flip), None
         else:
             images = augmentation.graph(images, own)
-    if graph.normalizes:
-        return fn.crop_mirror_normalize(
-            images,
-            mirror=0 if flip is None else flip,
-            mean=[255 * value for value in graph.mean],
-            std=[255 * value for value in graph.std],
-            dtype=types.FLOAT,
-            output_layout="CHW",
-        )
     if flip is not None:
         images = fn.flip(images, horizontal=flip, vertical=0)
-    return fn.cast(images, dtype=types.UINT8)
+    return images if graph.normalizes else fn.cast(images, dtype=types.UINT8)
+
+
+def _normalised(images: Any, graph: Graph, *, flip: Any) -> Any:
+    """Flipped and normalised in one step, float32 CHW."""
+    from nvidia.dali import fn, types
+
+    return fn.crop_mirror_normalize(
+        images,
+        mirror=0 if flip is None else flip,
+        mean=[255 * value for value in graph.mean],
+        std=[255 * value for value in graph.std],
+        dtype=types.FLOAT,
+        output_layout="CHW",
+    )

@@ -16,6 +16,7 @@ from trainer.loading.decoded import DecodedCache
 from trainer.loading.engines import AnyPipeline, new_pipeline
 from trainer.loading.feed import RankBatch
 from trainer.loading.graphs import AugmentationGraphs, Graph
+from trainer.loading.opencv_pipeline import OpenCvPipeline
 from trainer.loading.pipeline import Engine, PipelineInput
 from trainer.loading.reader import SampleReader
 from trainer.loading.samples import Samples
@@ -163,7 +164,9 @@ class Runner:
         missing = ~self._cache.has(run.positions)
         if missing.any():
             self._decode(run.positions[missing], run.shards[missing])
-        return PipelineInput(self._cache.images(run.positions), parameters)
+        takes_views = isinstance(self._pipeline, OpenCvPipeline)
+        images = self._cache.views(run.positions) if takes_views else self._cache.images(run.positions)
+        return PipelineInput(images, parameters)
 
     def _parameters(self, graph: Graph, run: _Run, sizes_hw: npt.NDArray[np.int64]) -> Parameters:
         return graph.parameters(seed=self._seed, epoch=self._epoch, places=run.places, sizes_hw=sizes_hw)[0]
