@@ -226,6 +226,10 @@ def build(
     ] = DEFAULT_QUALITY,
     max_pixels: Annotated[int, typer.Option(help="Images of more pixels by their header are rejected.")] = MAX_PIXELS,
     min_side: Annotated[int, typer.Option(help="Photos with a shorter side, in pixels, are rejected.")] = MIN_SIDE_PX,
+    decode: Annotated[
+        Literal["fast", "full"],
+        typer.Option(help="JPEGs that are shrunk to a half or less: fast, at a reduced scale, or full."),
+    ] = "fast",
     keep_damaged: Annotated[
         bool, typer.Option("--keep-damaged", help="Pack JPEGs that libjpeg complains of, instead of rejecting them.")
     ] = False,
@@ -264,6 +268,7 @@ def build(
             quality=quality,
             max_pixels=max_pixels,
             min_side=min_side,
+            decode=decode,
             keep_damaged=keep_damaged,
             samples_per_shard=samples_per_shard,
         )

@@ -60,6 +60,7 @@ class Options(TypedDict, total=False):
     quality: int
     max_pixels: int
     min_side: int
+    decode: Literal["fast", "full"]
     keep_damaged: bool
     samples_per_shard: int
 
@@ -105,6 +106,8 @@ class Configuration:
     """The largest image that is decoded, by its header."""
     min_side: int = MIN_SIDE_PX
     """The shortest side of a photo, in pixels."""
+    decode: Literal["fast", "full"] = "fast"
+    """JPEGs that are shrunk to a half or less: decoded at a reduced scale, or whole."""
     keep_damaged: bool = False
     """Pack JPEGs that the decoder complains of."""
     samples_per_shard: int = 1000

@@ -28,6 +28,8 @@ _BY_PILLOW = ("AVIF", "HEIF", "JPEG2000")
 _JPEG_END = b"\xff\xd9"
 _J2K_START = b"\xff\x4f"
 _PNG_END = b"IEND\xaeB`\x82"
+_LYING = (5, 6, 7, 8)
+"""EXIF orientations in which width and height are exchanged."""
 
 
 class BadImageError(Exception):
@@ -39,14 +41,20 @@ class BadImageError(Exception):
 
 
 def decode(
-    content: bytes, *, max_pixels: int = MAX_PIXELS, min_side_px: int = MIN_SIDE_PX, keep_damaged: bool = False
+    content: bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    min_side_px: int = MIN_SIDE_PX,
+    keep_damaged: bool = False,
+    least_size_wh: tuple[int, int] | None = None,
 ) -> Pixels:
     """Decode a whole image file to image_hwc, uint8 BGR in sRGB, upright by its EXIF orientation.
 
     Size is checked from the header before anything is decoded. Grey, CMYK, palette, 16-bit and transparent images
     become 8-bit BGR; of an animation the first frame is taken, of a HEIC the primary image; pixels with a colour
-    profile of their own become sRGB. A JPEG that the decoder complains of is `damaged`, unless `keep_damaged`. Raises
-    `BadImageError`.
+    profile of their own become sRGB. A JPEG that the decoder complains of is `damaged`, unless `keep_damaged`. With
+    `least_size_wh` a JPEG may come at a half, a quarter or an eighth, with sides that are at least these: libjpeg then
+    leaves out what only finer pixels need. Raises `BadImageError`.
     """
     kind = headers.format_of(content)
     if kind is None:
@@ -61,24 +69,25 @@ def decode(
         raise BadImageError(Status.TOO_LARGE)
     if min(width_px, height_px) < min_side_px:
         raise BadImageError(Status.TOO_SMALL)
-    image_hwc = _decode_jpeg(content, keep_damaged=keep_damaged) if kind == "JPEG" else None
+    image_hwc = _decode_jpeg(content, least_size_wh, keep_damaged=keep_damaged) if kind == "JPEG" else None
     if image_hwc is None:
         image_hwc = _decode_any(content, kind)
     return colour.to_srgb(image_hwc, profile=colour.profile_of(content))
 
 
-def _decode_jpeg(content: bytes, *, keep_damaged: bool) -> Pixels | None:
+def _decode_jpeg(content: bytes, least_size_wh: tuple[int, int] | None, *, keep_damaged: bool) -> Pixels | None:
     """Decode a JPEG and hear what the decoder complains of; None leaves it to OpenCV."""
+    orientation = headers.orientation_of(content) if b"Exif\0\0" in content[:65_536] else 1
+    if least_size_wh is not None and orientation in _LYING:
+        least_size_wh = least_size_wh[1], least_size_wh[0]
     try:
-        image_hwc = jpeg.decode(content)
+        image_hwc = jpeg.decode(content, min_size_wh=least_size_wh)
     except jpeg.DamagedError:
         # A file that OpenCV does not read either is truncated or unreadable, and that says more.
         if _decode_any(content, "JPEG") is not None and not keep_damaged:
             raise BadImageError(Status.DAMAGED) from None
         return None
-    if image_hwc is None or b"Exif\0\0" not in content[:65_536]:
-        return image_hwc
-    return _upright(image_hwc, headers.orientation_of(content))
+    return None if image_hwc is None else _upright(image_hwc, orientation)
 
 
 def _decode_any(content: bytes, kind: str) -> Pixels:
@@ -114,7 +123,7 @@ def _upright(image_hwc: Pixels, orientation: int) -> Pixels:
     """Undo an EXIF orientation (CIPA DC-008, 4.6.4)."""
     if orientation == 1:
         return image_hwc
-    if orientation in (5, 6, 7, 8):
+    if orientation in _LYING:
         image_hwc = image_hwc.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
         image_hwc = image_hwc[::-1]

@@ -321,8 +321,11 @@ def _faces(image_hwc: image.Pixels, configuration: Configuration, aligner: Align
 
 
 def _decoded(content: bytes, configuration: Configuration) -> image.Pixels:
+    """The photo, at a reduced scale where a configuration shrinks it: not where faces are looked for in it first."""
+    is_reduced = configuration.decode == "fast" and configuration.align == "none"
+    least_size_wh = configuration.size_wh if is_reduced else None
     limits = {"max_pixels": configuration.max_pixels, "min_side_px": configuration.min_side}
-    return image.decode(content, keep_damaged=configuration.keep_damaged, **limits)
+    return image.decode(content, keep_damaged=configuration.keep_damaged, least_size_wh=least_size_wh, **limits)
 
 
 def transform(content: bytes, configuration: Configuration, *, aligner: Cut | None = None) -> Sample:
