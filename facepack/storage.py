@@ -9,7 +9,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import IO, Any, Protocol
 from urllib.parse import unquote
@@ -32,6 +32,12 @@ _NUM_BESIDE = 5
 _ODD_KEYS = "keys that are no paths"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Numbers of the errors of a full disk."""
+
+
+@cache
+def _process_of_threads() -> int:
+    """The process that used obstore first: its threads are in no other one."""
+    return os.getpid()
 
 
 def is_url(location: str) -> bool:
@@ -159,6 +165,7 @@ class _Folder:
         self._folder = folder
 
     def create(self, name: str, content: bytes) -> None:
+        _process_of_threads()
         with _translated(f"{self._folder}/{name}"):
             obstore.put(LocalStore(str(self._folder)), name, content, mode="create")
 
@@ -233,9 +240,19 @@ class _Objects:
     def _access(self) -> Access:
         return access(self._location, token=self._token)
 
-    @cached_property
+    @property
     def objects(self) -> Any:
-        """The obstore store, opened when first needed."""
+        """The obstore store; `UsageError` in a process forked after it was used, where it would wait for ever."""
+        if _process_of_threads() != os.getpid():
+            raise UsageError(
+                f"{self._location}: not in a process that was forked after storage was used: start it by spawn or "
+                'forkserver, as with multiprocessing_context="spawn" of a DataLoader'
+            )
+        return self._objects
+
+    @cached_property
+    def _objects(self) -> Any:
+        """Opened when first needed."""
         options = self._access.options()
         if self._login:
             header = {"Authorization": f"Basic {base64.b64encode(self._login.encode()).decode()}"}

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -23,7 +25,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from facepack.drawn import synthetic
 from trainer.augment import Normalize
-from trainer.loader import EngineSettings, Loader
+from trainer.loader import EngineSettings, Loader, StagingSettings
 
 FORK = multiprocessing.get_context("fork")
 REFUSED = "UsageError: a Loader was used before this process was forked"
@@ -168,6 +170,25 @@ def test_workers_forked_after_a_loader_was_used_are_told_so(build: Path) -> None
         loader = DataLoader(new(build), batch_size=None, num_workers=1, multiprocessing_context="fork")
         with pytest.raises(ValueError, match="a Loader was used before this process was forked"):
             list(loader)
+
+
+def outcomes_of_forks(url: str, folder: str) -> tuple[list[str], list[int]]:
+    """What forks of a process give that opened a remote build, and the rows that it reads itself after them."""
+    loader = new(Path(url), staging=StagingSettings(cache_folder=folder))
+    outcomes = [outcome_in_a_fork(work) for work in (lambda: list(loader), lambda: new(Path(url)))]
+    return outcomes, rows(loader)
+
+
+def test_fork_of_a_process_that_opened_a_remote_build_is_told_so(build: Path, tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(build))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            outcomes, seen = pool.submit(outcomes_of_forks, url, str(tmp_path)).result()
+        server.shutdown()
+    told = f"UsageError: {url}: not in a process that was forked after storage was used: start it by spawn or "
+    assert [outcome.startswith(told) for outcome in outcomes] == [True, True]
+    assert sorted(seen) == sorted(rows(new(build)))
 
 
 def rows_elsewhere(pickled: bytes) -> list[int]:
