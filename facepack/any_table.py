@@ -12,7 +12,7 @@ from facepack.column_text import as_text, is_plain
 from facepack.description import TableFile
 from facepack.errors import JobError
 from facepack.json_columns import columns_of, flat
-from facepack.label_file import PLACE, json_rows, read_rows
+from facepack.label_file import PLACE, json_rows, place_texts, read_rows
 from facepack.label_text import DELIMITERS, delimiter_of, header_names, utf8
 from facepack.parquet_images import class_names_of
 from facepack.published_rows import Columns
@@ -80,7 +80,7 @@ def _invented(fields: list[str]) -> tuple[str, ...]:
 
 def _placed(columns: Columns, path: str) -> Columns:
     """The columns, with that of the places last and with the name of the file."""
-    places = pc.binary_join_element_wise(path, columns.pop(PLACE), ", ")
+    places = pc.binary_join_element_wise(path, place_texts(columns.pop(PLACE)), ", ")
     return columns | {PLACE: places}
 
 

@@ -236,7 +236,10 @@ def _place(raw: PublishedRows, row: int, column: str = "") -> str:
     place = next((name for name in names[start:] if name.startswith(PLACE)), None)
     if place is None:
         return ""
-    parts = [f"{raw.columns[place][row].as_py()}".removeprefix(f"{raw.where}, "), f"column {column}" if column else ""]
+    where = raw.columns[place][row].as_py()
+    if isinstance(where, int):
+        where = f"{place.removeprefix(f'{PLACE} ')}, line {where}"
+    parts = [where.removeprefix(f"{raw.where}, "), f"column {column}" if column else ""]
     return f" ({', '.join(filter(None, parts))})"
 
 

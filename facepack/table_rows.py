@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from facepack.archive import SUFFIXES as ARCHIVE_SUFFIXES
 from facepack.description import TableFile, TableIndex
 from facepack.errors import FieldError, JobError
-from facepack.label_file import PLACE, read_rows
+from facepack.label_file import PLACE, place_texts, read_rows
 from facepack.label_values import plain
 from facepack.listing import merged
 from facepack.matching import Matched, as_path, beside, matched, root_of
@@ -217,8 +217,12 @@ def read_files(table: TableFile, files: list[LabelFile], *, source: Source) -> t
         for name, value in constants.items():
             part = part.append_column(name, pa.array([value] * len(part), pa.string()))
         if PLACE in part.column_names:
-            places = pc.binary_join_element_wise(path, part[PLACE], ", ")
-            part = part.drop_columns([PLACE]).append_column(f"{PLACE} {table.path}", places)
+            name, places = f"{PLACE} {table.path}", part[PLACE]
+            if len(files) > 1 or not pa.types.is_integer(places.type):
+                places = pc.binary_join_element_wise(path, place_texts(places), ", ")
+            else:
+                name = f"{PLACE} {path}"
+            part = part.drop_columns([PLACE]).append_column(name, places)
         parts.append(part)
     combined = pa.concat_tables(parts, promote_options="permissive")
     columns = {table.rename.get(name, name): plain_column(combined[name]) for name in combined.column_names}

@@ -215,7 +215,7 @@ def test_blanks_after_commas_and_commas_at_ends_are_no_part_of_values() -> None:
         "Class_ID": ["n000001", "n3"],
         "Name": ["Ann, Lee", "C"],
         "Sample_Num": ["424", "1"],
-        PLACE: ["line 2", "line 5"],
+        PLACE: [2, 5],
     }
     assert unparsed == ["meta.csv: line 4: 'n000002,Bo': 2 fields, expected 3"]
 
@@ -239,6 +239,6 @@ def test_folds_are_numbered_by_their_counts() -> None:
         "name": ["Ann_Lee", "Bo_Ek", "Zoe"],
         "images": ["3", "1", "4"],
         "fold": ["1", "1", "2"],
-        PLACE: ["line 3", "line 4", "line 6"],
+        PLACE: [3, 4, 6],
     }
     assert unparsed == ["people.txt: line 7: 'odd line here': 3 fields, expected 2"]
