@@ -61,7 +61,9 @@ class Network:
 
 def first_scale(image_hwc: npt.NDArray[np.uint8]) -> float:
     """The factor by which a photo (HWC) is scaled when it is first looked at."""
-    return min(MOST_ENLARGED, LOOK_PX / max(image_hwc.shape[:2]))
+    height, width = image_hwc.shape[:2]
+    scale: float = min(MOST_ENLARGED, LOOK_PX / max(height, width))
+    return scale
 
 
 @cache
