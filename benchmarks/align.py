@@ -366,7 +366,9 @@ def detector_table(rows: list[Raw]) -> list[str]:
     """A row per detector and kind of photos."""
     if not rows:
         return []
-    names = {"turned": "of img_celeba in which HOG finds no face, though each shows one: half profiles, tilted, in shadow"}
+    names = {
+        "turned": "of img_celeba in which HOG finds no face, though each shows one: half profiles, tilted, in shadow"
+    }
     lines = [
         "",
         "## Detectors",
