@@ -61,9 +61,7 @@ class Network:
 
 def first_scale(image_hwc: npt.NDArray[np.uint8]) -> float:
     """The factor by which a photo (HWC) is scaled when it is first looked at."""
-    height, width = image_hwc.shape[:2]
-    scale: float = min(MOST_ENLARGED, LOOK_PX / max(height, width))
-    return scale
+    return min(MOST_ENLARGED, LOOK_PX / float(max(image_hwc.shape[:2])))
 
 
 @cache
