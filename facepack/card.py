@@ -59,7 +59,8 @@ def _readme(build: Build, schema: pa.Schema) -> str:
     lines += ["---", f"# {title}, as packed by facepack {build.versions.get('facepack', '')}", "", *_counts(build), ""]
     if published:
         lines += [f"Terms of the photos: {published.terms}. {published.homepage}".strip(), ""]
-    return "\n".join([*lines, *_HOW_TO_READ, ""])
+    text = "\n".join([*lines, *_HOW_TO_READ, ""])
+    return text.replace("\nsource, packed", "\nface, packed") if manifest.FACE in schema.names else text
 
 
 def _counts(build: Build) -> Iterator[str]:

@@ -105,7 +105,7 @@ _MEANINGS = {
     Status.NO_DECODER: "an image whose decoder is not installed; HEIC and HEIF need: pip install 'facepack[heif]'",
     Status.TOO_LARGE: f"more than {MAX_PIXELS / 1e6:.0f} Mpx by its header or than --max-pixels, or too long to encode",
     Status.TOO_SMALL: f"a side of less than {MIN_SIDE_PX} px, or than --min-side",
-    Status.NO_FACE: "the detector found no frontal face",
+    Status.NO_FACE: "the detector found no face; HOG knows frontal ones, --detector hog+cnn others, too",
     Status.SEVERAL_FACES: "more than one face; --on-several largest would take the largest, all every face",
     Status.NO_LABELLED_FACE: "its published box or landmarks are missing, empty, mirrored or outside of the photo",
     Status.DUPLICATE: "the same bytes as another file, which is packed",

@@ -113,6 +113,12 @@ def test_samples_say_which_face_they_are(made: Path) -> None:
         assert text["class"] in ("a", "b")
 
 
+def test_card_says_that_rows_are_faces(source: Path, made: Path, tmp_path: Path) -> None:
+    assert "one row per\nface, packed or not" in (made / "README.md").read_text()
+    make(source, tmp_path / "out", **CHOICES | {"on_several": "reject"})
+    assert "one row per\nsource, packed or not" in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_loader_and_other_readers_take_every_face(made: Path, tmp_path: Path) -> None:
     keys: list[str] = []
     for split in ("train", "valid", "test"):
