@@ -63,7 +63,7 @@ def decode(
         raise BadImageError(Status.NO_DECODER)
     size = {"JPEG": jpeg.frame_size, "PNG": _png_size}.get(kind, _size)(content)
     if size is None:
-        raise BadImageError(Status.TRUNCATED)
+        raise BadImageError(Status.TRUNCATED if kind != "TIFF" or _ends_early(kind, content) else Status.UNREADABLE)
     width_px, height_px = size
     if width_px * height_px > max_pixels or max(width_px, height_px) > MAX_SIDE_PX:
         raise BadImageError(Status.TOO_LARGE)
@@ -300,4 +300,7 @@ def _ends_early(kind: str, content: bytes) -> bool:
         return not headers.has_all_boxes(content)
     if kind == "JPEG2000":
         return not content.endswith(_JPEG_END)
+    if kind == "TIFF":
+        (directory,) = struct.unpack_from("<I" if content[:2] == b"II" else ">I", content.ljust(8, b"\xff"), 4)
+        return bool(directory + 2 > len(content))
     return kind == "PNG" and _PNG_END not in content[-1024:]

@@ -98,7 +98,7 @@ class Status(StrEnum):
 _MEANINGS = {
     Status.PACKED: "in a shard",
     Status.MISSING: "the labels name it, the source has no such file",
-    Status.UNREADABLE: "a whole file that cannot be decoded",
+    Status.UNREADABLE: "a whole file that cannot be decoded: convert it, such as to PNG",
     Status.TRUNCATED: "the file ends early: fetch it again",
     Status.DAMAGED: "decodes, but with wrong pixels: libjpeg complains; --keep-damaged would pack it",
     Status.NOT_AN_IMAGE: "text, an empty file, or a kind of file that holds no image",

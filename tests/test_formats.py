@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from conftest import digests, make
@@ -320,3 +321,13 @@ def test_pillow_reads_what_it_read_before() -> None:
     before = dict(Image.OPEN)
     assert isinstance(headers.opened(saved(quarters(), "HEIF")), HeifImageFile)
     assert before == Image.OPEN
+
+
+def test_tiff_of_floats_is_whole_and_one_that_is_cut_is_not(tmp_path: Path) -> None:
+    floats = np.linspace(0, 1, 40 * 50 * 3, dtype=np.float32).reshape(40, 50, 3)
+    assert cv2.imwrite(str(tmp_path / "floats.tiff"), floats)
+    content = (tmp_path / "floats.tiff").read_bytes()
+    for cut, status in ((len(content), Status.UNREADABLE), (200, Status.TRUNCATED), (9, Status.TRUNCATED)):
+        with pytest.raises(image.BadImageError) as raised:
+            image.decode(content[:cut])
+        assert raised.value.status == status, cut
