@@ -398,7 +398,7 @@ def parse_description(path: Path) -> Description:
 
 def parse_content(path: Path, content: dict[str, Any]) -> Description:
     """A description from what stands in its file; `JobError` names the file and the first field that is wrong."""
-    description: Description = _parsed(path, content, kind=Description)
+    description: Description = _parsed(path, content, kind=Description, has_any_name=True)
     return description
 
 
@@ -416,14 +416,14 @@ def toml_content(path: Path) -> dict[str, Any]:
         raise JobError(f"{path}: not valid TOML: {error}") from error
 
 
-def _parsed(path: Path, content: dict[str, Any], *, kind: Any) -> Any:
+def _parsed(path: Path, content: dict[str, Any], *, kind: Any, has_any_name: bool = False) -> Any:
     try:
         description = TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "description"
         raise JobError(f"{path}: field {field}: {first['msg']}") from error
-    if description.name != path.stem:
+    if description.name != path.stem and not has_any_name:
         raise JobError(f"{path}: field name: is {description.name!r}, the file is called {path.stem!r}")
     return description
 

@@ -19,7 +19,7 @@ _NO_EXAMPLES = (Example(files={}, rows=()),)
 def read_description(path: Path) -> Description:
     """Read a description of one's own; `JobError` names the file and the first field that is wrong.
 
-    Of the fields of a published dataset it needs only `index`: its name is that of the file.
+    Of the fields of a published dataset it needs only `index`: without a name of its own it has that of the file.
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such description; facepack datasets lists the datasets that need none")

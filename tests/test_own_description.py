@@ -84,3 +84,11 @@ def test_what_is_wrong_with_it_is_named(own: Path, tmp_path: Path) -> None:
     own.write_text("[labels")
     with pytest.raises(JobError, match=r"moods.toml: not valid TOML"):
         Configuration.of(str(own))
+
+
+def test_copy_of_a_description_under_another_name_is_read(tmp_path: Path) -> None:
+    copy = tmp_path / "my.toml"
+    copy.write_text((manifests_folder() / "utkface.toml").read_text())
+    assert Configuration.of(str(copy)) == Configuration.of("utkface")
+    copy.write_text(copy.read_text().replace('name = "utkface"', 'name = "mine"'))
+    assert Configuration.of(str(copy)).dataset == "mine"
