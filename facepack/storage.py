@@ -15,7 +15,7 @@ from typing import IO, Any, Protocol
 from urllib.parse import unquote
 
 import obstore
-from obstore.store import LocalStore, from_url
+from obstore.store import from_url
 
 from facepack import s3_listing
 from facepack.credentials import AZURE_HOSTS, Access, access, s3_address, static_credential
@@ -32,6 +32,8 @@ _NUM_BESIDE = 5
 _ODD_KEYS = "keys that are no paths"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Numbers of the errors of a full disk."""
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""Numbers of the errors of file systems without hard links."""
 
 
 @cache
@@ -165,9 +167,19 @@ class _Folder:
         self._folder = folder
 
     def create(self, name: str, content: bytes) -> None:
-        _process_of_threads()
-        with _translated(f"{self._folder}/{name}"):
-            obstore.put(LocalStore(str(self._folder)), name, content, mode="create")
+        self.make()
+        temporary = self._temporary(name)
+        try:
+            temporary.write_bytes(content)
+            try:
+                os.link(temporary, self._folder / name)  # it appears whole, for one of many alone
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                with (self._folder / name).open("xb") as file:
+                    file.write(content)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def listing(self) -> Listing:
         return listing_of(str(self._folder))
@@ -200,7 +212,7 @@ class _Folder:
 
     @contextmanager
     def writer(self, name: str) -> Iterator[IO[bytes]]:
-        temporary = self._folder / f".{name}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}"
+        temporary = self._temporary(name)
         try:
             with temporary.open("wb", buffering=_WRITE_BUFFER_BYTES) as file:
                 yield file
@@ -214,6 +226,9 @@ class _Folder:
             raise
         finally:
             temporary.unlink(missing_ok=True)
+
+    def _temporary(self, name: str) -> Path:
+        return self._folder / f".{name}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}"
 
     def delete(self, name: str) -> None:
         (self._folder / name).unlink(missing_ok=True)

@@ -1,6 +1,8 @@
 """Stores write whole files or none, and archives read like folders."""
 
 import io
+import subprocess
+import sys
 import tarfile
 import threading
 import tracemalloc
@@ -9,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from facepack.archive import OUTSIDE, Member
 from facepack.errors import JobError, UsageError
@@ -255,3 +258,24 @@ def test_url_of_which_a_part_would_be_lost_is_refused(location: str) -> None:
     with pytest.raises(UsageError, match=r"cannot hold #; choose another|leave out what follows the \?") as caught:
         Store(location)
     assert "secret" not in str(caught.value)
+
+
+def test_local_build_works_in_a_fork_of_a_process_that_used_object_storage(folder: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (30, 20)).save(folder / "a" / "1.jpg")
+    program = f"""
+import os, obstore
+from obstore.store import MemoryStore
+from facepack.builder import Place, build
+from facepack.configuration import Configuration
+obstore.put(MemoryStore(), "x", b"y")  # its threads are in no forked process
+child = os.fork()
+if child == 0:
+    place = Place({str(folder)!r}, {str(tmp_path / "out")!r}, 0)
+    build(Configuration.of("folder", classes="none", split="100/0/0"), place=place)
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.stdout == "0\n", ended.stderr
+    assert (tmp_path / "out" / "build.json").exists()
