@@ -97,7 +97,8 @@ class Predictor:
         """The predictions of all runs for the first photo, then for the second; a photo without one has a problem.
 
         One photo or several: paths, bytes of image files, PIL images, or pixels uint8 RGB (height, width, 3), also
-        stacked (num, height, width, 3). Raises `UsageError` for anything else.
+        stacked (num, height, width, 3). A JPEG is decoded as the build decoded its own, at a reduced scale where it
+        shrinks them; its pixels, given as such, may differ by a level or two. Raises `UsageError` for anything else.
         """
         predictions = []
         for number, photo in enumerate(_listed(photos), start=1):
