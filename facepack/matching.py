@@ -82,7 +82,7 @@ class _Files:
         """Whether each of many names may mean a file: those in plain letters do by the end of a path alone."""
         ends = {posixpath.basename(path) for path in (*self._whole, *self._stems)}
         text = pc.utf8_trim_whitespace(pc.replace_substring_regex(pc.ascii_lower(names), r"^.*[/\\]", ""))
-        stems = pc.utf8_trim_whitespace(pc.replace_substring_regex(text, r"\.[^.]*$", ""))
+        stems = pc.replace_substring_regex(text, r"\s*\.[^.]*$", "")
         known = pa.array(sorted(ends), pa.string())
         is_known = pc.or_(pc.is_in(text, value_set=known), pc.is_in(stems, value_set=known))
         return np.asarray(pc.or_(is_known, pc.invert(pc.string_is_ascii(names))), bool)
@@ -150,7 +150,11 @@ def _nearest(path: str, source: Source) -> str:
     if name in by_name:
         return f"there is {by_name[name]}"
     stem = posixpath.splitext(_plain(name))[0]
-    alike = sorted(path for other, path in by_name.items() if posixpath.splitext(_plain(other))[0] == stem)
+    alike = sorted(
+        path
+        for other, path in by_name.items()
+        if (stem in other or stem in _plain(other)) and posixpath.splitext(_plain(other))[0] == stem
+    )
     if alike:
         return f"there is {', '.join(alike[:_NUM_NAMED])}"
     near = get_close_matches(name, list(by_name)[:_NUM_COMPARED], n=_NUM_NAMED, cutoff=0.75)

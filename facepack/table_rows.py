@@ -107,7 +107,7 @@ def read_table_rows(form: TableIndex, source: Source, *, images: str) -> Publish
     used = source.opened | {path for files in label_files for path, _ in files}
     rest = [path for path in _absent(source.paths, placed.paths) if path not in used]
     others = {name: templates for name, templates in sets.items() if name != chosen}
-    paths_of = partial(_paths_of_set, there.prefix, columns=columns, source=source)
+    paths_of = partial(_paths_of_set, there.prefix, columns=columns, rest=rest)
     passed = _of_other_sets(rest, others, paths_of=paths_of)
     notes = tuple(absent_notes(placed, source))
     return _without_left_out(form, replace(raw, source=placed.paths, passed=passed, notes=notes))
@@ -301,7 +301,12 @@ def _image_paths(prefix: str, templates: tuple[str, ...], *, columns: Columns, s
     return matched(filled(prefix, templates[0], columns), source)
 
 
-def _paths_of_set(prefix: str, templates: tuple[str, ...], *, columns: Columns, source: Source) -> pa.Array:
-    """The paths by the first template that has files, as they are written."""
-    every = [filled(prefix, template, columns) for template in templates]
-    return next((paths for paths in every if source.has(paths).any()), every[0])
+def _paths_of_set(prefix: str, templates: tuple[str, ...], *, columns: Columns, rest: list[str]) -> pa.Array:
+    """The paths by the first template that has files among the rest, as they are written; none without."""
+    for template in templates:
+        begins = prefix + template.partition("{")[0]
+        if any(path.startswith(begins) for path in rest):
+            paths = filled(prefix, template, columns)
+            if pc.any(pc.is_in(pa.array(rest, pa.string()), value_set=paths)).as_py():
+                return paths
+    return pa.array([], pa.string())
