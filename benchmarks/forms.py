@@ -55,7 +55,7 @@ import sys, time
 from facepack.configuration import Configuration
 from facepack.prepare import prepare_build
 begun = time.perf_counter()
-rows = len(prepare_build(Configuration.of("celeba"), src=sys.argv[1]).plan.table)
+rows = len(prepare_build(Configuration.of("celeba", classes="rarest4"), src=sys.argv[1]).index.table)
 seconds = time.perf_counter() - begun
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]
 print(rows, seconds, int(peak) / 1024)

@@ -118,7 +118,7 @@ def make_plan(description: Description, labelled: Labelled, *, source: Source, c
     is_packed = ~status.astype(bool)
     order = np.lexsort((_shuffled(keys, configuration.seed, "order"), splits, ~is_packed))
     columns = {
-        "key": pa.array([f"{key:016x}" for key in keys.tolist()]),
+        "key": _hexadecimal(keys),
         "source": table["source"],
         "split": pa.array(np.array(SPLITS)[splits], pa.string()),
         "status": pa.array(status, pa.string(), mask=is_packed),
@@ -147,6 +147,13 @@ def _keys(dataset: str, source: pa.ChunkedArray) -> Hashes:
     if len(np.unique(keys)) < len(keys):
         raise JobError(f"{dataset}: two images have the same key; rename one of them")
     return keys
+
+
+def _hexadecimal(keys: Hashes) -> pa.Array:
+    """Keys as texts of `KEY_LENGTH` digits."""
+    ends = np.arange(len(keys) + 1, dtype=np.int32) * KEY_LENGTH
+    texts = keys.astype(">u8").tobytes().hex().encode()
+    return pa.Array.from_buffers(pa.string(), len(keys), [None, pa.py_buffer(ends), pa.py_buffer(texts)])
 
 
 def _shuffled(keys: Hashes, seed: int, purpose: str) -> Hashes:
