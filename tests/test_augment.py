@@ -23,7 +23,7 @@ from trainer.augment import (
     RandomRotation,
     Resize,
 )
-from trainer.loading import augment
+from trainer.loading import augment, opencv
 from trainer.loading.augment import Parameters
 from trainer.loading.batch_memory import BatchMemory
 from trainer.loading.graphs import Graph
@@ -296,6 +296,22 @@ def test_encoded_images_are_decoded_alike() -> None:
     opencv = OpenCvPipeline(graph, size_hw=(31, 37), engine=ENGINE).run_on(contents, parameters)
     difference = (dali.float() - opencv.float()).abs().mean(dim=(1, 2, 3))
     assert difference.max() <= 1.0, difference.tolist()
+
+
+@pytest.mark.parametrize("size_hw", [(60, 75), (47, 61), (24, 31), (40, 31)])
+def test_jpeg_that_is_shrunk_at_once_is_decoded_at_a_reduced_scale(size_hw: tuple[int, int]) -> None:
+    pictures = photos(8, width=244, height=188)
+    contents = [cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1] for picture in pictures]
+    graph = Graph((Resize(size_hw), Normalize()), 0, True, MEAN, STD)
+    sizes_hw = np.array([[188, 244]] * 8)
+    parameters = graph.parameters(seed=0, epoch=0, places=np.arange(8), sizes_hw=sizes_hw)[0]
+    whole = Pipeline(graph, batch_size=8, engine=ENGINE).run_on(contents, parameters)
+    reduced = OpenCvPipeline(graph, size_hw=size_hw, engine=ENGINE).run_on(contents, parameters)
+    levels = (whole - reduced).abs() * torch.tensor(STD)[None, :, None, None] * 255
+    assert 0 < levels.mean() <= 1.0
+    factor = min(188 // size_hw[0], 244 // size_hw[1])
+    assert opencv.decoded(contents[0], least_hw=size_hw).shape[0] == 188 // {2: 2, 3: 2}.get(factor, 4)
+    assert opencv.decoded(contents[0], least_hw=(95, 10)).shape == (188, 244, 3)
 
 
 def test_memory_of_a_batch_is_used_again_once_nobody_holds_it() -> None:

@@ -2,7 +2,7 @@
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import torch
 
 from facepack.cores import num_cores
 from trainer.loading import opencv
-from trainer.loading.augment import Augmentation, Normalize, Parameters, RandomErasing, RandomHorizontalFlip
+from trainer.loading.augment import Augmentation, Normalize, Parameters, RandomErasing, RandomHorizontalFlip, Resize
 from trainer.loading.batch_memory import BatchMemory
 from trainer.loading.graphs import Graph
 from trainer.loading.pipeline import Engine, PipelineInput, check_process, mark_process
@@ -130,7 +130,9 @@ class OpenCvPipeline:
         for number in part:
             if self._is_closed:
                 return
-            image = opencv.decoded(images[number]) if self._graph.is_encoded else images[number]
+            image = images[number]
+            if self._graph.is_encoded:
+                image = opencv.decoded(image, least_hw=steps.least_hw(number))
             image, flip = steps.done(image, number)
             if self._graph.normalizes:
                 opencv.normalise(image, self._tables, flip=flip, out=memory[number])
@@ -156,6 +158,13 @@ class _Steps:
                 self._erasing.append((augmentation, own))
             else:
                 self._steps.append((augmentation, own))
+
+    def least_hw(self, number: int) -> Sequence[float] | None:
+        """Height and width that an image of the batch is resized to at once; None where something else comes first."""
+        if not self._steps or not isinstance(self._steps[0][0], Resize):
+            return None
+        size_hw: list[float] = self._steps[0][1]["size_hw"][number]
+        return size_hw
 
     def done(self, image: opencv.Pixels, number: int) -> tuple[opencv.Pixels, bool]:
         """All steps done to one image of the batch; and whether it is still to be flipped.
