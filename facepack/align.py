@@ -1,6 +1,5 @@
 """Align: finds the face of a photo and cuts it out, as a square crop or as a chip with the eyes in place."""
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from facepack import mmod, template
 from facepack.choices import MAX_PIXELS, Margin
 from facepack.configuration import Configuration
-from facepack.description import models_folder
+from facepack.description import model_file, models_folder
 from facepack.errors import FieldError, UsageError
 from facepack.hashing import sha256_of
 from facepack.image import BadImageError, Pixels
@@ -251,15 +250,9 @@ def landmarks_file(path: str = "") -> Path:
         if not Path(path).is_file():
             raise FieldError("landmarks", path, f"no such file; {_how_to_get()}")
         return Path(path)
-    among_data = models_folder() / LANDMARKS_FILE
-    if among_data.is_file():
-        return among_data
-    # Found, not imported: its own Python needs a pkg_resources that setuptools no longer has.
-    package = importlib.util.find_spec("face_recognition_models")
-    if package is not None and package.origin is not None:
-        packaged = Path(package.origin).parent / "models" / LANDMARKS_FILE
-        if packaged.is_file():
-            return packaged
+    file = model_file(LANDMARKS_FILE)
+    if file is not None:
+        return file
     raise FieldError("align", "chip", f"needs dlib's landmark model; {_how_to_get()}")
 
 

@@ -1,5 +1,6 @@
 """Dataset descriptions: what is known about a dataset somebody else published, loaded from manifests/<dataset>.toml."""
 
+import importlib.util
 import os
 import re
 import tomllib
@@ -383,6 +384,16 @@ def data_folder() -> Path:
 def models_folder() -> Path:
     """Where models are looked for."""
     return data_folder() / "models"
+
+
+def model_file(name: str) -> Path | None:
+    """A file of dlib's models: in the folder of the models, or in the package face_recognition_models; None without."""
+    places = [models_folder()]
+    # Found, not imported: its own Python needs a pkg_resources that setuptools no longer has.
+    package = importlib.util.find_spec("face_recognition_models")
+    if package is not None and package.origin is not None:
+        places.append(Path(package.origin).parent / "models")
+    return next((place / name for place in places if (place / name).is_file()), None)
 
 
 def dataset_folder(name: str) -> Path:

@@ -1,6 +1,5 @@
 """The mmod detector: dlib's convolutional network, which finds faces that turn away, in a second or more a photo."""
 
-import importlib.util
 import tempfile
 from dataclasses import dataclass
 from functools import cache
@@ -11,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from facepack.description import models_folder
+from facepack.description import model_file, models_folder
 from facepack.errors import FieldError, UsageError
 
 FILE = "mmod_human_face_detector.dat"
@@ -77,15 +76,9 @@ def _loaded(content: bytes) -> Any:
 
 def detector_file() -> Path:
     """The file of the network: among the models, or in the package face_recognition_models; `FieldError` without."""
-    among_data = models_folder() / FILE
-    if among_data.is_file():
-        return among_data
-    # Found, not imported: its own Python needs a pkg_resources that setuptools no longer has.
-    package = importlib.util.find_spec("face_recognition_models")
-    if package is not None and package.origin is not None:
-        packaged = Path(package.origin).parent / "models" / FILE
-        if packaged.is_file():
-            return packaged
+    file = model_file(FILE)
+    if file is not None:
+        return file
     raise FieldError("detector", "cnn", f"needs {FILE}; {_how_to_get()}")
 
 
