@@ -216,6 +216,8 @@ def measured(name: str, job: Raw) -> Raw:
             seen += len(batch)
         if epochs:
             num_images, seconds = num_images + seen, seconds + time.perf_counter() - started
+        if not seen:
+            raise SystemExit(f"{name} gave no image")
         epochs += 1
     return {"images_per_s": num_images / seconds, "num_images": seen}
 
