@@ -254,7 +254,8 @@ def prepared(photos: Path, folder: Path, *, num_images: int, pythons: dict[str, 
         comment = b"\xff\xfe" + (2 + 8).to_bytes(2, "big") + b"%08d" % number
         copy.write_bytes(content[:2] + comment + content[2:])
     source, out = str(folder / "photos"), str(folder / "build")
-    build(Configuration.of("folder", split="100/0/0"), place=Place(source, out, 0))
+    configuration = Configuration.of("folder", split="100/0/0", samples_per_shard=num_images // (2 * NUM_CORES))
+    build(configuration, place=Place(source, out, 0))
     data: Raw = {"folder": source, "build": out, "tars": sorted(str(path) for path in Path(out).glob("*.tar"))}
     for name in ("mosaicml", "litdata"):
         if name in pythons:
