@@ -244,14 +244,14 @@ def sums(batches: Any) -> dict[int, float]:
     return found
 
 
-def interrupt_at_random(build: Path, *, for_s: float) -> int:
-    """Interrupt loaders again and again, and check each epoch after it; gives how often."""
+def interrupt_at_random(build: Path, *, times: int) -> None:
+    """Interrupt loaders so many times, and check each epoch after it."""
     expected = sums(new(build, cache="none"))
     draws = torch.Generator().manual_seed(0)
-    ends, num, turn = time.monotonic() + for_s, 0, 0
+    num, turn = 0, 0
     loaders = [new(build, cache=cache, batch_size=size) for cache in ("none", "ram") for size in (8, 48)]
     epoch_s = 0.02
-    while time.monotonic() < ends:
+    while num < times:
         turn += 1
         loader = loaders[turn % len(loaders)]
         if turn % 5 == 0:
@@ -262,18 +262,17 @@ def interrupt_at_random(build: Path, *, for_s: float) -> int:
             epoch_s = time.monotonic() - began
         num += is_stopped
         assert sums(loader) == expected
-    return num
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_epoch_after_hundreds_of_interrupts_gives_the_right_pixels(build: Path) -> None:
-    assert interrupt_at_random(build, for_s=9) > 30
+def test_epoch_after_a_hundred_interrupts_gives_the_right_pixels(build: Path) -> None:
+    interrupt_at_random(build, times=100)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_epoch_after_thousands_of_interrupts_gives_the_right_pixels(build: Path) -> None:
-    assert interrupt_at_random(build, for_s=120) > 500
+    interrupt_at_random(build, times=3000)
 
 
 @pytest.mark.parametrize("cache", ["none", "ram"])
