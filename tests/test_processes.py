@@ -14,7 +14,6 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -22,6 +21,7 @@ import torch
 from conftest import make
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
+from web import started
 
 from facepack.drawn import synthetic
 from trainer.augment import Normalize
@@ -181,7 +181,7 @@ def outcomes_of_forks(url: str, folder: str) -> tuple[list[str], list[int]]:
 
 def test_fork_of_a_process_that_opened_a_remote_build_is_told_so(build: Path, tmp_path: Path) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(build))) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+        started(server)
         url = f"http://127.0.0.1:{server.server_port}"
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             outcomes, seen = pool.submit(outcomes_of_forks, url, str(tmp_path)).result()
