@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -19,6 +20,10 @@ from facepack.drawn import synthetic
 if TYPE_CHECKING:
     from trainer.recipe import Recipe
     from trainer.watching import Watcher
+
+# A busy machine makes examples slow, not wrong.
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")

@@ -165,7 +165,7 @@ def test_batches_that_are_kept_stay_as_they_were(build: Path) -> None:
 
 
 @given(st.integers(1, 40), st.integers(1, 4), st.integers(1, 4), st.integers(0, 12), st.booleans())
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_resumed_anywhere_on_any_number_of_ranks_the_epoch_is_whole(
     build: Path, batch_size: int, before: int, after: int, stop: int, pad: bool
 ) -> None:
