@@ -1,8 +1,9 @@
 """Source: the files of a dataset as published, in folders, archives and object stores, read in place."""
 
+import json
 import unicodedata
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -64,12 +65,39 @@ class Source:
         names = pa.array([*self.files, *self.members], pa.string())
         return np.asarray(pc.is_in(paths, value_set=names), bool)
 
-    def subset(self, paths: Iterable[str]) -> "Source":
-        """The same source with no more than these paths: small enough to travel with a task."""
-        names = frozenset(paths)
-        members = {path: self.members[path] for path in names if path in self.members}
-        spellings = {path: self.spellings[path] for path in names if path in self.spellings}
-        return Source(self.store, names & self.files, members, spellings, self.given)
+    @property
+    def is_plain(self) -> bool:
+        """True where every path is the name of a file."""
+        return not self.members and not self.spellings
+
+    @property
+    def bare(self) -> "Source":
+        """The same source without its files: small enough to travel with a task."""
+        return Source(self.store, frozenset(), given=self.given)
+
+    def places(self, paths: Iterable[str]) -> list[str | None]:
+        """Per path, as JSON, where in which file it lies or by which name it is stored; None where that is the path."""
+        places: list[str | None] = []
+        for path in paths:
+            member, spelling = self.members.get(path), self.spellings.get(path)
+            place = spelling if member is None else astuple(member) if isinstance(member, Member) else list(member)
+            places.append(None if place is None else json.dumps(place))
+        return places
+
+    def placed(self, paths: Sequence[str], places: Sequence[str | None]) -> "Source":
+        """The same source with no more than these paths, each with what `places` gave."""
+        files: list[str] = []
+        members: dict[str, Member | EmbeddedImage] = {}
+        spellings = {}
+        for path, place in zip(paths, places, strict=True):
+            where = None if place is None else json.loads(place)
+            if isinstance(where, list):
+                members[path] = EmbeddedImage(*where) if len(where) == len(EmbeddedImage._fields) else Member(*where)
+                continue
+            files.append(path)
+            if where is not None:
+                spellings[path] = where
+        return Source(self.store, frozenset(files), members, spellings, self.given)
 
     def size(self, path: str) -> int:
         """Size of a file in bytes."""
