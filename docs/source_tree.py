@@ -27,7 +27,9 @@ CAPTIONS = {
             "matching open_rows parquet_images parquet_rows path_rows published_rows signature source split_words "
             "storage table_rows webdataset"
         ),
-        "planned: what is packed, and where": "bins choices configuration hashing label own_description plan prepare",
+        "planned: what is packed, and where": (
+            "bins choices configuration hashing label own_description plan plan_file plan_head prepare"
+        ),
         "packed: from photos to shards": (
             "align builder card colour cores headers image jpeg labelled_faces lock manifest mmod resume shard "
             "template workers"
