@@ -104,7 +104,7 @@ def source_of(description: Description, src: str) -> Source:
 
 def _with_images_inside(source: Source) -> Source:
     """The source with the images in its Parquet files and shards, if these are more than lie beside them."""
-    num_loose = num_photos(source.files)
+    num_loose = num_photos(source.files if source.members else source.names)
     if num_loose > _MOST_LOOSE:
         return source
     inside = with_shards(source.with_members(embedded_images(source.store, parquet_files(source))))

@@ -2,7 +2,7 @@
 
 import json
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,9 @@ from facepack import parquet_images
 from facepack.archive import SUFFIXES, Member, contents_of, read_member, readable
 from facepack.errors import JobError
 from facepack.listing import Passed, merged
+from facepack.names import Names
 from facepack.parquet_images import EmbeddedImage
+from facepack.signature import are_images
 from facepack.storage import Store, is_url
 
 T = TypeVar("T")
@@ -31,7 +33,7 @@ class Source:
     """
 
     store: Store
-    files: frozenset[str]
+    files: Collection[str]
     members: Mapping[str, Member | EmbeddedImage] = field(default_factory=dict)
     spellings: dict[str, str] = field(default_factory=dict)
     """Names of those of the `files` that are stored otherwise: in another Unicode form, or not as UTF-8."""
@@ -48,22 +50,29 @@ class Source:
         return self.given or self.store.location
 
     @cached_property
+    def names(self) -> Names:
+        """All paths."""
+        if self.members:
+            return Names.of({*self.files, *self.members})
+        return self.files if isinstance(self.files, Names) else Names.of(self.files)
+
+    @property
     def paths(self) -> list[str]:
-        """All paths, sorted."""
-        return sorted(self.files | self.members.keys())
+        """All paths, sorted, as a list, which is large where there are many."""
+        return list(self.names)
 
     @cached_property
-    def whole_files(self) -> list[str]:
-        """All paths but those of images that are embedded in a table, sorted: what may be a label file."""
-        return sorted([*self.files, *(path for path, member in self.members.items() if isinstance(member, Member))])
+    def others(self) -> list[str]:
+        """All paths but those that are images by their names, sorted: what may be a label file."""
+        others: list[str] = self.names.array.filter(pc.invert(are_images(self.names.array))).to_pylist()
+        return others
 
     def __contains__(self, path: str) -> bool:
         return path in self.files or path in self.members
 
     def has(self, paths: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
-        """Whether each of many paths is there; several times as fast as one after another."""
-        names = pa.array([*self.files, *self.members], pa.string())
-        return np.asarray(pc.is_in(paths, value_set=names), bool)
+        """Whether each of many paths is there; many times as fast as one after another."""
+        return self.names.has(paths)
 
     @property
     def is_plain(self) -> bool:
@@ -99,12 +108,28 @@ class Source:
                 spellings[path] = where
         return Source(self.store, frozenset(files), members, spellings, self.given)
 
+    def subset(self, paths: Collection[str]) -> "Source":
+        """The same source with no more than these paths."""
+        return self.placed(list(paths), self.places(paths))
+
     def size(self, path: str) -> int:
         """Size of a file in bytes."""
         member = self.members.get(path)
         if isinstance(member, EmbeddedImage):
             return len(self.read(path))
         return self.store.size(self.stored(path)) if member is None else member.num_bytes
+
+    def sizes(self, paths: Sequence[str]) -> list[int]:
+        """Sizes of many files in bytes, -1 where there is none to be told."""
+        if not self.members:
+            return self.store.sizes([self.spellings.get(path, path) for path in paths] if self.spellings else paths)
+        sizes = []
+        for path in paths:
+            try:
+                sizes.append(self.size(path))
+            except OSError:
+                sizes.append(-1)
+        return sizes
 
     def read(self, path: str) -> bytes:
         """The content of a file; `OSError` where it cannot be read whole, `FileNotFoundError` where it is gone."""
@@ -159,20 +184,28 @@ def open_source(location: str, *, archives: Mapping[str, str] | None = None) -> 
         raise JobError(f"{location}: a file; give the folder, .zip or .tar of the dataset as --src")
     store = Store(location)
     listing = store.listing()
-    stored, spellings = _composed({name: name for name in listing.names})
+    stored, spellings = _files_of(listing.names)
     if not stored:
         nothing = _nothing_there(store, listing.passed)
         raise JobError(f"{location}: {nothing}; give the folder, .zip or .tar of the dataset as --src")
     members, passed, opened = {}, [], []
-    for path in stored:
+    for path in stored if archives else ():
         ends = [end for end in archives or {} if path == end or path.endswith(f"/{end}")]
         if ends:
-            contents = contents_of(store, stored[path], into=(archives or {})[max(ends, key=len)])
+            contents = contents_of(store, spellings.get(path, path), into=(archives or {})[max(ends, key=len)])
             members |= _composed(contents.members)[0]
             passed.append(contents.passed)
             opened.append(path)
     members = {path: member for path, member in members.items() if path not in stored}
-    return Source(store, frozenset(stored), members, spellings, "", merged(listing.passed, *passed), frozenset(opened))
+    return Source(store, stored, members, spellings, "", merged(listing.passed, *passed), frozenset(opened))
+
+
+def _files_of(names: list[str]) -> tuple[Names, dict[str, str]]:
+    """Names of files as UTF-8 in NFC, and the stored names of those that are stored otherwise."""
+    if all(map(str.isascii, names)):
+        return Names.of(names), {}
+    composed, spellings = _composed({name: name for name in names})
+    return Names.of(composed), spellings
 
 
 def _is_archive(location: str) -> bool:

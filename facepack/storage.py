@@ -1,13 +1,14 @@
 """Storage: one way to list, read and write, for folders, archives and object stores."""
 
 import base64
+import builtins
 import errno
 import io
 import logging
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache, cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ import obstore
 from obstore.store import from_url
 
 from facepack import s3_listing
+from facepack.ahead import mapped_ahead
 from facepack.credentials import AZURE_HOSTS, Access, access, s3_address, static_credential
 from facepack.errors import JobError, UsageError
 from facepack.listing import Listing, listing_of, without_hidden
@@ -29,6 +31,7 @@ TEMPORARY_SUFFIX = ".partial"
 _WRITE_BUFFER_BYTES = 1 << 20
 _READ_BUFFER_BYTES = 1 << 20
 _NUM_BESIDE = 5
+_NUM_ASKERS = 32
 _ODD_KEYS = "keys that are no paths"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Numbers of the errors of a full disk."""
@@ -88,6 +91,10 @@ class Store:
     def size(self, name: str) -> int:
         """Size of a file in bytes."""
         return self._files.size(name)
+
+    def sizes(self, names: Sequence[str]) -> builtins.list[int]:
+        """Sizes of many files in bytes, -1 where there is no such file."""
+        return self._files.sizes(names)
 
     def read(self, name: str) -> bytes:
         """The whole content of a file."""
@@ -150,6 +157,7 @@ class _Files(Protocol):
     def listing(self) -> Listing: ...
     def absence(self) -> str: ...
     def size(self, name: str) -> int: ...
+    def sizes(self, names: Sequence[str]) -> list[int]: ...
     def read(self, name: str) -> bytes: ...
     def read_range(self, name: str, *, start: int, length: int) -> bytes: ...
     def stream(self, name: str) -> Iterator[bytes]: ...
@@ -191,6 +199,15 @@ class _Folder:
 
     def size(self, name: str) -> int:
         return (self._folder / name).stat().st_size
+
+    def sizes(self, names: Sequence[str]) -> list[int]:
+        folder, sizes = f"{self._folder}/", []
+        for name in names:
+            try:
+                sizes.append(os.stat(folder + name).st_size)  # noqa: PTH116 - a third of the time of a Path
+            except OSError:
+                sizes.append(-1)
+        return sizes
 
     def read(self, name: str) -> bytes:
         # Unbuffered and plain: 7 us a small file, where a LocalStore takes 75.
@@ -342,6 +359,15 @@ class _Objects:
     def size(self, name: str) -> int:
         with self._translated(name):
             return int(obstore.head(self.objects, name)["size"])
+
+    def sizes(self, names: Sequence[str]) -> list[int]:
+        return list(mapped_ahead(self._size_or_less, names, num_threads=_NUM_ASKERS))
+
+    def _size_or_less(self, name: str) -> int:
+        try:
+            return self.size(name)
+        except OSError:
+            return -1
 
     def read(self, name: str) -> bytes:
         with self._translated(name):
