@@ -28,7 +28,7 @@ CAPTIONS = {
             "split_words storage table_rows webdataset"
         ),
         "planned: what is packed, and where": (
-            "bins choices configuration hashing label own_description plan plan_file plan_head prepare"
+            "bins choices configuration fingerprint hashing label own_description plan plan_file plan_head prepare"
         ),
         "packed: from photos to shards": (
             "align builder card colour cores headers image jpeg labelled_faces lock manifest mmod resume shard "

@@ -13,12 +13,14 @@ from facepack.align import Aligner
 from facepack.closing import close, warn_of_empty_classes
 from facepack.configuration import Configuration
 from facepack.errors import FieldError, JobError, UsageError
+from facepack.fingerprint import fingerprint_of
 from facepack.hashing import sha256_of
+from facepack.leave_out import read_leave_out
 from facepack.manifest import Build
 from facepack.matching import beside
 from facepack.open_rows import OwnTable
-from facepack.plan_head import PlanHead, PlannedShard, Remarks, write_head
-from facepack.prepare import Prepared, fetch_offered, prepare_build
+from facepack.plan_head import PlanHead, PlannedShard, Remarks, read_head, write_head
+from facepack.prepare import Prepared, fetch_offered, prepare_build, source_of
 from facepack.shard import ShardResult, ShardTask, digest_of
 from facepack.source import Source
 from facepack.storage import Store
@@ -160,7 +162,7 @@ def _with_aligner(configuration: Configuration, place: Place) -> tuple[Configura
 
 @dataclass
 class _Plan:
-    """A plan, with its rows and the files of the source until these are in the place of the build."""
+    """A plan, with its rows until these are in the place of the build."""
 
     head: PlanHead
     source: Source
@@ -174,17 +176,26 @@ class _Plan:
             sizes = [shard.num_images for shard in self.head.shards]
             plan_file.write_rows(store, self.rows, sizes, source=self.source)
             write_head(store, self.head)
-        self.rows, self.source = None, self.source.bare
+        self.rows = None
         pa.default_memory_pool().release_unused()
 
 
 def _plan(configuration: Configuration, place: Place) -> _Plan:
-    """Index, label and plan."""
-    prepared = prepare_build(configuration, src=place.src, leave_out=place.leave_out, own=place.labels)
+    """The plan that an interrupted build has left, if it was made from the same; else index, label and plan."""
+    store, listed = Store(place.out), read_leave_out(place.leave_out)
+    with fetch_offered(configuration.described, place.src):
+        source = source_of(configuration.described, place.src)
+    made_from = fingerprint_of(configuration, source, leave_out=listed, own=place.labels)
+    head = None if place.force else read_head(store, made_from)
+    if head is not None:
+        log.info("%s: going on by the plan that is there", store.location)
+        _log(head.remarks)
+        return _Plan(head, source, None)
+    prepared = prepare_build(configuration, src=place.src, leave_out=place.leave_out, own=place.labels, source=source)
     _log(prepared.remarks)
     with fetch_offered(prepared.description, place.src):
         _check_images(prepared)
-    return _Plan(_head_of(prepared), prepared.source, prepared.plan.table)
+    return _Plan(_head_of(prepared, made_from), prepared.source, prepared.plan.table)
 
 
 def _log(remarks: Remarks) -> None:
@@ -214,7 +225,7 @@ def _check_images(prepared: Prepared) -> None:
         raise JobError(f"{where}: none of the {len(table):,} images is there, such as {first}; {instead}")
 
 
-def _head_of(prepared: Prepared) -> PlanHead:
+def _head_of(prepared: Prepared, made_from: str) -> PlanHead:
     """All of a plan but its rows."""
     plan, configuration = prepared.plan, prepared.configuration
     facts = {"versions": manifest.versions(), "class_names": plan.class_names}
@@ -224,7 +235,7 @@ def _head_of(prepared: Prepared) -> PlanHead:
         digest = digest_of(rows, shard.name, configuration=configuration, facts=facts)
         shards.append(PlannedShard(shard.name, len(rows), digest))
     return PlanHead(
-        fingerprint="",
+        fingerprint=made_from,
         configuration=configuration,
         class_names=plan.class_names,
         num_rows=len(plan.table),

@@ -349,24 +349,17 @@ def _repeated(rows: npt.NDArray[np.int64], paths: pa.ChunkedArray, source: Sourc
         embedded = source.embedded(texts)
         if embedded is not None:
             return _repeated_in_tables(rows.tolist(), texts, digests=digests_of(source.store, embedded))
+    sizes = source.sizes(paths)[rows]
+    is_read = _is_repeated(np.where(sizes < 0, -1 - np.arange(len(rows)), sizes))
     repeated: dict[int, int] = {}
     first_of: dict[tuple[int, bytes], int] = {}
-    sizes = _sizes(rows, paths, source)
-    for row, path in _by_path(rows[_is_repeated(sizes)], paths):
+    for row, path in _by_path(rows[is_read], paths):
         with suppress(OSError):  # packing gives it its status
             content = source.read(path)
             key = len(content), hashlib.sha256(content).digest()
             if (first := first_of.setdefault(key, row)) != row:
                 repeated[row] = first
     return repeated
-
-
-def _sizes(rows: npt.NDArray[np.int64], paths: pa.ChunkedArray, source: Source) -> npt.NDArray[np.int64]:
-    """The sizes of files in bytes, each negative and another where it cannot be told."""
-    parts = (rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE))
-    sizes = [np.array(source.sizes(paths.take(pa.array(part)).to_pylist()), np.int64) for part in parts]
-    whole = np.concatenate([np.zeros(0, np.int64), *sizes])
-    return np.where(whole < 0, -1 - np.arange(len(rows)), whole)
 
 
 def _is_repeated(numbers: npt.NDArray[np.int64]) -> Bools:

@@ -61,12 +61,18 @@ class Prepared:
 
 
 def prepare_build(
-    configuration: Configuration, *, src: str, leave_out: str = "", own: OwnTable | None = None
+    configuration: Configuration,
+    *,
+    src: str,
+    leave_out: str = "",
+    own: OwnTable | None = None,
+    source: Source | None = None,
 ) -> Prepared:
     """Index, label and plan; raises `UsageError` or `JobError` before anything is written.
 
     `leave_out` is the file that lists images to leave out: the configuration gets its digest. `own` is a table of
-    labels: the configuration gets the description of the labels found in it, or in the source.
+    labels: the configuration gets the description of the labels found in it, or in the source. `source` is what lies
+    at `src`, where it is open already.
     """
     listed = read_leave_out(leave_out)
     if configuration.leave_out not in ("", listed.digest):
@@ -74,7 +80,7 @@ def prepare_build(
     configuration = replace(configuration, leave_out=listed.digest)
     description = configuration.described
     with fetch_offered(description, src):
-        source = source_of(description, src)
+        source = source or source_of(description, src)
         indexed = index_dataset(description, source, images=configuration.images, leave_out=listed, own=own)
         description = indexed.description
         configuration = _with_description(configuration, indexed)

@@ -3,6 +3,7 @@
 import json
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ from facepack.listing import Passed, merged
 from facepack.names import Names
 from facepack.parquet_images import EmbeddedImage
 from facepack.signature import are_images
-from facepack.storage import Store, is_url
+from facepack.storage import NUM_STATS, Store, is_url
 
 T = TypeVar("T")
 
@@ -119,16 +120,22 @@ class Source:
             return len(self.read(path))
         return self.store.size(self.stored(path)) if member is None else member.num_bytes
 
-    def sizes(self, paths: Sequence[str]) -> list[int]:
-        """Sizes of many files in bytes, -1 where there is none to be told."""
+    @cached_property
+    def stats(self) -> npt.NDArray[np.int64]:
+        """What `Store.stats` gives of each of the `names`; of those in archives their sizes alone."""
         if not self.members:
-            return self.store.sizes([self.spellings.get(path, path) for path in paths] if self.spellings else paths)
-        sizes = []
-        for path in paths:
-            try:
-                sizes.append(self.size(path))
-            except OSError:
-                sizes.append(-1)
+            stored = (self.stored(path) for path in self.names) if self.spellings else self.names
+            return self.store.stats(stored)
+        stats = np.full((len(self.names), NUM_STATS), -1, np.int64)
+        for row, path in enumerate(self.names):
+            with suppress(OSError):
+                stats[row, 0] = self.size(path)
+        return stats
+
+    def sizes(self, paths: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
+        """Sizes of many files in bytes, -1 where there is none to be told."""
+        rows = self.names.rows_of(paths)
+        sizes: npt.NDArray[np.int64] = np.where(rows < 0, -1, self.stats[rows, 0])
         return sizes
 
     def read(self, path: str) -> bytes:
