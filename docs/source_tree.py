@@ -23,11 +23,13 @@ CAPTIONS = {
         "known: what others published": "catalogue description",
         "fetched: published files on disk": "download fetching hub published unpack",
         "read: files and label files": (
-            "archive column_text found_labels index json_columns label_file label_text label_values leave_out listing "
-            "matching open_rows parquet_images parquet_rows path_rows published_rows signature source split_words "
-            "storage table_rows webdataset"
+            "ahead archive column_text found_labels index json_columns label_file label_text label_values leave_out "
+            "listing matching names open_rows parquet_images parquet_rows path_rows published_rows signature source "
+            "split_words storage table_rows webdataset"
         ),
-        "planned: what is packed, and where": "bins choices configuration hashing label own_description plan prepare",
+        "planned: what is packed, and where": (
+            "bins choices configuration fingerprint hashing label own_description plan plan_file plan_head prepare"
+        ),
         "packed: from photos to shards": (
             "align builder card colour cores headers image jpeg labelled_faces lock manifest mmod resume shard "
             "template workers"

@@ -4,28 +4,31 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
-from facepack import align, card, lock, manifest, resume
+from facepack import align, card, lock, manifest, plan_file, resume
 from facepack.align import Aligner
+from facepack.closing import close, warn_of_empty_classes
 from facepack.configuration import Configuration
 from facepack.errors import FieldError, JobError, UsageError
+from facepack.fingerprint import fingerprint_of
 from facepack.hashing import sha256_of
-from facepack.image import Moments
-from facepack.manifest import Build, Status
+from facepack.leave_out import read_leave_out
+from facepack.manifest import Build
 from facepack.matching import beside
 from facepack.open_rows import OwnTable
-from facepack.prepare import Prepared, fetch_offered, prepare_build
-from facepack.shard import ShardResult, ShardTask
+from facepack.plan_head import PlanHead, PlannedShard, Remarks, read_head, write_head
+from facepack.prepare import Prepared, fetch_offered, prepare_build, source_of
+from facepack.shard import ShardResult, ShardTask, digest_of
+from facepack.source import Source
 from facepack.storage import Store
 from facepack.workers import Progress, SilentProgress, packed
 
 log = logging.getLogger("facepack")
 
 _LONGEST_NAME = 80
-_NUM_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,9 @@ class Outcome:
 def planned(configuration: Configuration, *, place: Place) -> Prepared:
     """Index, label and plan a build without making it; logs what is not as a user may think."""
     configuration, _ = _with_aligner(configuration, place)
-    return _prepared(configuration, place)
+    prepared = prepare_build(configuration, src=place.src, leave_out=place.leave_out, own=place.labels)
+    _log(prepared.remarks)
+    return prepared
 
 
 def build(configuration: Configuration, *, place: Place, progress: Progress | None = None) -> Outcome:
@@ -80,35 +85,32 @@ def build(configuration: Configuration, *, place: Place, progress: Progress | No
     begun = time.time()
     progress = progress or SilentProgress()
     configuration, aligner = _with_aligner(configuration, place)
-    prepared = _prepared(configuration, place)
-    configuration = prepared.configuration
+    plan = _plan(configuration, place)
     planning_s = time.time() - begun
-    with fetch_offered(prepared.description, place.src):
-        _check_images(prepared)
     store = Store(place.out)
-    resume.check_place(store, configuration)
+    resume.check_place(store, plan.head.configuration)
     store.make()
     with lock.held(store, work=lock.BUILD) as holder:
-        resume.check_place(store, configuration)
+        resume.check_place(store, plan.head.configuration)
         store.delete_temporary()
-        tasks = _tasks(prepared, store)
-        results = resume.finished(store, tasks, source=prepared.source, force=place.force)
+        tasks = _tasks(plan, store)
+        results = resume.finished(store, tasks, source=plan.source, force=place.force)
         todo = [task for task in tasks if task.name not in results]
-        if not todo and _is_complete(prepared, store, tasks):
+        if not todo and _is_complete(plan.head, store, tasks):
             made = manifest.read_build(place.out)
-            _warn_of_empty_classes(made)
+            warn_of_empty_classes(made)
             return Outcome(made, place.out, num_kept_shards=len(results))
-        resume.check_images(store, prepared.plan.table["key"])
+        plan.move(store)
         store.delete(manifest.BUILD_FILE)
         num_kept = len(results)
-        num_images = sum(len(task.table) for task in todo)
+        num_images = sum(task.num_images for task in todo)
         progress.expect(num_images)
         packing = packed(todo, aligner=aligner, workers=place.workers, ray_address=place.ray_address, progress=progress)
         results |= _collected(packing, holder)
         for name in resume.strays(store, tasks):
             store.delete(name)
-        made = _finish(prepared, store, [results[task.name] for task in tasks])
-    _warn_of_empty_classes(made)
+        made = close(plan.head, store, [results[task.name] for task in tasks], source=plan.source)
+    warn_of_empty_classes(made)
     packing_s = progress.seconds
     return Outcome(made, place.out, num_images, packing_s, time.time() - begun - packing_s, planning_s, num_kept)
 
@@ -132,12 +134,12 @@ def _collected(packing: Iterator[ShardResult], holder: lock.Holder) -> dict[str,
     return results
 
 
-def _is_complete(prepared: Prepared, store: Store, tasks: list[ShardTask]) -> bool:
+def _is_complete(plan: PlanHead, store: Store, tasks: list[ShardTask]) -> bool:
     """True where all that is written last is there, and of this very plan."""
     last = {manifest.BUILD_FILE, manifest.MANIFEST_FILE, *card.NAMES}
     if not last <= set(store.list()) or resume.strays(store, tasks):
         return False
-    return manifest.read_build(store.location).plan_digest == prepared.digest
+    return manifest.read_build(store.location).plan_digest == plan.digest
 
 
 # Before packing
@@ -158,24 +160,60 @@ def _with_aligner(configuration: Configuration, place: Place) -> tuple[Configura
     return replace(configuration, landmarks=digest), Aligner.of(configuration, landmarks=file)
 
 
-def _prepared(configuration: Configuration, place: Place) -> Prepared:
-    """Index, label and plan; log rows that cannot be read, images left out, people in several splits."""
-    prepared = prepare_build(configuration, src=place.src, leave_out=place.leave_out, own=place.labels)
-    for text in prepared.plan.notes:
+@dataclass
+class _Plan:
+    """A plan, with its rows until these are in the place of the build."""
+
+    head: PlanHead
+    source: Source
+    rows: pa.Table | None
+
+    def move(self, store: Store) -> None:
+        """Write the rows to the place of the build, and keep none of them in memory; not where they are there."""
+        if self.rows is not None:
+            resume.check_images(store, self.rows["key"])
+            plan_file.delete(store)
+            sizes = [shard.num_images for shard in self.head.shards]
+            plan_file.write_rows(store, self.rows, sizes, source=self.source)
+            write_head(store, self.head)
+        self.rows = None
+        pa.default_memory_pool().release_unused()
+
+
+def _plan(configuration: Configuration, place: Place) -> _Plan:
+    """The plan that an interrupted build has left, if it was made from the same; else index, label and plan."""
+    store, listed = Store(place.out), read_leave_out(place.leave_out)
+    with fetch_offered(configuration.described, place.src):
+        source = source_of(configuration.described, place.src)
+    made_from = fingerprint_of(configuration, source, leave_out=listed, own=place.labels)
+    head = None if place.force else read_head(store, made_from)
+    if head is not None:
+        log.info("%s: going on by the plan that is there", store.location)
+        _log(head.remarks)
+        return _Plan(head, source, None)
+    prepared = prepare_build(configuration, src=place.src, leave_out=place.leave_out, own=place.labels, source=source)
+    _log(prepared.remarks)
+    with fetch_offered(prepared.description, place.src):
+        _check_images(prepared)
+    return _Plan(_head_of(prepared, made_from), prepared.source, prepared.plan.table)
+
+
+def _log(remarks: Remarks) -> None:
+    """Log rows that cannot be read, images left out, people in several splits."""
+    for text in remarks.notes:
         log.info(text)
-    for why, number in prepared.index.left_out.items():
-        examples = prepared.index.examples[why]
+    for why, examples in remarks.left_out_examples.items():
+        number = remarks.left_out[why]
         more = ", ..." if number > len(examples) else ""
         log.info("%s left out: %s (%s%s)", f"{number:,}", why, ", ".join(examples), more)
-    for text in prepared.warnings:
+    for text in remarks.warnings:
         log.warning(text)
-    if unparsed := prepared.index.unparsed:
+    if unparsed := remarks.unparsed:
         log.warning("%s rows cannot be read (all are listed in %s):", f"{len(unparsed):,}", manifest.BUILD_FILE)
         for line in unparsed[:3]:
             log.info("  %s", line)
-    if number := prepared.plan.num_leaking:
+    if number := remarks.num_leaking:
         log.warning("%s people are in more than one split; an identity split keeps them apart", f"{number:,}")
-    return prepared
 
 
 def _check_images(prepared: Prepared) -> None:
@@ -187,93 +225,44 @@ def _check_images(prepared: Prepared) -> None:
         raise JobError(f"{where}: none of the {len(table):,} images is there, such as {first}; {instead}")
 
 
-def _tasks(prepared: Prepared, store: Store) -> list[ShardTask]:
-    versions = manifest.versions()
-    tasks = []
-    for shard in prepared.plan.shards:
-        # A copy: a slice would take the whole table along when it is sent to a worker.
-        rows = prepared.plan.table.take(pa.array(range(shard.start, shard.stop)))
-        source = prepared.source.subset(rows["source"].to_pylist())
-        class_names = prepared.plan.class_names
-        tasks.append(ShardTask(shard.name, rows, source, store, prepared.configuration, class_names, versions))
-    return tasks
-
-
-# After packing
-
-
-def _finish(prepared: Prepared, store: Store, results: list[ShardResult]) -> Build:
-    """Write the manifest, then build.json, which makes the build complete."""
-    planned, configuration = prepared.plan, prepared.configuration
-    table = _whole_table(prepared, store, results)
-    counts = manifest.count(table)
-    if not manifest.total(counts, statuses=[Status.PACKED]):
-        resume.delete_unpacked(store)
-        reasons = _reasons(counts)
-        if manifest.total(counts, statuses=[Status.NO_DECODER]):
-            reasons += f" ({Status.NO_DECODER.meaning})"
-        raise JobError(f"{prepared.source.location}: none of {len(table):,} images can be packed: {reasons}")
-    metadata = {
-        "dataset": configuration.dataset,
-        "configuration": asdict(configuration),
-        "class_names": planned.class_names,
-    }
-    table = manifest.with_nullable_integers(table.cast(manifest.schema(table.schema, metadata)))
-    manifest.write_table(store, manifest.MANIFEST_FILE, table=table)
-    train = [result.moments for result in results if result.record.name.startswith("train")]
-    mean_std = sum(train, Moments()).mean_std()
-    made = Build(
-        dataset=configuration.dataset,
+def _head_of(prepared: Prepared, made_from: str) -> PlanHead:
+    """All of a plan but its rows."""
+    plan, configuration = prepared.plan, prepared.configuration
+    facts = {"versions": manifest.versions(), "class_names": plan.class_names}
+    shards = []
+    for shard in plan.shards:
+        rows = plan.table.take(pa.array(range(shard.start, shard.stop)))
+        digest = digest_of(rows, shard.name, configuration=configuration, facts=facts)
+        shards.append(PlannedShard(shard.name, len(rows), digest))
+    return PlanHead(
+        fingerprint=made_from,
         configuration=configuration,
-        digest=configuration.digest,
-        versions=manifest.versions(),
-        class_names=list(planned.class_names),
-        counts=counts,
-        mean=mean_std and mean_std[0],
-        std=mean_std and mean_std[1],
-        shards=[result.record for result in results if result.record.num_samples],
-        unparsed=list(prepared.index.unparsed),
-        left_out=prepared.left_out,
-        left_out_examples=prepared.index.examples,
-        plan_digest=prepared.digest,
-        num_padded=sum(result.num_padded for result in results),
-        num_squashed=sum(result.num_squashed for result in results),
+        class_names=plan.class_names,
+        num_rows=len(plan.table),
+        shards=tuple(shards),
+        columns_with_nulls=tuple(name for name in plan.table.column_names if plan.table[name].null_count),
+        digest=prepared.digest,
+        remarks=prepared.remarks,
     )
-    for name, content in card.card_files(made, table.schema).items():
-        store.write(name, content)
-    store.write(manifest.BUILD_FILE, made.to_json())
-    return made
 
 
-def _warn_of_empty_classes(made: Build) -> None:
-    """Name the classes of which no photo is packed, each with what became of its rows."""
-    empty = [
-        name for name in made.class_names if not manifest.total(made.counts, class_name=name, statuses=[Status.PACKED])
+def _tasks(plan: _Plan, store: Store) -> list[ShardTask]:
+    """A task per shard; its rows are in the plan."""
+    head, source, versions = plan.head, plan.source.bare, manifest.versions()
+    return [
+        ShardTask(
+            name=shard.name,
+            number=number,
+            num_images=shard.num_images,
+            digest=shard.digest,
+            source=source,
+            store=store,
+            configuration=head.configuration,
+            class_names=head.class_names,
+            versions=versions,
+        )
+        for number, shard in enumerate(head.shards)
     ]
-    if empty:
-        first = ", ".join(f"{name} ({_reasons(made.counts, name) or 'no rows'})" for name in empty[:_NUM_NAMED])
-        more = f" and {len(empty) - _NUM_NAMED:,} more" if len(empty) > _NUM_NAMED else ""
-        log.warning("%s of %s classes have no packed photo: %s%s", len(empty), len(made.class_names), first, more)
-
-
-def _reasons(counts: manifest.Counts, class_name: str | None = None) -> str:
-    """How many rows were not packed, by status, of one class or all."""
-    by_status = {status: manifest.total(counts, class_name=class_name, statuses=[status]) for status in Status}
-    return ", ".join(f"{number:,} {status}" for status, number in by_status.items() if number)
-
-
-def _whole_table(prepared: Prepared, store: Store, results: list[ShardResult]) -> pa.Table:
-    """The tables of all shards, then the rows that are in none."""
-    parts = [manifest.read_table(store, result.record.name.replace(".tar", ".parquet")) for result in results]
-    planned = prepared.plan.table
-    rest = planned.slice(prepared.plan.shards[-1].stop)
-    schema = manifest.schema(planned.schema)
-    columns = {
-        field.name: rest[field.name] if field.name in rest.column_names else pa.nulls(len(rest), field.type)
-        for field in schema
-    }
-    unpacked = pa.table(columns, schema=schema)
-    return pa.concat_tables([part.replace_schema_metadata() for part in parts] + [unpacked])
 
 
 def default_out(configuration: Configuration) -> str:

@@ -1,6 +1,7 @@
 """Hashing: checksums of files and values, and the mixing that makes pseudo-random numbers of hashes."""
 
 import hashlib
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,26 @@ import numpy as np
 import numpy.typing as npt
 
 Hashes = npt.NDArray[np.uint64]
+
+
+class HashingFile(io.RawIOBase):
+    """A file to write to that keeps the sha256 of its content alone."""
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+
+    def writable(self) -> bool:
+        """True."""
+        return True
+
+    def write(self, content: Any) -> int:
+        """Count some bytes in."""
+        self._sha256.update(content)
+        return memoryview(content).nbytes
+
+    def hexdigest(self) -> str:
+        """sha256 of all that was written, as hex digits."""
+        return self._sha256.hexdigest()
 
 
 def sha256_of(path: Path) -> str:

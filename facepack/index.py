@@ -25,6 +25,7 @@ from facepack.label_values import MAX_AGE_YEARS, as_whole, looked_up
 from facepack.leave_out import LeaveOut, left_out_rows
 from facepack.listing import Passed, merged
 from facepack.matching import beside
+from facepack.names import is_ascending
 from facepack.open_rows import OwnTable, read_open_rows
 from facepack.parquet_rows import read_parquet_rows
 from facepack.path_rows import read_path_rows
@@ -245,7 +246,7 @@ def _place(raw: PublishedRows, row: int, column: str = "") -> str:
 
 def _unnamed(source: pa.Array, *, bad_rows: Collection[int]) -> dict[int, str]:
     """Reasons of rows without the name of an image, or with one that an earlier good row has."""
-    if source.null_count == 0 and pc.count_distinct(source).as_py() == len(source):
+    if is_ascending(source) or (source.null_count == 0 and pc.count_distinct(source).as_py() == len(source)):
         return {}
     reasons: dict[int, str] = {}
     seen: set[str] = set()

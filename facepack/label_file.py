@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ PLACE = "\0place"
 Rows = tuple[pa.Table, list[str]]
 """Rows of text, and a line for each row that cannot be cut into columns."""
 
+_BLOCK_BYTES = 1 << 24
+"""How much text is read at a time, which takes several times as much memory as its columns do."""
 _KEYS = ("image_id", "image", "file", "filename", "file_name", "name")
 """What a header calls the names of the images, where it names them; CelebA's boxes have it, its attributes do not."""
 _TRAILING_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[\]}])')
@@ -68,9 +70,6 @@ def _read_csv(table: TableFile, path: str, content: bytes) -> Rows:
 def _read_spaces(table: TableFile, path: str, content: bytes) -> Rows:
     """Columns separated by one or more spaces, with CelebA's count line and header, which need not name the key."""
     content = content.strip(b" \t")
-    for old, new in ((b"\t", b" "), (b"  ", b" "), (b" \r\n", b"\n"), (b" \n", b"\n"), (b"\n ", b"\n")):
-        while old in content:  # looking is quick, copying 26 MB is not
-            content = content.replace(old, new)
     first, after = _line(content, 0)
     stated = int(first) if table.count_line and first.strip().isdigit() else None
     start, number = (0, 1) if stated is None else (after, 2)
@@ -124,23 +123,68 @@ def _text_table(
     if repeated := [name for name in names if names.count(name) > 1]:
         raise JobError(f"{path}: two columns are called {repeated[0]!r}")
     types = dict.fromkeys(names, pa.dictionary(pa.int32(), pa.string())) | ({key: pa.string()} if key else {})
-    rows = memoryview(content)[start:]
-    if re.search(rb"\S", rows) is None:
+    if re.search(rb"\S", memoryview(content)[start:]) is None:
         return pa.schema([*((name, types[name]) for name in names), (PLACE, pa.int32())]).empty_table(), []
     num_lines = content.count(b"\n", start) + (not content.endswith(b"\n"))
-    table = _plain_rows(rows, types, delimiter=delimiter)
-    if table is not None and len(table) == num_lines:
-        return _with_places(table, np.arange(first_line, first_line + num_lines)), []
+    plain = _plain_rows(content, types, delimiter=delimiter, start=start)
+    if plain is not None and len(plain) == num_lines:
+        return _with_places(plain, np.arange(first_line, first_line + num_lines)), []
     # Something is odd: rows of another width, lines without a row, line ends in quotes. Slow, and with line numbers.
-    fields = read_fields(bytes(rows), delimiter, num_names=len(names), first_line=first_line, where=path)
+    rest = content[start:]
+    rest = _single_blanks(rest) if delimiter == " " else rest
+    fields = read_fields(rest, delimiter, num_names=len(names), first_line=first_line, where=path)
     columns = list(zip(*fields.rows, strict=True)) or [() for _ in names]
     arrays = [pa.array(column, pa.string()) for column in columns]
     encoded = [array if name == key else array.dictionary_encode() for name, array in zip(names, arrays, strict=True)]
     return _with_places(pa.table(dict(zip(names, encoded, strict=True))), np.array(fields.lines, int)), fields.unparsed
 
 
-def _plain_rows(rows: memoryview, types: dict[str, pa.DataType], *, delimiter: str) -> pa.Table | None:
-    """All rows as Arrow reads them, None where some have another width."""
+def _single_blanks(rows: bytes) -> bytes:
+    """Rows with single blanks between their columns, and none around them."""
+    for old, new in ((b"\t", b" "), (b"  ", b" "), (b" \r\n", b"\n"), (b" \n", b"\n"), (b"\n ", b"\n")):
+        while old in rows:
+            rows = rows.replace(old, new)
+    return rows.lstrip(b" ")
+
+
+def _plain_rows(content: bytes, types: dict[str, pa.DataType], *, delimiter: str, start: int) -> pa.Table | None:
+    """All rows as Arrow reads them, block by block; None where some have another width."""
+    parts = []
+    narrow = {name: pa.int8() for name, kind in types.items() if pa.types.is_dictionary(kind)}
+    for block in _blocks(content, start, is_whole=delimiter != " " and b'"' in content):
+        rows = _single_blanks(bytes(block)) if delimiter == " " else block
+        table = _table_of(rows, types, delimiter=delimiter)
+        if table is None:
+            return None
+        parts.append(_narrowed(table, narrow))
+    return pa.concat_tables(parts, promote_options="permissive")
+
+
+def _blocks(content: bytes, start: int, *, is_whole: bool) -> Iterator[memoryview]:
+    """The rows in blocks of whole lines; with quotes, in which lines may end, in one block."""
+    while start < len(content):
+        end = content.find(b"\n", start + _BLOCK_BYTES) + 1
+        stop = len(content) if is_whole or not end else end
+        yield memoryview(content)[start:stop]
+        start = stop
+
+
+def _narrowed(table: pa.Table, widths: dict[str, pa.DataType]) -> pa.Table:
+    """The same table, the indices of its dictionaries in the fewest bytes that all blocks so far have needed."""
+    columns = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if name in widths:
+            unified = column.unify_dictionaries()
+            number = max((len(chunk.dictionary) for chunk in unified.chunks), default=0)
+            while number > np.iinfo(widths[name].to_pandas_dtype()).max:
+                widths[name] = {pa.int8(): pa.int16(), pa.int16(): pa.int32()}[widths[name]]
+            column = unified.cast(pa.dictionary(widths[name], pa.string()))
+        columns[name] = column
+    return pa.table(columns)
+
+
+def _table_of(rows: bytes | memoryview, types: dict[str, pa.DataType], *, delimiter: str) -> pa.Table | None:
+    """Rows as Arrow reads them, None where some have another width."""
     try:
         return pa_csv.read_csv(
             pa.BufferReader(rows),

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
@@ -24,6 +25,8 @@ MANIFEST_FILE = "manifest.parquet"
 SHARD_FILE = re.compile(r"(?:train|valid|test)-\d{5,}\.(?:tar|idx|parquet)")
 """Names of the files of a shard."""
 METADATA_KEY = b"facepack"
+ROWS_IN_GROUP = 1 << 18
+"""Most rows in a row group of a manifest, which is written and read by them."""
 
 DECIDES_BYTES = (
     "dlib-bin",
@@ -135,8 +138,11 @@ def schema(columns: pa.Schema, metadata: dict[str, Any] | None = None) -> pa.Sch
     return whole if metadata is None else whole.with_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True)})
 
 
-def with_nullable_integers(table: pa.Table) -> pa.Table:
-    """The same table, with metadata by which pandas reads integers with nulls as its Int8 to Int64, not as floats."""
+def with_nullable_integers(schema: pa.Schema, names: Collection[str]) -> pa.Schema:
+    """The same schema, with metadata by which pandas reads integers with nulls (`names`) as its Int8 to Int64.
+
+    It would read them as floats.
+    """
     columns = [
         {
             "name": field.name,
@@ -145,11 +151,11 @@ def with_nullable_integers(table: pa.Table) -> pa.Table:
             "numpy_type": f"{field.type}".replace("int", "Int"),
             "metadata": None,
         }
-        for field in table.schema
-        if pa.types.is_signed_integer(field.type) and table[field.name].null_count
+        for field in schema
+        if pa.types.is_signed_integer(field.type) and field.name in names
     ]
     facts = {"index_columns": [], "column_indexes": [], "columns": columns, "pandas_version": "2.0.0"}
-    return table.replace_schema_metadata((table.schema.metadata or {}) | {b"pandas": json.dumps(facts)})
+    return schema.with_metadata((schema.metadata or {}) | {b"pandas": json.dumps(facts)})
 
 
 def label_columns(table: pa.Table | pa.Schema) -> list[str]:
@@ -178,16 +184,23 @@ def metadata_of(table: pa.Table | pa.Schema) -> dict[str, Any]:
 
 def write_table(store: Store, name: str, *, table: pa.Table) -> None:
     """Write a Parquet file: whole under its name, the same bytes for the same table."""
-    with store.writer(name) as file:
-        repeating = [name for name in _REPEATING if name in table.column_names]
-        pq.write_table(table, file, compression="zstd", use_dictionary=repeating, write_statistics=False)
+    write_tables(store, name, schema=table.schema, tables=[table])
 
 
-def read_table(store: Store, name: str) -> pa.Table:
-    """Read a Parquet file with its metadata; a damaged one is a `JobError`."""
+def write_tables(store: Store, name: str, *, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
+    """Write tables of one schema as a Parquet file, one after another, with row groups of `ROWS_IN_GROUP` at most."""
+    repeating = [name for name in _REPEATING if name in schema.names]
+    options = {"compression": "zstd", "use_dictionary": repeating, "write_statistics": False}
+    with store.writer(name) as file, pq.ParquetWriter(file, schema, **options) as writer:
+        for table in tables:
+            writer.write_table(table, row_group_size=ROWS_IN_GROUP)
+
+
+def read_table(store: Store, name: str, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a Parquet file with its metadata, or some of its columns; a damaged one is a `JobError`."""
     content = store.read(name)
     try:
-        return pq.read_table(pa.BufferReader(content))
+        return pq.read_table(pa.BufferReader(content), columns=columns)
     except (pa.ArrowInvalid, OSError) as error:
         raise JobError(f"{store.location}/{name}: damaged: {error}") from error
 
@@ -250,10 +263,23 @@ def read_build(location: str) -> Build:
 
 def count(table: pa.Table) -> Counts:
     """Rows per split, class and status, in the order of the splits, classes and statuses by name."""
-    grouped = table.group_by(["split", "class", "status"]).aggregate([([], "count_all")]).to_pylist()
+    return as_counts([counted(table)])
+
+
+def counted(table: pa.Table) -> pa.Table:
+    """A row per split, class and status, with their number of rows in column count_all."""
+    return table.group_by(["split", "class", "status"]).aggregate([([], "count_all")])
+
+
+def as_counts(tables: Iterable[pa.Table]) -> Counts:
+    """The sum of what `counted` gave of several tables."""
+    numbers = Counter[tuple[str, str, str]]()
+    for table in tables:
+        for row in table.to_pylist():
+            numbers[row["split"], row["class"] or "", row["status"]] += row["count_all"]
     counts: Counts = {}
-    for row in sorted(grouped, key=lambda row: (SPLITS.index(row["split"]), row["class"] or "", row["status"])):
-        counts.setdefault(row["split"], {}).setdefault(row["class"] or "", {})[row["status"]] = row["count_all"]
+    for split, name, status in sorted(numbers, key=lambda key: (SPLITS.index(key[0]), *key[1:])):
+        counts.setdefault(split, {}).setdefault(name, {})[status] = numbers[split, name, status]
     return counts
 
 

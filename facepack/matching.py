@@ -37,6 +37,11 @@ def as_path(column: pa.ChunkedArray) -> pa.ChunkedArray:
         text = pc.replace_substring(text, "\\", "/")
     if pc.any(pc.starts_with(text, "./")).as_py():
         text = pc.replace_substring_regex(text, r"^(?:\./+)+", "")
+    return composed(text)
+
+
+def composed(text: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Text in Unicode's composed form (NFC), in which ASCII is already."""
     return text if pc.all(pc.string_is_ascii(text)).as_py() else pc.utf8_normalize(text, form="NFC")
 
 
@@ -49,7 +54,7 @@ def matched(paths: pa.Array, source: Source) -> Matched:
     lost = np.flatnonzero(~is_there & pc.is_valid(paths).to_numpy(zero_copy_only=False))
     if not len(lost):
         return Matched(paths)
-    files = _Files(set(source.paths) - set(paths.filter(pa.array(is_there)).to_pylist()))
+    files = _Files(source.names.without(paths).to_pylist())
     lost = lost[files.may_mean(paths.take(pa.array(lost)))]
     names = paths.take(pa.array(lost)).to_pylist()
     meant = [files.meant_by(name) for name in names]
@@ -116,7 +121,7 @@ def root_of(tails: pa.Array, source: Source) -> str | None:
     stems = {posixpath.splitext(_plain(tail))[0] for tail in tails.to_pylist() if tail}
     depths = {stem.count("/") for stem in stems}
     roots: Counter[str] = Counter()
-    for path in source.paths:
+    for path in source.names:
         stem = posixpath.splitext(_plain(path))[0]
         parts = stem.split("/")
         for depth in depths:
@@ -136,7 +141,7 @@ def beside(path: str, source: Source) -> str:
 
     Archives that are not opened are named, too.
     """
-    closed = [path for path in source.paths if path.lower().endswith(ARCHIVES) and path not in source.opened]
+    closed = [path for path in source.others if path.lower().endswith(ARCHIVES) and path not in source.opened]
     around = f"{source.given} and in it " if source.given else ""
     more = f"; unpack {around}{', '.join(closed[:_NUM_NAMED])}" if closed else ""
     return f"{_nearest(path, source)}{more}"
@@ -145,7 +150,7 @@ def beside(path: str, source: Source) -> str:
 def _nearest(path: str, source: Source) -> str:
     name = posixpath.basename(path)
     by_name: dict[str, str] = {}
-    for other in source.paths:
+    for other in source.names:
         by_name.setdefault(posixpath.basename(other), other)
     if name in by_name:
         return f"there is {by_name[name]}"
@@ -165,10 +170,10 @@ def _nearest(path: str, source: Source) -> str:
 
 def contents_of(source: Source) -> str:
     """The folders that hold most files, as 'there are 12 files in a/, such as a/1.png'."""
-    folders = Counter(posixpath.dirname(path) for path in source.paths)
+    folders = Counter(posixpath.dirname(path) for path in source.names)
     parts = []
     for folder, number in sorted(folders.most_common(_NUM_NAMED), key=lambda item: (-item[1], item[0])):
-        first = next(path for path in source.paths if posixpath.dirname(path) == folder)
+        first = next(path for path in source.names if posixpath.dirname(path) == folder)
         example = f", such as {first}" if number > 1 else f": {first}"
         parts.append(f"{number:,} file{'s' if number > 1 else ''} in {folder or 'the top folder'}{example}")
     more = f" and {len(folders) - len(parts):,} more folders" if len(folders) > len(parts) else ""

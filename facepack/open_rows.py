@@ -82,8 +82,10 @@ def read_open_rows(form: OpenIndex, source: Source, *, images: str, own: OwnTabl
     if not meaning.default_classes and not meaning.unclear and (folders := _folders_of(rows, source)):
         columns |= {_FOLDER: pa.chunked_array([pa.array(folders, pa.string())])}
         meaning = meaning_of(columns, named=replace(own.columns, class_=_FOLDER), class_names=rows.class_names)
-    rest = sorted(set(source.paths) - rows.used - source.opened - set(paths.drop_null().to_pylist()))
-    passed = {why: [path for path in rows.passed[why] if path in rest] for why in rows.passed}
+    used = rows.used | source.opened
+    rest = [path for path in source.names.without(paths).to_pylist() if path not in used]
+    is_rest = set(rest)
+    passed = {why: [path for path in rows.passed[why] if path in is_rest] for why in rows.passed}
     of_reason = {path for listed in passed.values() for path in listed}
     return PublishedRows(
         columns=columns | places,
@@ -134,7 +136,7 @@ def _table_rows(table: AnyTable, column: str, *, placed: Matched, where: str, us
 def _of_metadata(source: Source) -> _Rows | None:
     """The rows of all metadata files, each of images below its folder; None without any that names files."""
     by_folder: dict[str, list[str]] = {}
-    for path in source.whole_files:
+    for path in source.others:
         folder, _, name = path.rpartition("/")
         if name.lower() in METADATA:
             by_folder.setdefault(folder, []).append(path)

@@ -15,7 +15,7 @@ from facepack.table_rows import by_kind
 
 def parquet_files(source: Source) -> list[str]:
     """The Parquet files of a source, by name."""
-    return sorted(path for path in source.files if path.lower().endswith(SUFFIX))
+    return [path for path in source.others if path.lower().endswith(SUFFIX) and path in source.files]
 
 
 def embedded_by_file(source: Source) -> dict[str, list[str]]:
@@ -44,7 +44,7 @@ def read_parquet_rows(form: ParquetIndex, source: Source, *, images: str) -> Pub
     if form.split not in columns and any(splits):
         numbers = np.repeat(np.arange(len(names)), [len(of_file) for of_file in names.values()])
         columns[form.split] = as_text(pa.chunked_array([pa.array(splits, pa.string()).take(pa.array(numbers))]))
-    others = [path for path in source.whole_files if path not in source.opened]
+    others = [path for path in source.names.without(paths).to_pylist() if path not in source.opened]
     return PublishedRows(columns, paths, "", [], form.lacks, by_kind(others))
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -9,17 +10,21 @@ from itertools import compress
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from facepack.description import LeftOut, PathIndex, SplitFolders, TableFile
+from facepack.description import LeftOut, PathIndex, PathPattern, SplitFolders, TableFile
 from facepack.listing import merged
+from facepack.names import ROWS_AT_ONCE, Names, is_ascending
+from facepack.patterns import fully_matched
 from facepack.published_rows import Columns, NotThereError, PublishedRows, filled, filtered, text_of
-from facepack.signature import NUM_BYTES, is_image
+from facepack.signature import NUM_BYTES, are_images, is_image
 from facepack.source import Source
-from facepack.table_rows import IMAGE, NO_IMAGES, LabelFile, composite, joined, kind_by_name, path_pattern, read_files
+from facepack.table_rows import NO_IMAGES, LabelFile, composite, joined, kind_by_name, path_pattern, read_files
 
 _NUM_READERS = 16
+_NONE = np.zeros(0, bool)
 _SET, _FOLDER, _PATH = "_set", "_folder", "_path"
 
 
@@ -31,39 +36,85 @@ def read_path_rows(form: PathIndex, source: Source, *, images: str) -> Published
 def _read_paths(form: PathIndex, source: Source) -> PublishedRows:
     """Match each image path against the description's patterns; what none of them matches is unparsed."""
     images, passed = _images_of(source)
+    images = _without_left_out(form, images, source=source, passed=passed)
     folders = _Folders.of(form.split_folders, images)
-    patterns = [
-        (re.compile(pattern.pattern), pattern.set | {_SET: pattern.images})
-        for pattern in form.patterns
-        if folders.has_splits or not pattern.split_folders
-    ]
-    names = sorted({name for regex, constants in patterns for name in (*regex.groupindex, *constants)})
-    left_out = [(re.compile(rule.pattern), rule) for rule in form.left_out]
-    rows: list[dict[str, str | None]] = []
-    sources, unparsed = [], []
-    for path in images:
-        rules = (rule for regex, rule in left_out if _is_left_out(path, regex, rule=rule, source=source))
-        if rule := next(rules, None):
-            passed.setdefault(rule.why, []).append(path)
-            continue
-        below = path.removeprefix(folders.around)
-        row = next((match.groupdict() | set_ for regex, set_ in patterns if (match := regex.fullmatch(below))), None)
-        if row is None:
-            unparsed.append(f"{path}: expected {form.about}")
-        else:
-            rows.append(row)
-            sources.append(path)
-    if not rows:
+    patterns = [pattern for pattern in form.patterns if folders.has_splits or not pattern.split_folders]
+    parts = [_matched(patterns, part, around=folders.around) for part in _parts(images)]
+    unparsed = [f"{path}: expected {form.about}" for part in parts for path in part.unmatched]
+    sources = [part.paths for part in parts if len(part.paths)]
+    if not sources:
         raise NotThereError(form.about)
-    columns = {name: pa.chunked_array([pa.array([row.get(name) for row in rows], pa.string())]) for name in names}
+    names = parts[0].columns
+    columns = {name: pa.chunked_array([part.columns[name] for part in parts if len(part.paths)]) for name in names}
     notes = (f"all folders are in {folders.around}, which is passed over",) if folders.around else ()
-    return PublishedRows(columns, pa.array(sources, pa.string()), "", unparsed, form.lacks, passed, notes)
+    return PublishedRows(columns, pa.concat_arrays(sources), "", unparsed, form.lacks, passed, notes)
 
 
-def _is_left_out(path: str, regex: re.Pattern[str], *, rule: LeftOut, source: Source) -> bool:
-    """Whether a rule leaves a path out; one for copies only where what it is a copy of is there."""
+def _parts(paths: pa.Array) -> Iterator[pa.Array]:
+    return (paths.slice(start, ROWS_AT_ONCE) for start in range(0, len(paths), ROWS_AT_ONCE))
+
+
+class _Matched(NamedTuple):
+    """Paths that a pattern matches, with the columns in them; and those that none does."""
+
+    paths: pa.Array
+    columns: dict[str, pa.Array]
+    unmatched: list[str]
+
+
+def _matched(patterns: Sequence[PathPattern], paths: pa.Array, *, around: str) -> _Matched:
+    """Each path by the first pattern that matches what is below the folder around all."""
+    below = _below(paths, around)
+    constants = [pattern.set | {_SET: pattern.images} for pattern in patterns]
+    names = sorted({name for each in constants for name in each} | _group_names(patterns))
+    rest = np.arange(len(paths))
+    rows: list[npt.NDArray[np.int64]] = []
+    values: dict[str, list[pa.Array]] = {name: [] for name in names}
+    for pattern, fixed in zip(patterns, constants, strict=True):
+        is_match, groups = fully_matched(pattern.pattern, below.take(pa.array(rest)))
+        rows.append(rest[is_match])
+        number = len(rows[-1])
+        for name in names:
+            same = pa.array([fixed.get(name)], pa.string()).take(pa.array(np.zeros(number, np.int32)))
+            values[name].append(groups[name] if name in groups and name not in fixed else same)
+        rest = rest[~is_match]
+    order = np.argsort(np.concatenate([rest[:0], *rows]))
+    in_order = {name: pa.concat_arrays(parts).take(pa.array(order)) for name, parts in values.items()}
+    columns = {name: column if name == _SET else column.dictionary_encode() for name, column in in_order.items()}
+    is_rest = np.zeros(len(paths), bool)
+    is_rest[rest] = True
+    return _Matched(paths.filter(pa.array(~is_rest)), columns, paths.filter(pa.array(is_rest)).to_pylist())
+
+
+def _group_names(patterns: Sequence[PathPattern]) -> set[str]:
+    return {name for pattern in patterns for name in re.compile(pattern.pattern).groupindex}
+
+
+def _below(paths: pa.Array, around: str) -> pa.Array:
+    """The paths without the folder around all, where they lie in it."""
+    is_inside = pc.starts_with(paths, around)
+    return pc.if_else(is_inside, pc.utf8_slice_codeunits(paths, len(around)), paths) if around else paths
+
+
+def _without_left_out(form: PathIndex, images: pa.Array, *, source: Source, passed: dict[str, list[str]]) -> pa.Array:
+    """The paths that no rule leaves out; the others are added to `passed` by reason."""
+    for rule in form.left_out:
+        regex = re.compile(rule.pattern)
+        is_out = np.concatenate([_NONE, *(fully_matched(rule.pattern, part)[0] for part in _parts(images))])
+        rows = np.flatnonzero(is_out)
+        if rule.copy_of:
+            paths = images.take(pa.array(rows)).to_pylist()
+            is_out[rows] = [_is_copy(path, regex, rule=rule, source=source) for path in paths]
+        if is_out.any():
+            passed.setdefault(rule.why, []).extend(images.filter(pa.array(is_out)).to_pylist())
+            images = images.filter(pa.array(~is_out))
+    return images
+
+
+def _is_copy(path: str, regex: re.Pattern[str], *, rule: LeftOut, source: Source) -> bool:
+    """Whether what a path is a copy of is there."""
     match = regex.fullmatch(path)
-    return match is not None and (not rule.copy_of or match.expand(rule.copy_of) in source)
+    return match is not None and match.expand(rule.copy_of) in source
 
 
 class _Folders(NamedTuple):
@@ -73,39 +124,45 @@ class _Folders(NamedTuple):
     has_splits: bool
 
     @classmethod
-    def of(cls, rule: SplitFolders | None, paths: list[str]) -> "_Folders":
+    def of(cls, rule: SplitFolders | None, paths: pa.Array) -> "_Folders":
         """Pass through folders that hold one other folder and no image, down to one that holds several, or splits."""
         if rule is None:
             return cls("", has_splits=True)
         train, others = re.compile(rule.train), re.compile(rule.others)
         around, outermost = "", None
+        below = paths
         while True:
-            below = [path[len(around) :] for path in paths if path.startswith(around)]
-            names = {path.partition("/")[0] for path in below if "/" in path}
+            tops = pc.extract_regex(below, r"\A(?P<top>[^/]*)/")
+            names = set(pc.unique(tops.field("top").filter(tops.is_valid())).to_pylist())
             is_train = [bool(train.fullmatch(name)) for name in names]
             is_split = any(is_train) or (bool(names) and all(others.fullmatch(name) for name in names))
             outermost = is_split if outermost is None else outermost
             if is_split or len(names) > 1:
                 return cls(around, has_splits=is_split)
-            if len(names) != 1 or (around and any("/" not in path for path in below)):
+            if len(names) != 1 or (around and tops.null_count):
                 return cls("", has_splits=outermost)  # one class, whatever its folders
             around += f"{names.pop()}/"
+            below = _below(paths.filter(pc.starts_with(paths, around)), around)
 
 
-def _images_of(source: Source) -> tuple[list[str], dict[str, list[str]]]:
+def _images_of(source: Source) -> tuple[pa.Array, dict[str, list[str]]]:
     """The paths of images, by their suffix or their first bytes, and those of all other files by reason."""
     by_name: dict[str, list[str]] = {}
-    for path in source.paths:
+    for path in source.others:
         by_name.setdefault(kind_by_name(path), []).append(path)
     unknown = by_name.pop("", [])
     is_image: list[bool] = []
     if unknown:
         with ThreadPoolExecutor(_NUM_READERS) as pool:  # each is a request where the source is remote
             is_image = list(pool.map(partial(_begins_as_image, source), unknown))
-    images = by_name.pop(IMAGE, []) + list(compress(unknown, is_image))
+    images = source.names.array
+    if source.others:
+        images = images.filter(are_images(images))
+    if any(is_image):
+        images = Names.of([*images.to_pylist(), *compress(unknown, is_image)]).array
     no_images = by_name.pop(NO_IMAGES, []) + [path for path, is_ in zip(unknown, is_image, strict=True) if not is_]
     passed = by_name | ({NO_IMAGES: sorted(no_images)} if no_images else {})
-    return sorted(images), {why: [path for path in paths if path not in source.opened] for why, paths in passed.items()}
+    return images, {why: [path for path in paths if path not in source.opened] for why, paths in passed.items()}
 
 
 def _begins_as_image(source: Source, path: str) -> bool:
@@ -136,7 +193,7 @@ def _with_tables(form: PathIndex, raw: PublishedRows, source: Source) -> Publish
     """Rows of paths with the columns of the label files that are there, and with rows that only these name."""
     unparsed, lacks, used = list(raw.unparsed), list(raw.lacks), set[str]()
     for table in form.tables:
-        files = _scattered_files(table, source.paths)
+        files = _scattered_files(table, source.others)
         if not files:
             lacks += table.labels
             continue
@@ -165,7 +222,7 @@ def _scattered_files(table: TableFile, paths: list[str]) -> list[LabelFile]:
 def _repeated(table: TableFile, others: Columns, *, where: str) -> list[str]:
     """A line for each key of a table that several rows have; the first of them wins."""
     keys = composite([others[table.key]])
-    if pc.count_distinct(keys).as_py() == len(keys):
+    if is_ascending(keys) or pc.count_distinct(keys).as_py() == len(keys):
         return []
     counts = Counter(keys.to_pylist())
     return [f"{where}: {key}: named {number:,} times" for key, number in counts.items() if number > 1]

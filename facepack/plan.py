@@ -1,10 +1,11 @@
 """Planning: the key, split and shard of every row, as pure functions of hashes, before any image is read."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from facepack.errors import FieldError, JobError
 from facepack.hashing import Hashes, key_of, mixed
 from facepack.label import Labelled
 from facepack.manifest import FACE, KEY_LENGTH, Status, people_in_several_splits
+from facepack.names import ROWS_AT_ONCE
 from facepack.parquet_images import digests_of
 from facepack.source import Source
 
@@ -105,47 +107,74 @@ def make_plan(description: Description, labelled: Labelled, *, source: Source, c
     """
     table = labelled.table
     keys = _keys(description.name, table["source"])
-    rows = _limited(labelled, _limit_order(keys, labelled, source=source, configuration=configuration), configuration)
+    rows = _limited(labelled, keys, source=source, configuration=configuration)
     notes = list(labelled.notes)
-    if len(rows) < len(table):
+    if rows is not None:
         notes.append(f"limits keep {len(rows):,} of {len(table):,} rows")
         notes += _cuts(table, rows, labelled.class_names)
         table, keys = table.take(pa.array(rows)), keys[rows]
     rule = configuration.split_rule or _default_split(description, table)
     shuffled = _shuffled(keys, configuration.seed, "split")
     splits = _splits(description, table, rule=rule, order=shuffled, seed=configuration.seed)
-    status, duplicate_of = _status_before_packing(description, table["source"], source)
-    is_packed = ~status.astype(bool)
-    order = np.lexsort((_shuffled(keys, configuration.seed, "order"), splits, ~is_packed))
+    before = _before_packing(description, table["source"], source)
+    order = _stored(splits, before.is_packed, _shuffled(keys, configuration.seed, "order"))
     columns = {
         "key": _hexadecimal(keys),
         "source": table["source"],
-        "split": pa.array(np.array(SPLITS)[splits], pa.string()),
-        "status": pa.array(status, pa.string(), mask=is_packed),
-        "duplicate_of": table["source"].take(duplicate_of),
+        "split": _texts(splits, SPLITS),
+        "status": before.status,
+        "duplicate_of": table["source"].take(before.duplicate_of),
         "class": table["class"],
     }
     if configuration.on_several == "all":
         columns[FACE] = pa.nulls(len(table), pa.int32())
-    labels = {name: table[name] for name in table.column_names if name not in ("source", "official_split", "class")}
-    planned = pa.table(columns | labels).take(pa.array(order)).combine_chunks()
-    shards = _shards(splits[order][: int(is_packed.sum())], configuration.samples_per_shard)
+    columns |= {name: table[name] for name in table.column_names if name not in ("source", "official_split", "class")}
+    del keys, shuffled
+    planned = pa.table({name: _in_order(columns.pop(name), order) for name in list(columns)})
+    shards = _shards(splits[order][: int(before.is_packed.sum())], configuration.samples_per_shard)
     leaking = _num_leaking(description, table, splits)
-    contradictions = _contradictions(table, duplicate_of)
+    contradictions = _contradictions(table, before.duplicate_of)
     return Plan(planned, tuple(shards), labelled.class_names, f"{rule}", leaking, tuple(notes), contradictions)
+
+
+def _stored(splits: npt.NDArray[np.int8], is_packed: Bools, order: Hashes) -> npt.NDArray[np.int64]:
+    """The rows in stored order: by split those that are packed, then all others, each at random."""
+    numbers = np.arange(len(splits))
+    groups = [numbers[is_packed & (splits == code)] for code in range(len(SPLITS))]
+    others = numbers[~is_packed]
+    groups += [others[splits[others] == code] for code in range(len(SPLITS))]
+    return np.concatenate([rows[np.argsort(order[rows])] for rows in groups])
+
+
+def _in_order(column: pa.Array | pa.ChunkedArray, order: npt.NDArray[np.int64]) -> pa.Array | pa.ChunkedArray:
+    """A column in another order, in one piece."""
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return whole.take(pa.array(order))
+
+
+def _texts(codes: npt.NDArray[np.int8], names: Sequence[str]) -> pa.Array:
+    """The name of each code, null for those below 0."""
+    return pa.array(names, pa.string()).take(pa.array(codes, mask=codes < 0))
 
 
 def _keys(dataset: str, source: pa.ChunkedArray) -> Hashes:
     """First 64 bits of sha256("<dataset>/<source path>") per row; a collision is refused."""
+    parts = [_keys_of(dataset, source.slice(start, ROWS_AT_ONCE)) for start in range(0, len(source), ROWS_AT_ONCE)]
+    keys = np.concatenate(parts)
+    ordered = np.sort(keys)
+    if (ordered[1:] == ordered[:-1]).any():
+        raise JobError(f"{dataset}: two images have the same key; rename one of them")
+    return keys
+
+
+def _keys_of(dataset: str, source: pa.ChunkedArray) -> Hashes:
     named = pc.binary_join_element_wise(f"{dataset}/", source, "").combine_chunks()
     _, stops, content = named.buffers()
     assert named.offset == 0
     texts, sha256 = memoryview(content), hashlib.sha256
     places = np.frombuffer(stops, np.int32, len(named) + 1).tolist()
     digests = b"".join([sha256(texts[start:stop]).digest() for start, stop in pairwise(places)])
-    keys = np.frombuffer(digests, ">u8")[:: hashlib.sha256().digest_size // 8].astype(np.uint64)
-    if len(np.unique(keys)) < len(keys):
-        raise JobError(f"{dataset}: two images have the same key; rename one of them")
+    keys: Hashes = np.frombuffer(digests, ">u8")[:: hashlib.sha256().digest_size // 8].astype(np.uint64)
     return keys
 
 
@@ -168,23 +197,24 @@ def stored_order(keys: Sequence[str], *, seed: int) -> list[int]:
     return order
 
 
-def _limit_order(keys: Hashes, labelled: Labelled, *, source: Source, configuration: Configuration) -> Hashes:
-    """A number per row by which limits keep the first: at random, files that are not there after all others."""
-    order = _shuffled(keys, configuration.seed, "limit")
+def _limited(
+    labelled: Labelled, keys: Hashes, *, source: Source, configuration: Configuration
+) -> npt.NDArray[np.int64] | None:
+    """The rows that --limit-per-class and --limit keep, those that come first in a shuffled order; None for all.
+
+    Files that are not there come after all others.
+    """
     if configuration.limit is None and configuration.limit_per_class is None:
-        return order
+        return None
     is_missing = ~source.has(labelled.table["source"])
-    return (order >> np.uint64(1)) | (is_missing.astype(np.uint64) << np.uint64(63))
-
-
-def _limited(labelled: Labelled, order: Hashes, configuration: Configuration) -> npt.NDArray[np.int64]:
-    """The rows that --limit-per-class and --limit keep: those that come first in a shuffled order."""
-    rows = np.argsort(order, kind="stable")
+    order = _shuffled(keys, configuration.seed, "limit") >> np.uint64(1)
+    rows = np.argsort(order | (is_missing.astype(np.uint64) << np.uint64(63)), kind="stable")
     if configuration.limit_per_class is not None:
         classes = labelled.table["class"].combine_chunks().fill_null("").dictionary_encode().indices.to_numpy()[rows]
         firsts = [np.flatnonzero(classes == code)[: configuration.limit_per_class] for code in np.unique(classes)]
         rows = rows[np.sort(np.concatenate(firsts))]
-    return np.sort(rows[: configuration.limit])
+    rows = np.sort(rows[: configuration.limit])
+    return rows if len(rows) < len(keys) else None
 
 
 def _cuts(table: pa.Table, rows: npt.NDArray[np.int64], class_names: tuple[str, ...]) -> list[str]:
@@ -281,52 +311,81 @@ def _num_leaking(description: Description, table: pa.Table, splits: npt.NDArray[
 # What is known before an image is decoded
 
 
-def _status_before_packing(
-    description: Description, paths: pa.ChunkedArray, source: Source
-) -> tuple[npt.NDArray[np.object_], pa.Array]:
-    """`missing` where the source has no such file, `duplicate` for repeated files, '' where packing decides.
+class _Before(NamedTuple):
+    """Per row what becomes of it without packing: its status, or null; the row whose file it repeats, or null."""
 
-    With it, per row, the number of the row whose file it repeats, or null.
-    """
+    status: pa.Array
+    duplicate_of: pa.Array
+
+    @property
+    def is_packed(self) -> Bools:
+        """Whether packing decides."""
+        return np.asarray(self.status.is_null())
+
+
+def _before_packing(description: Description, paths: pa.ChunkedArray, source: Source) -> _Before:
+    """`missing` where the source has no such file, `duplicate` for repeated files."""
     is_there = source.has(paths)
-    status = np.where(is_there, "", Status.MISSING.value).astype(object)
-    firsts = np.full(len(status), -1)
+    codes = np.where(is_there, -1, 0).astype(np.int8)
+    firsts = pa.nulls(len(codes), pa.int64())
     if description.duplicates:
-        path_of = paths.to_pylist().__getitem__
-        repeated = _repeated(np.flatnonzero(is_there).tolist(), path_of, source)
-        status[list(repeated)] = Status.DUPLICATE.value
-        firsts[list(repeated)] = list(repeated.values())
-    return status, pa.array(firsts, mask=firsts < 0)
+        repeated = _repeated(np.flatnonzero(is_there), paths, source)
+        if repeated:
+            rows = np.array(list(repeated))
+            codes[rows] = 1
+            numbers = np.full(len(codes), -1)
+            numbers[rows] = list(repeated.values())
+            firsts = pa.array(numbers, mask=numbers < 0)
+    return _Before(_texts(codes, [Status.MISSING, Status.DUPLICATE]), firsts)
 
 
-def _repeated(rows: list[int], path_of: Callable[[int], str], source: Source) -> dict[int, int]:
+def _repeated(rows: npt.NDArray[np.int64], paths: pa.ChunkedArray, source: Source) -> dict[int, int]:
     """Rows whose file repeats, byte for byte, that of an earlier path, and the row of that path.
 
     Only files of equal size are read.
     """
-    embedded = source.embedded([path_of(row) for row in rows])
-    if embedded is not None:
-        return _repeated_in_tables(rows, path_of, digests=digests_of(source.store, embedded))
-    by_size: dict[int, list[int]] = {}
-    for row in rows:
+    if source.members:
+        texts = paths.take(pa.array(rows)).to_pylist()
+        embedded = source.embedded(texts)
+        if embedded is not None:
+            return _repeated_in_tables(rows.tolist(), texts, digests=digests_of(source.store, embedded))
+    sizes = source.sizes(paths)[rows]
+    is_read = _is_repeated(np.where(sizes < 0, -1 - np.arange(len(rows)), sizes))
+    repeated: dict[int, int] = {}
+    first_of: dict[tuple[int, bytes], int] = {}
+    for row, path in _by_path(rows[is_read], paths):
         with suppress(OSError):  # packing gives it its status
-            by_size.setdefault(source.size(path_of(row)), []).append(row)
-    repeated = {}
-    for same_size in by_size.values():
-        first_of: dict[bytes, int] = {}
-        for row in sorted(same_size, key=path_of) if len(same_size) > 1 else ():
-            with suppress(OSError):
-                digest = hashlib.sha256(source.read(path_of(row))).digest()
-                if (first := first_of.setdefault(digest, row)) != row:
-                    repeated[row] = first
+            content = source.read(path)
+            key = len(content), hashlib.sha256(content).digest()
+            if (first := first_of.setdefault(key, row)) != row:
+                repeated[row] = first
     return repeated
 
 
-def _repeated_in_tables(rows: list[int], path_of: Callable[[int], str], *, digests: list[bytes]) -> dict[int, int]:
+def _is_repeated(numbers: npt.NDArray[np.int64]) -> Bools:
+    """Which numbers are there more than once."""
+    order = np.argsort(numbers, kind="stable")
+    ordered = numbers[order]
+    is_next = ordered[1:] == ordered[:-1]
+    is_repeated = np.zeros(len(numbers), bool)
+    is_repeated[order] = np.append(is_next, False) | np.insert(is_next, 0, False)
+    return is_repeated
+
+
+def _by_path(rows: npt.NDArray[np.int64], paths: pa.ChunkedArray) -> Iterator[tuple[int, str]]:
+    """Rows with their paths, by these."""
+    texts = paths.take(pa.array(rows)).combine_chunks()
+    order = pc.array_sort_indices(texts).to_numpy()
+    for start in range(0, len(order), ROWS_AT_ONCE):
+        part = order[start : start + ROWS_AT_ONCE]
+        yield from zip(rows[part].tolist(), texts.take(pa.array(part)).to_pylist(), strict=True)
+
+
+def _repeated_in_tables(rows: list[int], paths: list[str], *, digests: list[bytes]) -> dict[int, int]:
     """The same of images that stand in tables, by the digests of all of them."""
     repeated = {}
     first_of: dict[bytes, int] = {}
-    for row, digest in sorted(zip(rows, digests, strict=True), key=lambda item: path_of(item[0])):
+    for _, row, digest in sorted(zip(paths, rows, digests, strict=True)):
         if digest and (first := first_of.setdefault(digest, row)) != row:
             repeated[row] = first
     return repeated

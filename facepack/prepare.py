@@ -1,6 +1,5 @@
 """Preparing: a dataset indexed, labelled and planned, before any image is read."""
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from facepack.configuration import Configuration
 from facepack.description import Description, OpenIndex, ParquetIndex, dataset_folder
 from facepack.errors import FieldError, JobError, UsageError
 from facepack.fetching import fetch
+from facepack.hashing import HashingFile
 from facepack.hub import is_hub
 from facepack.index import Index, index_dataset
 from facepack.label import assign_classes
@@ -22,6 +22,7 @@ from facepack.own_description import recorded
 from facepack.parquet_images import EmbeddedImage, embedded_images
 from facepack.parquet_rows import parquet_files
 from facepack.plan import Plan, make_plan, rows_with_split
+from facepack.plan_head import Remarks
 from facepack.source import Source, open_source
 from facepack.webdataset import num_photos, with_shards
 
@@ -45,20 +46,33 @@ class Prepared:
     @property
     def digest(self) -> str:
         """sha256 of the plan, its classes and the rows outside it: with the images it decides the whole build."""
-        rows = pa.BufferOutputStream()
-        with pa.ipc.new_stream(rows, self.plan.table.schema) as stream:
+        hashed = HashingFile()
+        with pa.ipc.new_stream(pa.PythonFile(hashed, "w"), self.plan.table.schema) as stream:
             stream.write_table(self.plan.table)
         others = json.dumps([self.plan.class_names, self.index.unparsed, self.left_out], sort_keys=True)
-        return hashlib.sha256(rows.getvalue().to_pybytes() + others.encode("utf-8", "replace")).hexdigest()
+        hashed.write(others.encode("utf-8", "replace"))
+        return hashed.hexdigest()
+
+    @property
+    def remarks(self) -> Remarks:
+        """What a user is to know of it."""
+        index, plan = self.index, self.plan
+        return Remarks(plan.notes, self.warnings, index.unparsed, self.left_out, index.examples, plan.num_leaking)
 
 
 def prepare_build(
-    configuration: Configuration, *, src: str, leave_out: str = "", own: OwnTable | None = None
+    configuration: Configuration,
+    *,
+    src: str,
+    leave_out: str = "",
+    own: OwnTable | None = None,
+    source: Source | None = None,
 ) -> Prepared:
     """Index, label and plan; raises `UsageError` or `JobError` before anything is written.
 
     `leave_out` is the file that lists images to leave out: the configuration gets its digest. `own` is a table of
-    labels: the configuration gets the description of the labels found in it, or in the source.
+    labels: the configuration gets the description of the labels found in it, or in the source. `source` is what lies
+    at `src`, where it is open already.
     """
     listed = read_leave_out(leave_out)
     if configuration.leave_out not in ("", listed.digest):
@@ -66,7 +80,7 @@ def prepare_build(
     configuration = replace(configuration, leave_out=listed.digest)
     description = configuration.described
     with fetch_offered(description, src):
-        source = source_of(description, src)
+        source = source or source_of(description, src)
         indexed = index_dataset(description, source, images=configuration.images, leave_out=listed, own=own)
         description = indexed.description
         configuration = _with_description(configuration, indexed)
@@ -96,7 +110,7 @@ def source_of(description: Description, src: str) -> Source:
 
 def _with_images_inside(source: Source) -> Source:
     """The source with the images in its Parquet files and shards, if these are more than lie beside them."""
-    num_loose = num_photos(source.files)
+    num_loose = num_photos(source.files if source.members else source.names)
     if num_loose > _MOST_LOOSE:
         return source
     inside = with_shards(source.with_members(embedded_images(source.store, parquet_files(source))))

@@ -70,6 +70,7 @@ def filled(prefix: str, template: str, columns: Columns) -> pa.Array:
 
 
 def text_of(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column as text, without a dictionary."""
     return column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
 
 

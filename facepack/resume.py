@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from facepack import card, manifest
+from facepack import card, manifest, plan_file
 from facepack.configuration import Configuration, configuration_of
 from facepack.errors import JobError
 from facepack.lock import BUILD
@@ -41,7 +41,7 @@ def check_place(store: Store, configuration: Configuration) -> None:
 def check_images(store: Store, keys: pa.ChunkedArray) -> None:
     """Refuse a complete build that has not one image in common with these: it was made from something else."""
     if {manifest.BUILD_FILE, manifest.MANIFEST_FILE} <= set(store.list()):
-        there = manifest.read_table(store, manifest.MANIFEST_FILE)["key"]
+        there = manifest.read_table(store, manifest.MANIFEST_FILE, columns=["key"])["key"]
         there = manifest.photo_keys(there)
         if not pc.any(pc.is_in(keys, value_set=there.combine_chunks())).as_py():
             raise JobError(f"{store.location}: holds a build of other images; choose another --out")
@@ -138,3 +138,4 @@ def delete_unpacked(store: Store) -> None:
     if not any(name.endswith(".tar") for name in ours):
         for name in {*ours, manifest.MANIFEST_FILE, *card.NAMES} & set(names):
             store.delete(name)
+        plan_file.delete(store)

@@ -4,11 +4,10 @@ import gc
 import hashlib
 import json
 import tarfile
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import partial
 from itertools import repeat
 from typing import IO, Any, NamedTuple
 
@@ -16,7 +15,8 @@ import cv2
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from facepack import image, labelled_faces, parquet_images
+from facepack import image, labelled_faces, parquet_images, plan_file
+from facepack.ahead import mapped_ahead
 from facepack.align import Aligner, Box, Face
 from facepack.configuration import Configuration
 from facepack.image import Moments
@@ -47,29 +47,33 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class ShardTask:
-    """All that packing one shard needs: its rows of the plan, where to read and where to write."""
+    """All that packing one shard needs: which row group of the plan it is, where to read and where to write."""
 
     name: str
-    table: pa.Table
+    number: int
+    """Of its row group in the plan, which lies in `store`."""
+    num_images: int
+    digest: str
+    """sha256 of everything that decides the bytes of this shard, but for the images."""
     source: Source
+    """The source of the build, without its files."""
     store: Store
     configuration: Configuration
     class_names: tuple[str, ...]
     versions: dict[str, str]
 
-    @cached_property
-    def digest(self) -> str:
-        """sha256 of everything that decides the bytes of this shard, but for the images."""
-        rows = pa.BufferOutputStream()
-        with pa.ipc.new_stream(rows, self.table.schema) as stream:
-            stream.write_table(self.table.combine_chunks())
-        facts = {"versions": self.versions, "class_names": self.class_names, "name": self.name}
-        text = f"{self.configuration.digest}{json.dumps(facts, sort_keys=True)}"
-        return hashlib.sha256(text.encode() + rows.getvalue()).hexdigest()
+    def rows(self) -> tuple[pa.Table, Source]:
+        """Its rows of the plan, and the source with their images; `JobError` where the plan cannot be read."""
+        return plan_file.read_rows(self.store, self.number, source=self.source)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """With the digest, for a table that has travelled to a worker may be laid out in other bytes."""
-        return self.__dict__ | {"digest": self.digest}
+
+def digest_of(table: pa.Table, name: str, *, configuration: Configuration, facts: dict[str, Any]) -> str:
+    """The digest of the task of a shard: of its rows of the plan, and of what else decides its bytes."""
+    rows = pa.BufferOutputStream()
+    with pa.ipc.new_stream(rows, table.schema) as stream:
+        stream.write_table(table.combine_chunks())
+    text = f"{configuration.digest}{json.dumps(facts | {'name': name}, sort_keys=True)}"
+    return hashlib.sha256(text.encode() + rows.getvalue()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,8 @@ class _Rows:
     """What becomes of each source of a shard, or of each face in them, and the lines of the index."""
 
     def __init__(self, task: ShardTask) -> None:
+        self.table, self.source = task.rows()
+        """Its rows of the plan, and where their images are."""
         self._shard = f"{task.name}.tar"
         self._suffix = image.SUFFIXES[task.configuration.encoding]
         self._rows: list[_Row] = []
@@ -179,8 +185,8 @@ def pack(task: ShardTask, *, aligner: Aligner | None = None, progress: Progress 
     """
     cv2.setNumThreads(1)  # one process per core: threads would only get in the way
     store = task.store
-    store.delete(f"{task.name}.parquet")
     rows = _Rows(task)
+    store.delete(f"{task.name}.parquet")
     collects = gc.isenabled()
     gc.disable()  # packing makes no cycles; walking its rows again and again takes 3 % of the time
     try:
@@ -210,11 +216,11 @@ def _pack_rows(
     """Write the samples that can be packed, and note what becomes of every source."""
     counter = image.MomentsCounter()
     since = rejects = 0
-    keys, sources = (task.table[name].to_pylist() for name in ("key", "source"))
+    keys, sources = (rows.table[name].to_pylist() for name in ("key", "source"))
     by_labels = task.configuration.landmarks_from == "labels"
-    cutters = labelled_faces.cuts(task.table, task.configuration) if by_labels else repeat(aligner, len(keys))
-    contents = _read_all(task.source, sources, ahead=aligner is not None)
-    texts = label_texts(task.table, task.class_names)
+    cutters = labelled_faces.cuts(rows.table, task.configuration) if by_labels else repeat(aligner, len(keys))
+    contents = _read_all(rows.source, sources, ahead=aligner is not None)
+    texts = label_texts(rows.table, task.class_names)
     for planned, (cut, (content, status)) in enumerate(zip(cutters, contents, strict=True)):
         source_sha256 = "" if content is None else hashlib.sha256(content).hexdigest()
         outcomes = [Reject(status)] if content is None else outcomes_of(content, task.configuration, aligner=cut)
@@ -246,23 +252,7 @@ def _read_all(source: Source, paths: list[str], *, ahead: bool) -> Iterable[tupl
     num_readers = _REMOTE_READERS if source.store.is_remote else _LOCAL_READERS if ahead else 0
     if not num_readers:
         return (_read(source, path) for path in paths)
-    return _read_ahead(source, paths, num_readers=num_readers)
-
-
-def _read_ahead(source: Source, paths: list[str], *, num_readers: int) -> Iterator[tuple[bytes | None, Status]]:
-    """Read in threads, in order, at most two files per thread ahead."""
-    with ThreadPoolExecutor(num_readers) as pool:
-        coming: deque[Future[tuple[bytes | None, Status]]] = deque()
-        try:
-            for path in paths:
-                coming.append(pool.submit(_read, source, path))
-                if len(coming) > 2 * num_readers:
-                    yield coming.popleft().result()
-            while coming:
-                yield coming.popleft().result()
-        finally:
-            for future in coming:
-                future.cancel()
+    return mapped_ahead(partial(_read, source), paths, num_threads=num_readers)
 
 
 def _read(source: Source, path: str) -> tuple[bytes | None, Status]:
@@ -404,8 +394,8 @@ def _json_pairs(name: str, column: pa.Array) -> pa.Array:
 
 def _table(task: ShardTask, rows: _Rows, result: ShardResult) -> pa.Table:
     """The manifest rows of a shard: the plan's columns, and those of packing."""
-    own = schema(task.table.schema)
-    planned = task.table.take(pa.array(rows.planned))
+    own = schema(rows.table.schema)
+    planned = rows.table.take(pa.array(rows.planned))
     columns = {name: planned[name] for name in planned.column_names}
     columns |= {name: pa.array(values, own.field(name).type) for name, values in rows.columns.items()}
     if FACE in columns:

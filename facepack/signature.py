@@ -2,6 +2,9 @@
 
 import re
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 NUM_BYTES = 32
 """How many of the first bytes are looked at."""
 _IMAGES = (
@@ -23,6 +26,12 @@ _START = re.compile(
     re.DOTALL,
 )
 """How images begin, as whatever their names end."""
+
+
+def are_images(names: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Whether each of many files is meant as an image by its name."""
+    ends = "|".join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)
+    return pc.match_substring_regex(pc.ascii_lower(names), rf"(?:{ends})\z")
 
 
 def is_image(start: bytes) -> bool:

@@ -1,8 +1,10 @@
 """Source: the files of a dataset as published, in folders, archives and object stores, read in place."""
 
+import json
 import unicodedata
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -16,8 +18,10 @@ from facepack import parquet_images
 from facepack.archive import SUFFIXES, Member, contents_of, read_member, readable
 from facepack.errors import JobError
 from facepack.listing import Passed, merged
+from facepack.names import Names
 from facepack.parquet_images import EmbeddedImage
-from facepack.storage import Store, is_url
+from facepack.signature import are_images
+from facepack.storage import NUM_STATS, Store, is_url
 
 T = TypeVar("T")
 
@@ -30,7 +34,7 @@ class Source:
     """
 
     store: Store
-    files: frozenset[str]
+    files: Collection[str]
     members: Mapping[str, Member | EmbeddedImage] = field(default_factory=dict)
     spellings: dict[str, str] = field(default_factory=dict)
     """Names of those of the `files` that are stored otherwise: in another Unicode form, or not as UTF-8."""
@@ -47,29 +51,67 @@ class Source:
         return self.given or self.store.location
 
     @cached_property
+    def names(self) -> Names:
+        """All paths."""
+        if self.members:
+            return Names.of({*self.files, *self.members})
+        return self.files if isinstance(self.files, Names) else Names.of(self.files)
+
+    @property
     def paths(self) -> list[str]:
-        """All paths, sorted."""
-        return sorted(self.files | self.members.keys())
+        """All paths, sorted, as a list, which is large where there are many."""
+        return list(self.names)
 
     @cached_property
-    def whole_files(self) -> list[str]:
-        """All paths but those of images that are embedded in a table, sorted: what may be a label file."""
-        return sorted([*self.files, *(path for path, member in self.members.items() if isinstance(member, Member))])
+    def others(self) -> list[str]:
+        """All paths but those that are images by their names, sorted: what may be a label file."""
+        others: list[str] = self.names.array.filter(pc.invert(are_images(self.names.array))).to_pylist()
+        return others
 
     def __contains__(self, path: str) -> bool:
         return path in self.files or path in self.members
 
     def has(self, paths: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
-        """Whether each of many paths is there; several times as fast as one after another."""
-        names = pa.array([*self.files, *self.members], pa.string())
-        return np.asarray(pc.is_in(paths, value_set=names), bool)
+        """Whether each of many paths is there; many times as fast as one after another."""
+        return self.names.has(paths)
 
-    def subset(self, paths: Iterable[str]) -> "Source":
-        """The same source with no more than these paths: small enough to travel with a task."""
-        names = frozenset(paths)
-        members = {path: self.members[path] for path in names if path in self.members}
-        spellings = {path: self.spellings[path] for path in names if path in self.spellings}
-        return Source(self.store, names & self.files, members, spellings, self.given)
+    @property
+    def is_plain(self) -> bool:
+        """True where every path is the name of a file."""
+        return not self.members and not self.spellings
+
+    @property
+    def bare(self) -> "Source":
+        """The same source without its files: small enough to travel with a task."""
+        return Source(self.store, frozenset(), given=self.given)
+
+    def places(self, paths: Iterable[str]) -> list[str | None]:
+        """Per path, as JSON, where in which file it lies or by which name it is stored; None where that is the path."""
+        places: list[str | None] = []
+        for path in paths:
+            member, spelling = self.members.get(path), self.spellings.get(path)
+            place = spelling if member is None else astuple(member) if isinstance(member, Member) else list(member)
+            places.append(None if place is None else json.dumps(place))
+        return places
+
+    def placed(self, paths: Sequence[str], places: Sequence[str | None]) -> "Source":
+        """The same source with no more than these paths, each with what `places` gave."""
+        files: list[str] = []
+        members: dict[str, Member | EmbeddedImage] = {}
+        spellings = {}
+        for path, place in zip(paths, places, strict=True):
+            where = None if place is None else json.loads(place)
+            if isinstance(where, list):
+                members[path] = EmbeddedImage(*where) if len(where) == len(EmbeddedImage._fields) else Member(*where)
+                continue
+            files.append(path)
+            if where is not None:
+                spellings[path] = where
+        return Source(self.store, frozenset(files), members, spellings, self.given)
+
+    def subset(self, paths: Collection[str]) -> "Source":
+        """The same source with no more than these paths."""
+        return self.placed(list(paths), self.places(paths))
 
     def size(self, path: str) -> int:
         """Size of a file in bytes."""
@@ -77,6 +119,24 @@ class Source:
         if isinstance(member, EmbeddedImage):
             return len(self.read(path))
         return self.store.size(self.stored(path)) if member is None else member.num_bytes
+
+    @cached_property
+    def stats(self) -> npt.NDArray[np.int64]:
+        """What `Store.stats` gives of each of the `names`; of those in archives their sizes alone."""
+        if not self.members:
+            stored = (self.stored(path) for path in self.names) if self.spellings else self.names
+            return self.store.stats(stored)
+        stats = np.full((len(self.names), NUM_STATS), -1, np.int64)
+        for row, path in enumerate(self.names):
+            with suppress(OSError):
+                stats[row, 0] = self.size(path)
+        return stats
+
+    def sizes(self, paths: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
+        """Sizes of many files in bytes, -1 where there is none to be told."""
+        rows = self.names.rows_of(paths)
+        sizes: npt.NDArray[np.int64] = np.where(rows < 0, -1, self.stats[rows, 0])
+        return sizes
 
     def read(self, path: str) -> bytes:
         """The content of a file; `OSError` where it cannot be read whole, `FileNotFoundError` where it is gone."""
@@ -131,20 +191,28 @@ def open_source(location: str, *, archives: Mapping[str, str] | None = None) -> 
         raise JobError(f"{location}: a file; give the folder, .zip or .tar of the dataset as --src")
     store = Store(location)
     listing = store.listing()
-    stored, spellings = _composed({name: name for name in listing.names})
+    stored, spellings = _files_of(listing.names)
     if not stored:
         nothing = _nothing_there(store, listing.passed)
         raise JobError(f"{location}: {nothing}; give the folder, .zip or .tar of the dataset as --src")
     members, passed, opened = {}, [], []
-    for path in stored:
+    for path in stored if archives else ():
         ends = [end for end in archives or {} if path == end or path.endswith(f"/{end}")]
         if ends:
-            contents = contents_of(store, stored[path], into=(archives or {})[max(ends, key=len)])
+            contents = contents_of(store, spellings.get(path, path), into=(archives or {})[max(ends, key=len)])
             members |= _composed(contents.members)[0]
             passed.append(contents.passed)
             opened.append(path)
     members = {path: member for path, member in members.items() if path not in stored}
-    return Source(store, frozenset(stored), members, spellings, "", merged(listing.passed, *passed), frozenset(opened))
+    return Source(store, stored, members, spellings, "", merged(listing.passed, *passed), frozenset(opened))
+
+
+def _files_of(names: list[str]) -> tuple[Names, dict[str, str]]:
+    """Names of files as UTF-8 in NFC, and the stored names of those that are stored otherwise."""
+    if all(map(str.isascii, names)):
+        return Names.of(names), {}
+    composed, spellings = _composed({name: name for name in names})
+    return Names.of(composed), spellings
 
 
 def _is_archive(location: str) -> bool:

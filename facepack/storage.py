@@ -2,22 +2,27 @@
 
 import base64
 import errno
+import hashlib
 import io
 import logging
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache, cached_property
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Protocol
 from urllib.parse import unquote
 
+import numpy as np
+import numpy.typing as npt
 import obstore
 from obstore.store import from_url
 
 from facepack import s3_listing
+from facepack.ahead import mapped_ahead
 from facepack.credentials import AZURE_HOSTS, Access, access, s3_address, static_credential
 from facepack.errors import JobError, UsageError
 from facepack.listing import Listing, listing_of, without_hidden
@@ -29,6 +34,11 @@ TEMPORARY_SUFFIX = ".partial"
 _WRITE_BUFFER_BYTES = 1 << 20
 _READ_BUFFER_BYTES = 1 << 20
 _NUM_BESIDE = 5
+_NUM_ASKERS = 32
+_STATS_AT_ONCE = 1 << 16
+NUM_STATS = 3
+"""Numbers of a file by which it is known to be the same."""
+_NO_STATS = (-1,) * NUM_STATS
 _ODD_KEYS = "keys that are no paths"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Numbers of the errors of a full disk."""
@@ -45,6 +55,12 @@ def _process_of_threads() -> int:
 def is_url(location: str) -> bool:
     """True for s3://, gs://, abfs://, https:// and the like."""
     return "://" in location
+
+
+def _batched(names: Iterable[str], number: int) -> Iterator[tuple[str, ...]]:
+    rest = iter(names)
+    while part := tuple(islice(rest, number)):
+        yield part
 
 
 class Store:
@@ -88,6 +104,15 @@ class Store:
     def size(self, name: str) -> int:
         """Size of a file in bytes."""
         return self._files.size(name)
+
+    def stats(self, names: Iterable[str]) -> npt.NDArray[np.int64]:
+        """Of each of many files its size in bytes, and two numbers that are others when it has been written again.
+
+        int64 (N, NUM_STATS), -1 where there is no such file.
+        """
+        parts = _batched(names, _STATS_AT_ONCE)
+        stats = [np.array(self._files.stats(part), np.int64).reshape(-1, NUM_STATS) for part in parts]
+        return np.concatenate([np.zeros((0, NUM_STATS), np.int64), *stats])
 
     def read(self, name: str) -> bytes:
         """The whole content of a file."""
@@ -150,6 +175,7 @@ class _Files(Protocol):
     def listing(self) -> Listing: ...
     def absence(self) -> str: ...
     def size(self, name: str) -> int: ...
+    def stats(self, names: Sequence[str]) -> list[tuple[int, ...]]: ...
     def read(self, name: str) -> bytes: ...
     def read_range(self, name: str, *, start: int, length: int) -> bytes: ...
     def stream(self, name: str) -> Iterator[bytes]: ...
@@ -191,6 +217,17 @@ class _Folder:
 
     def size(self, name: str) -> int:
         return (self._folder / name).stat().st_size
+
+    def stats(self, names: Sequence[str]) -> list[tuple[int, ...]]:
+        folder = f"{self._folder}/"
+        stats: list[tuple[int, ...]] = []
+        for name in names:
+            try:
+                stat = os.stat(folder + name)  # noqa: PTH116 - a third of the time of a Path
+                stats.append((stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+            except OSError:
+                stats.append(_NO_STATS)
+        return stats
 
     def read(self, name: str) -> bytes:
         # Unbuffered and plain: 7 us a small file, where a LocalStore takes 75.
@@ -342,6 +379,18 @@ class _Objects:
     def size(self, name: str) -> int:
         with self._translated(name):
             return int(obstore.head(self.objects, name)["size"])
+
+    def stats(self, names: Sequence[str]) -> list[tuple[int, ...]]:
+        return list(mapped_ahead(self._stats, names, num_threads=_NUM_ASKERS))
+
+    def _stats(self, name: str) -> tuple[int, ...]:
+        try:
+            with self._translated(name):
+                meta = obstore.head(self.objects, name)
+        except OSError:
+            return _NO_STATS
+        tag = hashlib.sha256(f"{meta.get('e_tag')} {meta.get('version')}".encode()).digest()
+        return meta["size"], int.from_bytes(tag[:7], "big"), int(meta["last_modified"].timestamp())
 
     def read(self, name: str) -> bytes:
         with self._translated(name):

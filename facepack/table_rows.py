@@ -17,7 +17,8 @@ from facepack.errors import FieldError, JobError
 from facepack.label_file import PLACE, place_texts, read_rows
 from facepack.label_values import plain
 from facepack.listing import merged
-from facepack.matching import Matched, as_path, beside, matched, root_of
+from facepack.matching import Matched, as_path, beside, composed, matched, root_of
+from facepack.names import is_ascending
 from facepack.published_rows import Columns, LabelFileError, NotThereError, PublishedRows, filled, filtered, text_of
 from facepack.signature import IMAGE_SUFFIXES, SIDECAR_SUFFIXES
 from facepack.source import Source
@@ -66,7 +67,6 @@ def _find_tables(tables: list[TableFile], paths: list[str]) -> _TablePaths:
 
     Raises `NotThereError` without them.
     """
-    paths = [path for path in paths if not path.lower().endswith(IMAGE_SUFFIXES)]
     root: str | None = None
     files_of_tables = []
     for table in tables:
@@ -94,7 +94,7 @@ def read_table_rows(form: TableIndex, source: Source, *, images: str) -> Publish
     sets = form.images
     chosen = images or next(iter(sets))
     tables = [table for table in form.tables if not table.images or chosen in table.images]
-    there = _find_tables(tables, source.whole_files)
+    there = _find_tables(tables, source.others)
     if chosen not in sets:
         raise FieldError("images", images, f"not with {form.about}; there are: {', '.join(sets)}")
     raw = _joined_rows(form, dict(zip([table.path for table in tables], there.files, strict=True)), source=source)
@@ -103,9 +103,9 @@ def read_table_rows(form: TableIndex, source: Source, *, images: str) -> Publish
         _check_fields(templates, columns, where=raw.where)
     placed = _image_paths(there.prefix, sets[chosen], columns=columns, source=source)
     for_others = [replace(table, optional=True) for table in form.tables if table not in tables]
-    label_files = there.files + _find_tables(for_others, source.whole_files).files
+    label_files = there.files + _find_tables(for_others, source.others).files
     used = source.opened | {path for files in label_files for path, _ in files}
-    rest = [path for path in _absent(source.paths, placed.paths) if path not in used]
+    rest = [path for path in source.names.without(placed.paths).to_pylist() if path not in used]
     others = {name: templates for name, templates in sets.items() if name != chosen}
     paths_of = partial(_paths_of_set, there.prefix, columns=columns, rest=rest)
     passed = _of_other_sets(rest, others, paths_of=paths_of)
@@ -266,12 +266,15 @@ def joined(main: Columns, other: Columns, *, table: TableFile, on: str) -> Colum
     shared = [name for name in other if name in main and re.search(rf"{{{name}[:}}]", table.path)]
     left = composite([main[name] for name in (on, *shared)])
     right = composite([other[name] for name in (table.key, *shared)])
+    new = {name: column for name, column in other.items() if name != table.key and name not in main}
+    if is_ascending(left) and left.equals(right):
+        return new
     rows = pc.index_in(left, value_set=right)
-    return {name: column.take(rows) for name, column in other.items() if name != table.key and name not in main}
+    return {name: column.take(rows) for name, column in new.items()}
 
 
 def composite(columns: list[pa.ChunkedArray]) -> pa.ChunkedArray:
-    texts = [pc.utf8_normalize(text_of(column), form="NFC") for column in columns]
+    texts = [composed(text_of(column)) for column in columns]
     return texts[0] if len(texts) == 1 else pc.binary_join_element_wise(*texts, "\0")
 
 
@@ -291,7 +294,8 @@ def _image_paths(prefix: str, templates: tuple[str, ...], *, columns: Columns, s
         paths = filled(prefix, template, columns)
         if source.has(paths).any():
             return matched(paths, source)
-    if any(not path.lower().endswith(SIDECAR_SUFFIXES) for path in source.paths):
+    has_images = len(source.others) < len(source.names)
+    if has_images or any(not path.lower().endswith(SIDECAR_SUFFIXES) for path in source.others):
         for template in templates:
             tails = filled("", template, columns)
             sample = tails.take(pa.array(np.linspace(0, len(tails) - 1, min(len(tails), _NUM_LOOKED_FOR), dtype=int)))

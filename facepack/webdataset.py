@@ -5,11 +5,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from facepack.archive import DamagedError, Member, contents_of
 from facepack.errors import JobError
 from facepack.json_columns import flat
 from facepack.label_text import utf8
-from facepack.signature import IMAGE_SUFFIXES
+from facepack.names import Names
+from facepack.signature import IMAGE_SUFFIXES, are_images
 from facepack.source import Source
 
 SUFFIX = ".tar"
@@ -52,8 +55,8 @@ def with_shards(source: Source) -> Source:
     """The source with what is in those of its .tar files that are shards, as if each were a folder."""
     members: dict[str, Member] = {}
     passed: dict[str, list[str]] = {}
-    for path in sorted(source.files - source.opened):
-        if not path.lower().endswith(SUFFIX):
+    for path in source.others:
+        if not path.lower().endswith(SUFFIX) or path in source.opened or path not in source.files:
             continue
         try:
             contents = contents_of(source.store, source.stored(path), into=path.rpartition("/")[2])
@@ -71,7 +74,7 @@ def with_shards(source: Source) -> Source:
 
 def num_photos(paths: Iterable[str]) -> int:
     """How many files are photos by their names."""
-    return sum(path.lower().endswith(IMAGE_SUFFIXES) for path in paths)
+    return int(np.sum(are_images(Names.of(paths).array).to_numpy(zero_copy_only=False)))
 
 
 def read_samples(source: Source) -> Samples:

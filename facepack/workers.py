@@ -5,7 +5,7 @@ import os
 import pickle
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,6 +19,10 @@ from facepack.shard import ShardResult, ShardTask, pack
 RAY_PAYS_AFTER_S = 20.0
 """Work for one process that is done sooner on two cores, although Ray takes some eight seconds to start and stop."""
 RAY_CONNECTS_WITHIN_S = 10.0
+IMAGES_IN_BATCH = 500
+"""Images that a worker packs at a call, about: half a second of work."""
+BATCHES_PER_WORKER = 8
+"""The least number of batches that a worker gets, so that all are done at about the same time."""
 ALIGNING_S = {"hog": 0.005, "hog+cnn": 0.02, "cnn": 0.5}
 """About the least that finding a face takes in one photo, by detector."""
 
@@ -98,24 +102,43 @@ def packed(
 
 
 def _num_images(tasks: list[ShardTask]) -> int:
-    return sum(len(task.table) for task in tasks)
+    return sum(task.num_images for task in tasks)
+
+
+def batches(tasks: Sequence[ShardTask], *, num_workers: int) -> list[list[ShardTask]]:
+    """The tasks in batches for a worker at a time, long shards first, so that nobody is left with one at the end.
+
+    A small shard is packed in less time than Ray takes to hand it over: several make a batch, as long as every worker
+    gets some batches.
+    """
+    num_images = min(IMAGES_IN_BATCH, _num_images(list(tasks)) / (num_workers * BATCHES_PER_WORKER))
+    made: list[list[ShardTask]] = []
+    room = 0.0
+    for task in sorted(tasks, key=lambda task: -task.num_images):
+        if room < task.num_images:
+            made.append([])
+            room = num_images
+        made[-1].append(task)
+        room -= task.num_images
+    return made
 
 
 class Packer:
-    """A Ray actor that packs shards, one a call; it holds the detector."""
+    """A Ray actor that packs shards, some a call; it holds the detector."""
 
     def __init__(self, aligner: Aligner | None) -> None:
         self._aligner = aligner
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
-        """Take one pickled task, give its pickled result, or the error that ends the build."""
+        """Take pickled tasks, give their pickled results, or last the error that ends the build."""
         begun = time.time()
-        task = pickle.loads(batch["task"][0])  # noqa: S301 - made by this build
+        outcomes: list[Any] = []
         try:
-            outcome: Any = pack(task, aligner=self._aligner)
+            tasks = pickle.loads(batch["tasks"][0])  # noqa: S301 - made by this build
+            outcomes.extend(pack(task, aligner=self._aligner) for task in tasks)
         except (OSError, JobError) as error:
-            outcome = error
-        return {"outcome": [pickle.dumps((begun, outcome))]}
+            outcomes.append(error)
+        return {"outcomes": [pickle.dumps((begun, outcomes))]}
 
 
 @dataclass(frozen=True)
@@ -129,12 +152,10 @@ class _Pool:
 def _packed_on_ray(
     tasks: list[ShardTask], *, aligner: Aligner | None, pool: _Pool, progress: Progress
 ) -> Iterator[ShardResult]:
-    """One row per shard through a pool of actors."""
+    """Shards through a pool of actors, small ones several at a time."""
     with _ray(pool) as ray:
-        # Long shards first, so that no worker is left with one at the end.
-        ordered = sorted(tasks, key=lambda task: -len(task.table))
-        rows = [{"task": pickle.dumps(task)} for task in ordered]
         size = min(pool.size or max(int(ray.cluster_resources().get("CPU", 1)), 1), len(tasks))
+        rows = [{"tasks": pickle.dumps(batch)} for batch in batches(tasks, num_workers=size)]
         outcomes = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             Packer,
             fn_constructor_kwargs={"aligner": aligner},
@@ -144,14 +165,15 @@ def _packed_on_ray(
             compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=4),
         )
         for batch in outcomes.iter_batches(batch_size=None, prefetch_batches=0):
-            for pickled in batch["outcome"]:
-                begun, outcome = pickle.loads(pickled)  # noqa: S301 - made by our own workers
+            for pickled in batch["outcomes"]:
+                begun, outcomes = pickle.loads(pickled)  # noqa: S301 - made by our own workers
                 progress.begin(begun)
-                if isinstance(outcome, Exception):
-                    raise outcome
-                num_images = sum(outcome.statuses.values())
-                progress.advance(num_images, num_images - outcome.statuses.get(Status.PACKED, 0))
-                yield outcome
+                for outcome in outcomes:
+                    if isinstance(outcome, Exception):
+                        raise outcome
+                    num_images = sum(outcome.statuses.values())
+                    progress.advance(num_images, num_images - outcome.statuses.get(Status.PACKED, 0))
+                    yield outcome
 
 
 @contextmanager

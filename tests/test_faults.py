@@ -3,11 +3,12 @@
 import errno
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -100,6 +101,54 @@ def test_killed_build_goes_on_where_it_was(
     check_goes_on(celeba, out, reference, "--workers", "0")
 
 
+def interrupted(source: Path, out: Path) -> None:
+    """Kill a build that has finished some of its shards."""
+    process = start(source, out, "--workers", "0")
+    wait_for_shards(out, 2, process)
+    process.kill()
+    process.communicate()
+
+
+GOES_ON = "going on by the plan that is there"
+
+
+def test_interrupted_build_does_not_plan_again(celeba: Path, tmp_path: Path, reference: dict[str, str]) -> None:
+    out = tmp_path / "build"
+    interrupted(celeba, out)
+    again = finish(celeba, out, "--workers", "0")
+    assert GOES_ON in again.stdout + again.stderr
+    assert digests(out) == reference
+    complete = finish(celeba, out, "--workers", "0")
+    assert GOES_ON not in complete.stdout + complete.stderr
+
+
+def test_plan_is_made_again_where_what_it_was_made_from_has_changed(celeba: Path, tmp_path: Path) -> None:
+    source, out, listed = tmp_path / "source", tmp_path / "build", tmp_path / "out.txt"
+    shutil.copytree(celeba, source)
+    interrupted(source, out)
+    plan = digests(out)[".build.plan"]
+    labels = source / "list_attr_celeba.txt"
+    listed.write_text("\n".join(path.name for path in sorted((source / "img_align_celeba").iterdir())[:3]))
+    changes: list[tuple[Callable[[], object], tuple[str, ...]]] = [
+        (lambda: None, ("--force",)),
+        (lambda: labels.write_text(labels.read_text().replace("-1", " 1", 1)), ()),
+        (lambda: (source / "img_align_celeba" / "more.jpg").write_bytes(b"x"), ()),
+    ]
+    for change, options in changes:
+        copy = tmp_path / "copy"
+        shutil.copytree(out, copy)
+        change()
+        ended = finish(source, copy, "--workers", "0", *options)
+        assert ended.returncode == 0, ended.stderr
+        assert GOES_ON not in ended.stdout + ended.stderr
+        assert not list(copy.glob(".build.plan*"))
+        assert verify(str(copy)).problems == ()
+        shutil.rmtree(copy)
+    other = finish(source, out, "--workers", "0", "--leave-out", str(listed))
+    assert "holds another build (leave_out" in other.stderr
+    assert digests(out)[".build.plan"] == plan
+
+
 @pytest.mark.slow
 def test_killed_ray_job_goes_on_where_it_was(celeba: Path, tmp_path: Path, reference: dict[str, str]) -> None:
     out = tmp_path / "build"
@@ -140,7 +189,7 @@ def test_interrupt_ends_with_one_line_and_leaves_nothing_half_made(
     assert process.returncode == 1
     assert "interrupted: what is finished is kept" in errors
     assert "Traceback" not in errors
-    assert not list(out.glob(".*"))
+    assert not list(out.glob(".*.partial"))
     assert not (out / "build.lock").exists()
     check_goes_on(celeba, out, reference, "--workers", "0")
 
@@ -234,7 +283,7 @@ def test_disk_that_is_full_at_the_very_end_leaves_no_half_build(
     with pytest.raises(JobError, match=f"{name}: No space left on device; make room and run the same command again"):
         make(celeba, out)
     assert not {name, "build.json"} & {path.name for path in out.iterdir()}
-    assert not list(out.glob(".*"))
+    assert not list(out.glob(".*.partial"))
     monkeypatch.undo()
     make(celeba, out)
     make(celeba, tmp_path / "whole")

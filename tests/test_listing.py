@@ -92,7 +92,7 @@ def test_paths_are_composed_and_still_read(tmp_path: Path) -> None:
     (tmp_path / "ann" / os.fsdecode(b"Jos\xe9.jpg")).write_text("Latin-1")
     source = open_source(str(tmp_path))
     assert source.paths == ["ann/José.jpg", "ann/Zoë.jpg"]
-    part = source.subset(source.paths)
+    part = source.bare.placed(source.paths, source.places(source.paths))
     assert [part.read(path).decode() for path in source.paths] == ["Latin-1", apart]
     assert [part.size(path) for path in source.paths] == [7, len(apart.encode())]
 

@@ -78,11 +78,12 @@ def test_build_holds_the_photos_as_they_are_and_is_the_same_with_workers(tmp_pat
 
 
 def test_shard_reads_each_row_group_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    groups = []
+    groups = []  # of images, which are read column by column; the plan is read whole
     original = pq.ParquetFile.read_row_group
 
-    def noted(file: pq.ParquetFile, i: int, columns: list[str]) -> pa.Table:
-        groups.append((i, columns))
+    def noted(file: pq.ParquetFile, i: int, columns: list[str] | None = None) -> pa.Table:
+        if columns is not None:
+            groups.append((i, columns))
         return original(file, i, columns=columns)
 
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", noted)
