@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 import pyarrow as pa
 
 from facepack import align, card, lock, manifest, resume
+from facepack.admission import Ground
 from facepack.align import Aligner
 from facepack.configuration import Configuration
 from facepack.errors import FieldError, JobError, UsageError
@@ -18,6 +19,7 @@ from facepack.manifest import Build, Status
 from facepack.matching import beside
 from facepack.open_rows import OwnTable
 from facepack.prepare import Prepared, fetch_offered, prepare_build
+from facepack.ray_options import RayOptions
 from facepack.shard import ShardResult, ShardTask
 from facepack.storage import Store
 from facepack.workers import Progress, SilentProgress, packed
@@ -35,7 +37,7 @@ class Place:
     src: str
     out: str
     workers: int | None = None
-    ray_address: str = ""
+    ray: RayOptions = field(default_factory=RayOptions)
     force: bool = False
     landmarks: str = ""
     """File of the landmark model for chips; empty to look for it. Its checksum decides bytes."""
@@ -47,8 +49,10 @@ class Place:
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 0:
             raise FieldError("workers", self.workers, "expected 0 (this process) or more")
-        if self.workers == 0 and self.ray_address:
-            raise FieldError("ray_address", self.ray_address, "workers 0 packs in this process, without Ray")
+        if self.workers == 0 and self.ray.address:
+            raise FieldError("ray_address", self.ray.address, "workers 0 packs in this process, without Ray")
+        if self.workers is not None and (self.ray.min_workers or 0) > self.workers:
+            raise FieldError("min_workers", self.ray.min_workers, f"workers is {self.workers}, which is less")
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,8 @@ def build(configuration: Configuration, *, place: Place, progress: Progress | No
         num_kept = len(results)
         num_images = sum(len(task.table) for task in todo)
         progress.expect(num_images)
-        packing = packed(todo, aligner=aligner, workers=place.workers, ray_address=place.ray_address, progress=progress)
+        ground = Ground(prepared.source, store, configuration, aligner, holder.token)
+        packing = packed(todo, ground=ground, workers=place.workers, ray=place.ray, progress=progress)
         results |= _collected(packing, holder)
         for name in resume.strays(store, tasks):
             store.delete(name)

@@ -1,28 +1,24 @@
-"""Workers: packs shards one after another in this process, or in parallel on Ray Data."""
+"""Workers: packs shards one after another in this process, or in parallel on Ray where that pays."""
 
-import logging
-import os
-import pickle
-import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from facepack.align import Aligner
+from facepack import second_look
+from facepack.admission import Ground, terms_of
 from facepack.cores import num_cores
-from facepack.errors import JobError
 from facepack.manifest import Status
+from facepack.node_log import node_log
+from facepack.ray_options import RayOptions, cluster_of
+from facepack.ray_process import Pool, packed_on_ray
 from facepack.shard import ShardResult, ShardTask, pack
 
 RAY_PAYS_AFTER_S = 20.0
 """Work for one process that is done sooner on two cores, although Ray takes some eight seconds to start and stop."""
-RAY_CONNECTS_WITHIN_S = 10.0
 ALIGNING_S = {"hog": 0.005, "hog+cnn": 0.02, "cnn": 0.5}
 """About the least that finding a face takes in one photo, by detector."""
-
-_LOCAL_RAY = {"include_dashboard": False, "object_store_memory": 256 << 20}
+_TASKS_SEEN = 16
+"""Shards whose images are looked at before packing on a cluster."""
 
 
 class Progress(Protocol):
@@ -67,12 +63,7 @@ class SilentProgress:
 
 
 def packed(
-    tasks: list[ShardTask],
-    *,
-    aligner: Aligner | None,
-    workers: int | None,
-    ray_address: str,
-    progress: Progress,
+    tasks: list[ShardTask], *, ground: Ground, workers: int | None, ray: RayOptions, progress: Progress
 ) -> Iterator[ShardResult]:
     """Pack shards, in this process (no workers) or on Ray; results come in no particular order.
 
@@ -80,9 +71,11 @@ def packed(
     """
     if not tasks:
         return
+    cluster = None if workers == 0 else cluster_of(ray)
     begun = time.time()
-    if workers is None and not ray_address:
-        if aligner is not None and _num_images(tasks) * ALIGNING_S[aligner.detector] > RAY_PAYS_AFTER_S:
+    if workers is None and cluster is None:
+        aligner = ground.aligner
+        if aligner is not None and sum(map(_num_images, tasks)) * ALIGNING_S[aligner.detector] > RAY_PAYS_AFTER_S:
             workers = num_cores()  # the first shard alone would take as long as starting Ray
         else:
             progress.begin(begun)
@@ -92,106 +85,30 @@ def packed(
     if workers == 0:
         progress.begin(begun)
         for task in tasks:
-            yield pack(task, aligner=aligner, progress=progress.advance)
+            yield pack(task, aligner=ground.aligner, progress=progress.advance)
     elif tasks:
-        yield from _packed_on_ray(tasks, aligner=aligner, pool=_Pool(workers, ray_address), progress=progress)
+        yield from _packed_on_ray(tasks, ground, pool=Pool(workers, ray, cluster), progress=progress)
 
 
-def _num_images(tasks: list[ShardTask]) -> int:
-    return sum(len(task.table) for task in tasks)
+def _packed_on_ray(tasks: list[ShardTask], ground: Ground, *, pool: Pool, progress: Progress) -> Iterator[ShardResult]:
+    """Pack on Ray; what workers on other machines read is looked at again, and who packed what is written down."""
+    terms = terms_of(ground, _some_paths(tasks) if pool.cluster else [])
+    with node_log(ground.store) as nodes:
+        for begun, node, result in packed_on_ray([(task, _num_images(task)) for task in tasks], pool=pool, terms=terms):
+            progress.begin(begun)
+            second_look.check_unread(result, node=node, ground=ground)
+            if pool.cluster is not None:
+                second_look.check_some(result, node=node, ground=ground)
+                nodes.add(result.record.name.removesuffix(".tar"), node=node, begun=begun)
+            num_images = sum(result.statuses.values())
+            progress.advance(num_images, num_images - result.statuses.get(Status.PACKED, 0))
+            yield result
 
 
-class Packer:
-    """A Ray actor that packs shards, one a call; it holds the detector."""
-
-    def __init__(self, aligner: Aligner | None) -> None:
-        self._aligner = aligner
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
-        """Take one pickled task, give its pickled result, or the error that ends the build."""
-        begun = time.time()
-        task = pickle.loads(batch["task"][0])  # noqa: S301 - made by this build
-        try:
-            outcome: Any = pack(task, aligner=self._aligner)
-        except (OSError, JobError) as error:
-            outcome = error
-        return {"outcome": [pickle.dumps((begun, outcome))]}
+def _num_images(task: ShardTask) -> int:
+    return len(task.table)
 
 
-@dataclass(frozen=True)
-class _Pool:
-    """How many workers (None: as many as there are cores), on this machine or on the cluster at an address."""
-
-    size: int | None
-    address: str
-
-
-def _packed_on_ray(
-    tasks: list[ShardTask], *, aligner: Aligner | None, pool: _Pool, progress: Progress
-) -> Iterator[ShardResult]:
-    """One row per shard through a pool of actors."""
-    with _ray(pool) as ray:
-        # Long shards first, so that no worker is left with one at the end.
-        ordered = sorted(tasks, key=lambda task: -len(task.table))
-        rows = [{"task": pickle.dumps(task)} for task in ordered]
-        size = min(pool.size or max(int(ray.cluster_resources().get("CPU", 1)), 1), len(tasks))
-        outcomes = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            Packer,
-            fn_constructor_kwargs={"aligner": aligner},
-            batch_size=1,
-            num_cpus=1,
-            # Enough in hand that no worker waits for the driver, which looks up only ten times a second.
-            compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=4),
-        )
-        for batch in outcomes.iter_batches(batch_size=None, prefetch_batches=0):
-            for pickled in batch["outcome"]:
-                begun, outcome = pickle.loads(pickled)  # noqa: S301 - made by our own workers
-                progress.begin(begun)
-                if isinstance(outcome, Exception):
-                    raise outcome
-                num_images = sum(outcome.statuses.values())
-                progress.advance(num_images, num_images - outcome.statuses.get(Status.PACKED, 0))
-                yield outcome
-
-
-@contextmanager
-def _ray(pool: _Pool) -> Iterator[Any]:
-    """A private Ray on this machine, the cluster at an address, or the Ray that this process has; quiet."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_enable_metrics_collection", "0")  # nobody would see them, and they take 7 % of a core
-    import ray
-    import ray.data
-
-    ours = not ray.is_initialized()
-    if ours:
-        local = {"address": "local", "num_cpus": pool.size, **_LOCAL_RAY}
-        where = {"address": pool.address} if pool.address else local
-        _check_listens(pool.address)
-        try:
-            ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
-        except (ValueError, ConnectionError) as error:
-            raise JobError(f"Ray at {pool.address or 'this machine'}: {_first_line(error)}") from error
-    try:
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-        yield ray
-    except ray.exceptions.RayError as error:
-        raise JobError(f"Ray: {_first_line(error)}; what is finished is kept") from error
-    finally:
-        if ours:
-            ray.shutdown()
-
-
-def _check_listens(address: str) -> None:
-    """Refuse an address at which nobody listens; Ray itself would wait for minutes without a word."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdecimal():  # not so with auto, nor where Ray has its own complaint
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=RAY_CONNECTS_WITHIN_S).close()
-        except (OSError, OverflowError) as error:
-            raise JobError(f"Ray at {address}: {error}; give the address of a running head") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _some_paths(tasks: list[ShardTask]) -> list[str]:
+    """Images of shards from all over the build."""
+    return [path for task in tasks[:: -(-len(tasks) // _TASKS_SEEN)] for path in task.table["source"].to_pylist()]

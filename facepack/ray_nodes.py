@@ -1,0 +1,107 @@
+"""Nodes: those of a Ray cluster as they join, wait for work and are lost, in words."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+LOOKS_EVERY_S = 2.0
+WAITS_UNSAID_S, SAYS_AGAIN_S = 8.0, 60.0
+"""How long there may be no worker before that is said, and before it is said again."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node that is alive."""
+
+    id: str
+    name: str
+    """Its address, or the name that it was given."""
+    cpus: float
+
+
+def alive_nodes(ray: Any) -> dict[str, Node]:
+    """The nodes of a cluster by id."""
+    nodes = [
+        Node(node["NodeID"], node.get("NodeName") or node["NodeManagerAddress"], node["Resources"].get("CPU", 0.0))
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    return {node.id: node for node in nodes}
+
+
+class Watch:
+    """Looks at a cluster all the time: tells of nodes that join or are lost, and that nothing can be packed.
+
+    `tell` gets one line each, `beat` is called whenever the head of the cluster has responded.
+    """
+
+    def __init__(self, ray: Any, *, tell: Callable[[str], None], beat: Callable[[], None]) -> None:
+        self._ray, self._tell, self._beat = ray, tell, beat
+        self.nodes = alive_nodes(ray)
+        self._names = {node.id: node.name for node in self.nodes.values()}
+        self._job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
+        self._is_packing = False
+        self._waits_since, self._told = time.monotonic(), -SAYS_AGAIN_S
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def start(self) -> None:
+        """Look from now on."""
+        self._thread.start()
+
+    def name_of(self, node_id: str) -> str:
+        """The name of a node, also of one that is gone."""
+        if node_id not in self._names:
+            self._names |= {node.id: node.name for node in alive_nodes(self._ray).values()}
+        return self._names.get(node_id, node_id[:8])
+
+    def begin_packing(self) -> None:
+        """From now on it is told when no worker is there."""
+        self._waits_since = time.monotonic()
+        self._is_packing = True
+
+    def _look(self) -> None:
+        while True:
+            try:
+                nodes = alive_nodes(self._ray)
+                num_workers = self._num_workers()
+                free = self._ray.available_resources().get("CPU", 0.0)
+            except Exception:  # noqa: BLE001 - of any kind while the head is gone, and no beat says so
+                time.sleep(LOOKS_EVERY_S)
+                continue
+            self._beat()
+            self._tell_changes(nodes)
+            self._tell_waiting(num_workers, free)
+            time.sleep(LOOKS_EVERY_S)
+
+    def _tell_changes(self, nodes: dict[str, Node]) -> None:
+        for node in self.nodes.values():
+            if node.id not in nodes:
+                self._tell(f"node {node.name} is lost; what it was packing is packed elsewhere")
+        for node in nodes.values():
+            if node.id not in self.nodes:
+                self._names[node.id] = node.name
+                self._tell(f"node {node.name} joined with {node.cpus:g} cores")
+        self.nodes = nodes
+
+    def _num_workers(self) -> int:
+        """Workers of this build that are there."""
+        from ray._private.state import actors
+
+        alive = actors(job_id=self._job, actor_state_name="ALIVE").values()
+        return sum("MapWorker" in actor["ActorClassName"] for actor in alive)
+
+    def _tell_waiting(self, num_workers: int, free: float) -> None:
+        """Say that no worker is there, and again from time to time."""
+        now = time.monotonic()
+        if num_workers or not self._is_packing:
+            self._waits_since, self._told = now, now - SAYS_AGAIN_S
+            return
+        if now - self._waits_since > WAITS_UNSAID_S and now - self._told > SAYS_AGAIN_S:
+            self._told = now
+            total = sum(node.cpus for node in self.nodes.values())
+            self._tell(
+                f"waiting for a free core: {free:g} of {total:g} on {len(self.nodes)} nodes are free; "
+                "packing begins when another job ends or a node joins"
+            )
