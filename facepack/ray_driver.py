@@ -2,8 +2,8 @@
 
     python -m facepack.ray_driver DESCRIPTOR
 
-The build sends a `Job` and then the pickled tasks over a socket, and gets events: ("told", line), ("beat", None),
-("packed", outcome), ("failed", line) and ("done", None).
+The build sends a `Job` and then the pickled tasks over a socket, and gets events: ("connected", address), ("beat",
+None), ("told", line), ("packed", outcome), ("refused", line), ("failed", line) and ("done", None).
 """
 
 import logging
@@ -12,14 +12,15 @@ import pickle
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
 from facepack import ray_guest
 from facepack.ray_guest import Letter, Packer
-from facepack.ray_nodes import Watch
+from facepack.ray_nodes import SAYS_AGAIN_S, WAITS_UNSAID_S, Node, Watch
 
 TASK_DIES = 4
 """How often a worker may die of the same shard, or with its node, before the build ends."""
@@ -50,7 +51,11 @@ class Job:
 
 
 class _RefusedError(Exception):
-    """Ends the build with one line."""
+    """A node that must not pack ends the build with one line."""
+
+
+class _FailedError(Exception):
+    """Ray ends the build with one line, and says more in its log."""
 
 
 def main() -> None:
@@ -62,6 +67,8 @@ def main() -> None:
     try:
         _pack(job, tasks, events)
     except _RefusedError as error:
+        events.send("refused", f"{error}")
+    except _FailedError as error:
         events.send("failed", f"{error}")
     except KeyboardInterrupt:
         return  # the build has gone, or wants no more
@@ -117,7 +124,7 @@ def _pack(job: Job, tasks: list[bytes], events: _Events) -> None:
             events.send("packed", (begun, name, packed))
     except ray.exceptions.RayError as error:
         logging.getLogger("ray").exception("packing ended")
-        raise _RefusedError(f"Ray: {_cause(error)}") from error
+        raise _FailedError(f"Ray: {_cause(error)}") from error
     finally:
         ray.shutdown()
 
@@ -131,7 +138,7 @@ def _connect(ray: Any, job: Job) -> None:
         ray.init(**where, **more, log_to_driver=False, logging_level=logging.WARNING)
     except (ValueError, RuntimeError, OSError) as error:
         logging.getLogger("ray").exception("no connection")
-        raise _RefusedError(f"Ray at {job.address or 'this machine'}: {' '.join(str(error).split())}") from error
+        raise _FailedError(f"Ray at {job.address or 'this machine'}: {' '.join(str(error).split())}") from error
 
 
 def _admit_nodes(ray: Any, job: Job, watch: Watch) -> None:
@@ -139,22 +146,35 @@ def _admit_nodes(ray: Any, job: Job, watch: Watch) -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     look = ray.remote(num_cpus=0, max_retries=0)(ray_guest.node_faults)
-    looks = {
+    nodes = {
         look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(job.letter): node
         for node in watch.nodes.values()
         if node.cpus
     }
     limit_s = INSTALLS_WITHIN_S if job.runtime_env else LOOKS_WITHIN_S
-    seen, unseen = ray.wait(list(looks), num_returns=len(looks), timeout=limit_s)
-    lines = [f"node {looks[ref].name} does not respond within {limit_s:.0f} s" for ref in unseen]
-    for ref in seen:
+    waiting = _waited(ray, nodes, limit_s=limit_s, tell=watch.tell)
+    lines = [f"node {nodes[ref].name} does not respond within {limit_s:.0f} s" for ref in waiting]
+    for ref in nodes.keys() - set(waiting):
         try:
-            lines += [f"node {looks[ref].name} {fault}" for fault in ray.get(ref)]
+            lines += [f"node {nodes[ref].name} {fault}" for fault in ray.get(ref)]
         except ray.exceptions.RayError as error:
-            if looks[ref].id in watch.nodes:  # one that is lost is told as such
-                lines.append(f"node {looks[ref].name}: {_cause(error)}")
+            if nodes[ref].id in watch.nodes:  # one that is lost is told as such
+                lines.append(f"node {nodes[ref].name} cannot look at itself ({_cause(error)})")
     if lines:
         raise _RefusedError(_refusal(lines))
+
+
+def _waited(ray: Any, nodes: dict[Any, Node], *, limit_s: float, tell: Callable[[str], None]) -> list[Any]:
+    """Wait for the nodes, and say for which; gives those that have not responded."""
+    waiting, began, wait_s = list(nodes), time.monotonic(), WAITS_UNSAID_S
+    while waiting and time.monotonic() - began < limit_s:
+        _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=min(wait_s, limit_s))
+        if waiting:
+            names = sorted(nodes[ref].name for ref in waiting)
+            more = f" and {len(names) - _NUM_NAMED:,} more" if len(names) > _NUM_NAMED else ""
+            tell(f"waiting for nodes to show what they have: {', '.join(names[:_NUM_NAMED])}{more}")
+            wait_s = min(SAYS_AGAIN_S, limit_s / 2)
+    return waiting
 
 
 def _refusal(lines: list[str]) -> str:

@@ -36,23 +36,23 @@ def versions_of(names: list[str]) -> dict[str, str]:
     versions = {"Python": platform.python_version().rpartition(".")[0]}
     for name in names:
         try:
-            versions[name] = version(name)
+            versions[name] = version(name) or "none"
         except PackageNotFoundError:
             versions[name] = "none"
     return versions
 
 
 def code_digest() -> str:
-    """sha256 of the modules of facepack and their names, empty where there are none."""
+    """sha256 of the modules of facepack and their names; empty where there is none."""
     spec = find_spec("facepack")
-    places = [] if spec is None else list(spec.submodule_search_locations or [])
+    if spec is None or spec.origin is None:  # a folder without modules is no package
+        return ""
     digest = hashlib.sha256()
-    num_modules = 0
-    for place in places:
-        for path in sorted(Path(place).rglob("*.py")):
-            digest.update(f"{path.relative_to(place)}\n".encode() + path.read_bytes())
-            num_modules += 1
-    return digest.hexdigest() if num_modules else ""
+    package = Path(spec.origin).parent
+    for path in sorted(package.rglob("*.py")):
+        if path.parent.name != "manifests":  # which is elsewhere where facepack runs from its sources
+            digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def node_faults(letter: Letter) -> list[str]:
@@ -61,7 +61,7 @@ def node_faults(letter: Letter) -> list[str]:
     here = versions_of([name for name in letter.versions if name != "Python"])
     code = code_digest()
     if not code:
-        return [f"has no facepack (its Python is {sys.executable})"]
+        return [f"has no facepack (in {sys.executable})"]
     others = [
         f"has {name} {here[name]}, the driver {there}" for name, there in letter.versions.items() if here[name] != there
     ]

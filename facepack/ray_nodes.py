@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 LOOKS_EVERY_S = 2.0
-WAITS_UNSAID_S, SAYS_AGAIN_S = 8.0, 60.0
+WAITS_UNSAID_S, SAYS_AGAIN_S = 6.0, 60.0
 """How long there may be no worker before that is said, and before it is said again."""
 
 
@@ -38,7 +38,7 @@ class Watch:
     """
 
     def __init__(self, ray: Any, *, tell: Callable[[str], None], beat: Callable[[], None]) -> None:
-        self._ray, self._tell, self._beat = ray, tell, beat
+        self._ray, self.tell, self._beat = ray, tell, beat
         self.nodes = alive_nodes(ray)
         self._names = {node.id: node.name for node in self.nodes.values()}
         self._job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
@@ -78,11 +78,11 @@ class Watch:
     def _tell_changes(self, nodes: dict[str, Node]) -> None:
         for node in self.nodes.values():
             if node.id not in nodes:
-                self._tell(f"node {node.name} is lost; what it was packing is packed elsewhere")
+                self.tell(f"node {node.name} is lost; what it was packing is packed elsewhere")
         for node in nodes.values():
             if node.id not in self.nodes:
                 self._names[node.id] = node.name
-                self._tell(f"node {node.name} joined with {node.cpus:g} cores")
+                self.tell(f"node {node.name} joined with {node.cpus:g} cores")
         self.nodes = nodes
 
     def _num_workers(self) -> int:
@@ -101,7 +101,7 @@ class Watch:
         if now - self._waits_since > WAITS_UNSAID_S and now - self._told > SAYS_AGAIN_S:
             self._told = now
             total = sum(node.cpus for node in self.nodes.values())
-            self._tell(
+            self.tell(
                 f"waiting for a free core: {free:g} of {total:g} on {len(self.nodes)} nodes are free; "
                 "packing begins when another job ends or a node joins"
             )

@@ -90,6 +90,8 @@ class _Conversation:
             kind, value = self._next()
             if kind == "done":
                 return
+            if kind == "refused":
+                raise JobError(f"{value}")
             if kind == "failed":
                 raise JobError(f"{value}; {_KEPT} (Ray's own lines: {self._log_file})")
             if kind == "told":
@@ -112,7 +114,8 @@ class _Conversation:
                     self._heard, self._is_told = time.monotonic(), False
                     return event
             except (EOFError, OSError):
-                raise JobError(f"{self._where}: the connection broke; {self._advice()}") from None
+                what = "its head is gone" if self._is_told else "the connection broke"
+                raise JobError(f"{self._where}: {what}; {self._advice()}") from None
             self._check_silence(time.monotonic() - self._heard)
 
     def _check_silence(self, silent_s: float) -> None:
@@ -158,7 +161,7 @@ def _driver(job: Job) -> Iterator[tuple[Connection, Path]]:
         with ours:
             yield ours, Path(name)
             is_well = True
-    except GeneratorExit:
+    except (GeneratorExit, KeyboardInterrupt):
         is_well = True
         raise
     finally:
