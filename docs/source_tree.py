@@ -29,8 +29,8 @@ CAPTIONS = {
         ),
         "planned: what is packed, and where": "bins choices configuration hashing label own_description plan prepare",
         "packed: from photos to shards": (
-            "align builder card colour cores headers image jpeg labelled_faces lock manifest mmod resume shard "
-            "template workers"
+            "align builder card colour cores headers image jpeg labelled_faces lock manifest mmod node_log ray_options "
+            "resume shard template workers"
         ),
         "checked and shown": "page preview reader summary verification",
         "drawn: datasets for the demo and the tests": "drawn",

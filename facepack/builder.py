@@ -3,7 +3,8 @@
 import hashlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 
 import pyarrow as pa
@@ -118,14 +119,15 @@ def build(configuration: Configuration, *, place: Place, progress: Progress | No
     return Outcome(made, place.out, num_images, packing_s, time.time() - begun - packing_s, planning_s, num_kept)
 
 
-def _collected(packing: Iterator[ShardResult], holder: lock.Holder) -> dict[str, ShardResult]:
+def _collected(packing: Generator[ShardResult], holder: lock.Holder) -> dict[str, ShardResult]:
     """The results of all shards by name; what is half made is removed, whatever happens."""
     results = {}
     is_done = False
     try:
-        for result in packing:
-            results[result.record.name.removesuffix(".tar")] = result
-            holder.check()
+        with closing(packing):
+            for result in packing:
+                results[result.record.name.removesuffix(".tar")] = result
+                holder.check()
         is_done = True
     finally:
         if holder.is_ours:  # whoever took the place over has unfinished files of its own here

@@ -33,7 +33,7 @@ class NodeLog:
 
 
 @contextmanager
-def node_log(store: Store) -> Iterator[NodeLog]:
+def written(store: Store) -> Iterator[NodeLog]:
     """A log that is written at the end, also where that is an error."""
     log = NodeLog()
     try:

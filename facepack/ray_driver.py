@@ -120,7 +120,7 @@ def _pack(job: Job, tasks: list[bytes], events: _Events) -> None:
         for begun, node_id, faults, packed in _outcomes(ray, job, tasks):
             name = watch.name_of(node_id)
             if faults:
-                raise _RefusedError(_refusal([f"node {name} {fault}" for fault in faults]))
+                raise _RefusedError(_refusal([(fault, name) for fault in faults]))
             events.send("packed", (begun, name, packed))
     except ray.exceptions.RayError as error:
         logging.getLogger("ray").exception("packing ended")
@@ -153,15 +153,15 @@ def _admit_nodes(ray: Any, job: Job, watch: Watch) -> None:
     }
     limit_s = INSTALLS_WITHIN_S if job.runtime_env else LOOKS_WITHIN_S
     waiting = _waited(ray, nodes, limit_s=limit_s, tell=watch.tell)
-    lines = [f"node {nodes[ref].name} does not respond within {limit_s:.0f} s" for ref in waiting]
+    faults = [(f"does not respond within {limit_s:.0f} s", nodes[ref].name) for ref in waiting]
     for ref in nodes.keys() - set(waiting):
         try:
-            lines += [f"node {nodes[ref].name} {fault}" for fault in ray.get(ref)]
+            faults += [(fault, nodes[ref].name) for fault in ray.get(ref)]
         except ray.exceptions.RayError as error:
             if nodes[ref].id in watch.nodes:  # one that is lost is told as such
-                lines.append(f"node {nodes[ref].name} cannot look at itself ({_cause(error)})")
-    if lines:
-        raise _RefusedError(_refusal(lines))
+                faults.append((f"cannot look at itself ({_cause(error)})", nodes[ref].name))
+    if faults:
+        raise _RefusedError(_refusal(faults))
 
 
 def _waited(ray: Any, nodes: dict[Any, Node], *, limit_s: float, tell: Callable[[str], None]) -> list[Any]:
@@ -170,18 +170,27 @@ def _waited(ray: Any, nodes: dict[Any, Node], *, limit_s: float, tell: Callable[
     while waiting and time.monotonic() - began < limit_s:
         _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=min(wait_s, limit_s))
         if waiting:
-            names = sorted(nodes[ref].name for ref in waiting)
-            more = f" and {len(names) - _NUM_NAMED:,} more" if len(names) > _NUM_NAMED else ""
-            tell(f"waiting for nodes to show what they have: {', '.join(names[:_NUM_NAMED])}{more}")
+            tell(f"waiting for {_some([nodes[ref].name for ref in waiting])} to show what they have")
             wait_s = min(SAYS_AGAIN_S, limit_s / 2)
     return waiting
 
 
-def _refusal(lines: list[str]) -> str:
-    """What is wrong with nodes, and what to do."""
-    more = [f"{len(lines) - _NUM_NAMED:,} more"] if len(lines) > _NUM_NAMED else []
+def _refusal(faults: list[tuple[str, str]]) -> str:
+    """What is wrong with which nodes, and what to do."""
+    nodes: dict[str, list[str]] = {}
+    for fault, name in sorted(faults):
+        nodes.setdefault(fault, []).append(name)
+    lines = [f"node {_some(names)} {fault}" for fault, names in nodes.items()]
+    more = [f"{len(lines) - _NUM_NAMED:,} more faults"] if len(lines) > _NUM_NAMED else []
     advice = "every node needs the driver's versions, source, output and credentials (docs/cluster.md)"
-    return f"{'; '.join(sorted(lines)[:_NUM_NAMED] + more)}; {advice}"
+    return f"{'; '.join(lines[:_NUM_NAMED] + more)}; {advice}"
+
+
+def _some(names: list[str]) -> str:
+    """The first names, and how many more."""
+    names = sorted(names)
+    more = f" and {len(names) - _NUM_NAMED:,} more" if len(names) > _NUM_NAMED else ""
+    return ", ".join(names[:_NUM_NAMED]) + more
 
 
 def _outcomes(ray: Any, job: Job, tasks: list[bytes]) -> Iterator[tuple[float, str, list[str], bytes]]:

@@ -43,7 +43,7 @@ class Watch:
         self._names = {node.id: node.name for node in self.nodes.values()}
         self._job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
         self._is_packing = False
-        self._waits_since, self._told = time.monotonic(), -SAYS_AGAIN_S
+        self._waits_since, self._said_at = time.monotonic(), -SAYS_AGAIN_S
         self._thread = threading.Thread(target=self._look, daemon=True)
 
     def start(self) -> None:
@@ -96,10 +96,10 @@ class Watch:
         """Say that no worker is there, and again from time to time."""
         now = time.monotonic()
         if num_workers or not self._is_packing:
-            self._waits_since, self._told = now, now - SAYS_AGAIN_S
+            self._waits_since, self._said_at = now, now - SAYS_AGAIN_S
             return
-        if now - self._waits_since > WAITS_UNSAID_S and now - self._told > SAYS_AGAIN_S:
-            self._told = now
+        if now - self._waits_since > WAITS_UNSAID_S and now - self._said_at > SAYS_AGAIN_S:
+            self._said_at = now
             total = sum(node.cpus for node in self.nodes.values())
             self.tell(
                 f"waiting for a free core: {free:g} of {total:g} on {len(self.nodes)} nodes are free; "

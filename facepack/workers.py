@@ -1,14 +1,13 @@
 """Workers: packs shards one after another in this process, or in parallel on Ray where that pays."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Protocol
 
-from facepack import second_look
+from facepack import node_log, second_look
 from facepack.admission import Ground, terms_of
 from facepack.cores import num_cores
 from facepack.manifest import Status
-from facepack.node_log import node_log
 from facepack.ray_options import RayOptions, cluster_of
 from facepack.ray_process import Pool, packed_on_ray
 from facepack.shard import ShardResult, ShardTask, pack
@@ -64,7 +63,7 @@ class SilentProgress:
 
 def packed(
     tasks: list[ShardTask], *, ground: Ground, workers: int | None, ray: RayOptions, progress: Progress
-) -> Iterator[ShardResult]:
+) -> Generator[ShardResult]:
     """Pack shards, in this process (no workers) or on Ray; results come in no particular order.
 
     Where the number of workers is left to us, the first shard is packed here and shows whether starting Ray pays.
@@ -93,7 +92,7 @@ def packed(
 def _packed_on_ray(tasks: list[ShardTask], ground: Ground, *, pool: Pool, progress: Progress) -> Iterator[ShardResult]:
     """Pack on Ray; what workers on other machines read is looked at again, and who packed what is written down."""
     terms = terms_of(ground, _some_paths(tasks) if pool.cluster else [])
-    with node_log(ground.store) as nodes:
+    with node_log.written(ground.store) as nodes:
         for begun, node, result in packed_on_ray([(task, _num_images(task)) for task in tasks], pool=pool, terms=terms):
             progress.begin(begun)
             second_look.check_unread(result, node=node, ground=ground)
