@@ -22,8 +22,6 @@ from facepack import ray_guest
 from facepack.ray_guest import Letter, Packer
 from facepack.ray_nodes import SAYS_AGAIN_S, WAITS_UNSAID_S, Node, Watch
 
-TASK_DIES = 4
-"""How often a worker may die of the same shard, or with its node, before the build ends."""
 SHARDS_AHEAD = 4
 """Shards that lie ready at a worker: it never waits for the driver, which looks up only ten times a second."""
 GROUPS_A_WORKER, GROUP_IMAGES = 16, 500
@@ -112,7 +110,7 @@ def _pack(job: Job, tasks: list[bytes], events: _Events) -> None:
     events.send("connected", ray.get_runtime_context().gcs_address)
     try:
         ray.cloudpickle.register_pickle_by_value(ray_guest)
-        watch = Watch(ray, tell=lambda line: events.send("told", line), beat=lambda: events.send("beat"))
+        watch = Watch(ray, events.send)
         watch.start()
         if job.address:
             _admit_nodes(ray, job, watch)
@@ -121,6 +119,7 @@ def _pack(job: Job, tasks: list[bytes], events: _Events) -> None:
             name = watch.name_of(node_id)
             if faults:
                 raise _RefusedError(_refusal([(fault, name) for fault in faults]))
+            watch.count_packed()
             events.send("packed", (begun, name, packed))
     except ray.exceptions.RayError as error:
         logging.getLogger("ray").exception("packing ended")
@@ -211,7 +210,6 @@ def _outcomes(ray: Any, job: Job, tasks: list[bytes]) -> Iterator[tuple[float, s
         fn_constructor_kwargs={"letter": job.letter},
         batch_size=1,
         num_cpus=job.worker_cpus,
-        max_task_retries=TASK_DIES,
         compute=ray.data.ActorPoolStrategy(
             min_size=least, max_size=most, initial_size=initial, max_tasks_in_flight_per_actor=SHARDS_AHEAD
         ),

@@ -4,11 +4,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 LOOKS_EVERY_S = 2.0
 WAITS_UNSAID_S, SAYS_AGAIN_S = 6.0, 60.0
 """How long there may be no worker before that is said, and before it is said again."""
+MOST_DEATHS = 8
+"""Workers that may die one after another, without a shard that is finished in between."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,14 @@ class Node:
     name: str
     """Its address, or the name that it was given."""
     cpus: float
+
+
+class _Worker(NamedTuple):
+    """A worker as the head knows it."""
+
+    node_id: str
+    is_alive: bool
+    num_restarts: int
 
 
 def alive_nodes(ray: Any) -> dict[str, Node]:
@@ -34,15 +44,18 @@ def alive_nodes(ray: Any) -> dict[str, Node]:
 class Watch:
     """Looks at a cluster all the time: tells of nodes that join or are lost, and that nothing can be packed.
 
-    `tell` gets one line each, `beat` is called whenever the head of the cluster has responded.
+    `send` gets events as the build does: ("told", line), ("beat", None) whenever the head has responded, and ("failed",
+    line) once workers do nothing but die.
     """
 
-    def __init__(self, ray: Any, *, tell: Callable[[str], None], beat: Callable[[], None]) -> None:
-        self._ray, self.tell, self._beat = ray, tell, beat
+    def __init__(self, ray: Any, send: Callable[[str, str | None], None]) -> None:
+        self._ray, self._send = ray, send
         self.nodes = alive_nodes(ray)
         self._names = {node.id: node.name for node in self.nodes.values()}
         self._job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
         self._is_packing = False
+        self._workers: dict[str, _Worker] = {}
+        self._num_deaths = 0
         self._waits_since, self._said_at = time.monotonic(), -SAYS_AGAIN_S
         self._thread = threading.Thread(target=self._look, daemon=True)
 
@@ -61,19 +74,36 @@ class Watch:
         self._waits_since = time.monotonic()
         self._is_packing = True
 
+    def count_packed(self) -> None:
+        """A shard is finished, so workers can pack."""
+        self._num_deaths = 0
+
+    def tell(self, line: str) -> None:
+        """Say one line."""
+        self._send("told", line)
+
     def _look(self) -> None:
         while True:
             try:
-                nodes = alive_nodes(self._ray)
-                num_workers = self._num_workers()
+                nodes, workers = alive_nodes(self._ray), self._present_workers()
                 free = self._ray.available_resources().get("CPU", 0.0)
             except Exception:  # noqa: BLE001 - of any kind while the head is gone, and no beat says so
                 time.sleep(LOOKS_EVERY_S)
                 continue
-            self._beat()
+            self._send("beat", None)
             self._tell_changes(nodes)
-            self._tell_waiting(num_workers, free)
+            self._tell_deaths(workers)
+            self._tell_waiting(sum(worker.is_alive for worker in workers.values()), free)
             time.sleep(LOOKS_EVERY_S)
+
+    def _present_workers(self) -> dict[str, "_Worker"]:
+        from ray._private.state import actors
+
+        return {
+            actor["ActorID"]: _Worker(actor["Address"]["NodeID"], actor["State"] == "ALIVE", actor["NumRestarts"])
+            for actor in actors(job_id=self._job).values()
+            if "MapWorker" in actor["ActorClassName"] and actor["State"] != "DEAD"
+        }
 
     def _tell_changes(self, nodes: dict[str, Node]) -> None:
         for node in self.nodes.values():
@@ -85,12 +115,20 @@ class Watch:
                 self.tell(f"node {node.name} joined with {node.cpus:g} cores")
         self.nodes = nodes
 
-    def _num_workers(self) -> int:
-        """Workers of this build that are there."""
-        from ray._private.state import actors
-
-        alive = actors(job_id=self._job, actor_state_name="ALIVE").values()
-        return sum("MapWorker" in actor["ActorClassName"] for actor in alive)
+    def _tell_deaths(self, workers: dict[str, "_Worker"]) -> None:
+        """Say which workers died on nodes that are alive."""
+        for actor_id, worker in workers.items():
+            before = self._workers.get(actor_id, worker)
+            if worker.num_restarts > before.num_restarts and before.node_id in self.nodes:
+                self._num_deaths += worker.num_restarts - before.num_restarts
+                self.tell(f"a worker on node {self.name_of(before.node_id)} died; another one packs its shard")
+            if not worker.is_alive:  # its address is empty until it is there again
+                workers[actor_id] = worker._replace(node_id=before.node_id)
+        self._workers = workers
+        if self._num_deaths >= MOST_DEATHS:
+            self._send(
+                "failed", f"{self._num_deaths} workers died one after another, and no shard was finished between"
+            )
 
     def _tell_waiting(self, num_workers: int, free: float) -> None:
         """Say that no worker is there, and again from time to time."""

@@ -16,7 +16,7 @@ from facepack.storage import Store
 
 NUM_COMPARED = 4
 """Files of each shard that are read again and compared, others each time."""
-_UNREAD = (Status.MISSING, Status.UNREADABLE)
+_UNREAD = [Status.MISSING, Status.UNREADABLE]
 
 
 def check_unread(result: ShardResult, *, ground: Ground, node: str) -> None:
@@ -24,7 +24,7 @@ def check_unread(result: ShardResult, *, ground: Ground, node: str) -> None:
     if not set(result.statuses) & set(_UNREAD):
         return
     table = _table(result, ground.store)
-    unread = table.filter(pc.is_in(table["status"], pa.array(_UNREAD)) & pc.is_null(table["source_sha256"]))
+    unread = table.filter(pc.field("status").isin(_UNREAD) & pc.field("source_sha256").is_null())
     for path in unread["source"].to_pylist():
         if _digest(ground.source, path) is not None:
             _refuse(result, ground.store, f"node {node} cannot read {path}, which is in {ground.source.location}")
