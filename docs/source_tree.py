@@ -31,8 +31,8 @@ CAPTIONS = {
             "bins choices configuration fingerprint hashing label own_description plan plan_file plan_head prepare"
         ),
         "packed: from photos to shards": (
-            "align builder card colour cores headers image jpeg labelled_faces lock manifest mmod resume shard "
-            "template workers"
+            "align builder card colour cores headers image jpeg labelled_faces lock manifest mmod node_log ray_options "
+            "resume shard template workers"
         ),
         "checked and shown": "page preview reader summary verification",
         "drawn: datasets for the demo and the tests": "drawn",

@@ -8,6 +8,7 @@ from facepack.builder import Place
 from facepack.configuration import Configuration, Options
 from facepack.open_rows import OwnTable
 from facepack.prepare import default_source
+from facepack.ray_options import RayOptions
 from facepack.reader import OpenBuild, open_build
 
 Text = str | os.PathLike[str]
@@ -19,7 +20,7 @@ def build(
     out: Text = "",
     src: Text = "",
     workers: int | None = None,
-    ray_address: str = "",
+    ray_address: str | RayOptions = "",
     force: bool = False,
     landmarks: Text = "",
     leave_out: Text = "",
@@ -43,6 +44,7 @@ def build(
     location = str(out) or builder.default_out(configuration)
     source = str(src) or default_source(configuration.dataset)
     table = labels if isinstance(labels, OwnTable) else OwnTable(str(labels))
-    place = Place(source, location, workers, ray_address, force, str(landmarks), str(leave_out), table)
+    ray = ray_address if isinstance(ray_address, RayOptions) else RayOptions(ray_address)
+    place = Place(source, location, workers, ray, force, str(landmarks), str(leave_out), table)
     builder.build(configuration, place=place)
     return open_build(location)

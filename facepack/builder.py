@@ -3,12 +3,14 @@
 import hashlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
 from facepack import align, card, lock, manifest, plan_file, resume
+from facepack.admission import Ground
 from facepack.align import Aligner
 from facepack.closing import close, warn_of_empty_classes
 from facepack.configuration import Configuration
@@ -21,6 +23,7 @@ from facepack.matching import beside
 from facepack.open_rows import OwnTable
 from facepack.plan_head import PlanHead, PlannedShard, Remarks, read_head, write_head
 from facepack.prepare import Prepared, fetch_offered, prepare_build, source_of
+from facepack.ray_options import RayOptions
 from facepack.shard import ShardResult, ShardTask, digest_of
 from facepack.source import Source
 from facepack.storage import Store
@@ -38,7 +41,7 @@ class Place:
     src: str
     out: str
     workers: int | None = None
-    ray_address: str = ""
+    ray: RayOptions = field(default_factory=RayOptions)
     force: bool = False
     landmarks: str = ""
     """File of the landmark model for chips; empty to look for it. Its checksum decides bytes."""
@@ -50,8 +53,10 @@ class Place:
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 0:
             raise FieldError("workers", self.workers, "expected 0 (this process) or more")
-        if self.workers == 0 and self.ray_address:
-            raise FieldError("ray_address", self.ray_address, "workers 0 packs in this process, without Ray")
+        if self.workers == 0 and self.ray.address:
+            raise FieldError("ray_address", self.ray.address, "workers 0 packs in this process, without Ray")
+        if self.workers is not None and (self.ray.min_workers or 0) > self.workers:
+            raise FieldError("min_workers", self.ray.min_workers, f"workers is {self.workers}, which is less")
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,8 @@ def build(configuration: Configuration, *, place: Place, progress: Progress | No
         num_kept = len(results)
         num_images = sum(task.num_images for task in todo)
         progress.expect(num_images)
-        packing = packed(todo, aligner=aligner, workers=place.workers, ray_address=place.ray_address, progress=progress)
+        ground = Ground(plan.source, store, plan.head.configuration, aligner, holder.token)
+        packing = packed(todo, ground=ground, workers=place.workers, ray=place.ray, progress=progress)
         results |= _collected(packing, holder)
         for name in resume.strays(store, tasks):
             store.delete(name)
@@ -115,14 +121,15 @@ def build(configuration: Configuration, *, place: Place, progress: Progress | No
     return Outcome(made, place.out, num_images, packing_s, time.time() - begun - packing_s, planning_s, num_kept)
 
 
-def _collected(packing: Iterator[ShardResult], holder: lock.Holder) -> dict[str, ShardResult]:
+def _collected(packing: Generator[ShardResult], holder: lock.Holder) -> dict[str, ShardResult]:
     """The results of all shards by name; what is half made is removed, whatever happens."""
     results = {}
     is_done = False
     try:
-        for result in packing:
-            results[result.record.name.removesuffix(".tar")] = result
-            holder.check()
+        with closing(packing):
+            for result in packing:
+                results[result.record.name.removesuffix(".tar")] = result
+                holder.check()
         is_done = True
     finally:
         if holder.is_ours:  # whoever took the place over has unfinished files of its own here

@@ -29,6 +29,7 @@ from facepack.found_labels import Named
 from facepack.open_rows import OwnTable
 from facepack.prepare import default_source
 from facepack.preview import check_out, page_of, write_page
+from facepack.ray_options import RayOptions
 
 _DATA_FOLDER = "$FACEPACK_DATA/DATASET, else data/DATASET"
 _DEMO_SETTINGS = ["epochs=18", "lr=0.015"]
@@ -235,7 +236,27 @@ def build(
     ] = False,
     samples_per_shard: Annotated[int, typer.Option(help="At most so many samples in one tar.")] = 1000,
     workers: Workers = None,
-    ray_address: Annotated[str, typer.Option(show_default="a Ray of its own", help="A Ray cluster to run on.")] = "",
+    ray_address: Annotated[
+        str,
+        typer.Option(
+            show_default="$RAY_ADDRESS, else a Ray of its own",
+            help="A Ray cluster: HOST:PORT of its head, auto or local.",
+        ),
+    ] = "",
+    min_workers: Annotated[
+        int | None,
+        typer.Option(show_default="all", help="Workers to ask a cluster for at once; more begin as nodes join."),
+    ] = None,
+    worker_cpus: Annotated[float, typer.Option(help="Cores that Ray counts for a worker.")] = 1.0,
+    worker_memory: Annotated[
+        str, typer.Option(show_default="not counted", help="Memory that Ray counts for a worker, such as 2GB.")
+    ] = "",
+    ray_env: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE", show_default="none", help="Variables, packages and folders for the workers, in Ray's form."
+        ),
+    ] = "",
     force: Annotated[bool, typer.Option("--force", help="Try rejected images again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only index, label and plan; write nothing.")] = False,
     debug: Debug = False,
@@ -276,7 +297,8 @@ def build(
         named = Named(labels_image, labels_class, labels_split, labels_identity, labels_age)
         out = out or builder.default_out(configuration)
         own = OwnTable(labels, named)
-        place = Place(src, out, workers, ray_address, force, landmarks, leave_out, own)
+        ray = RayOptions(ray_address, min_workers, worker_cpus, worker_memory, ray_env)
+        place = Place(src, out, workers, ray, force, landmarks, leave_out, own)
         if dry_run:
             _show_plan(configuration, place)
         else:

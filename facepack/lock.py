@@ -62,7 +62,7 @@ class Holder:
     @property
     def is_ours(self) -> bool:
         """False once somebody else took the place over, as after a long sleep of this machine."""
-        return _read(self.store, self.name).get("token") == self.token
+        return token_in(self.store, self.work) == self.token
 
     def check(self) -> None:
         """Raise `JobError` if somebody else took the place over."""
@@ -100,6 +100,11 @@ def held(store: Store, *, work: Work) -> Iterator[Holder]:
         yield holder
     finally:
         holder.stop()
+
+
+def token_in(store: Store, work: Work) -> str:
+    """What names the holder of a place; empty where there is none."""
+    return str(_read(store, work.lock_file).get("token", ""))
 
 
 def _take_over(store: Store, stale: dict[str, Any], holder: Holder) -> None:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from facepack import card, manifest, plan_file
+from facepack import card, manifest, node_log, plan_file
 from facepack.configuration import Configuration, configuration_of
 from facepack.errors import JobError
 from facepack.lock import BUILD
@@ -136,6 +136,6 @@ def delete_unpacked(store: Store) -> None:
     names = store.list()
     ours = [name for name in names if SHARD_FILE.fullmatch(name)]
     if not any(name.endswith(".tar") for name in ours):
-        for name in {*ours, manifest.MANIFEST_FILE, *card.NAMES} & set(names):
+        for name in {*ours, manifest.MANIFEST_FILE, node_log.NAME, *card.NAMES} & set(names):
             store.delete(name)
         plan_file.delete(store)

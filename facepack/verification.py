@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from facepack import card, image, manifest
+from facepack import card, image, manifest, node_log
 from facepack.align import NUM_LANDMARKS
 from facepack.cores import num_cores
 from facepack.description import SPLITS, dataset_names
@@ -278,9 +278,10 @@ def _check_people(build: Build, table: pa.Table) -> Iterator[str]:
 def _check_files(build: Build, store: Store) -> Iterator[str]:
     """No file that does not belong to the build, and nothing half made."""
     stems = {record.name.removesuffix(".tar") for record in build.shards}
+    others = {manifest.BUILD_FILE, manifest.MANIFEST_FILE, BUILD.lock_file, node_log.NAME, *card.NAMES}
     for name in store.list():
         stem, _, suffix = name.rpartition(".")
-        if name in (manifest.BUILD_FILE, manifest.MANIFEST_FILE, BUILD.lock_file, *card.NAMES) or stem in stems:
+        if name in others or stem in stems:
             continue
         if not (SHARD_FILE.fullmatch(name) and suffix == "parquet" and _is_all_rejected(store, name)):
             yield f"{name}: not in build.json"

@@ -22,6 +22,7 @@ from facepack.configuration import Configuration
 from facepack.drawn import synthetic
 from facepack.errors import FieldError, JobError
 from facepack.manifest import Status, read_build
+from facepack.ray_options import RayOptions
 from facepack.storage import Store
 from facepack.verification import verify
 from facepack.workers import SilentProgress
@@ -609,7 +610,7 @@ def test_plan_alone_writes_nothing(celeba: Path, tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"workers": -1}, "workers -1: expected 0"),
-        ({"workers": 0, "ray_address": "auto"}, "ray_address auto: workers 0 packs in this process"),
+        ({"workers": 0, "ray": RayOptions("auto")}, "ray_address auto: workers 0 packs in this process"),
     ],
 )
 def test_place_that_cannot_be_names_its_field(options: dict[str, Any], message: str) -> None:
