@@ -11,6 +11,7 @@ from facepack.configuration import Configuration
 from facepack.description import SPLITS, dataset_names, load_dataset
 from facepack.errors import FieldError, JobError, UsageError
 from facepack.manifest import Build, Status
+from facepack.manifest_checks import TableRows, check_manifest
 from facepack.page import rendered
 from facepack.pictures import Samples
 from facepack.prepare import Prepared, default_source, prepare_build, source_of
@@ -18,7 +19,6 @@ from facepack.preview_model import MAX_CLASSES, THERE, Page, PreviewInput
 from facepack.reader import open_build
 from facepack.source import Source
 from facepack.storage import Store, is_url
-from facepack.verification import check_manifest
 
 
 def page_of(target: str, *, src: str = "", images: str = "", classes: str = "") -> Page:
@@ -41,7 +41,7 @@ def page_of(target: str, *, src: str = "", images: str = "", classes: str = "") 
 def of_build(location: str, *, src: str = "") -> Page:
     """Look into a build; rejected photos are shown where their source is at hand. Raises `JobError` without a build."""
     build = open_build(location)
-    if problem := next(check_manifest(build.info, build.table), None):
+    if problem := next(check_manifest(build.info, TableRows(build.table)), None):
         raise JobError(f"{location}: damaged ({problem}); facepack verify names all that is wrong")
     source, notes = _source_of(build.info, src)
     if unparsed := build.info.unparsed:
