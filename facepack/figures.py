@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,9 +18,10 @@ _AGE_BIN_YEARS = 5
 
 def images_per_split(good: pa.Table, class_names: list[str]) -> dict[str, dict[str, int]]:
     """Images per class and split; the sum over all classes last, under ""."""
-    pairs = Counter(zip(good["class"].to_pylist(), good["split"].to_pylist(), strict=True))
+    rows = good.group_by(["class", "split"]).aggregate([([], "count_all")]).to_pylist()
+    pairs = Counter({(row["class"], row["split"]): row["count_all"] for row in rows})
     of_class = {name: {f"{split}": pairs[name, split] for split in SPLITS} for name in class_names[:MAX_CLASSES]}
-    total = Counter(good["split"].to_pylist())
+    total = counted(good["split"])
     return of_class | {"": {f"{split}": total[split] for split in SPLITS}}
 
 
@@ -50,8 +52,13 @@ def _bar(name: str, numbers: tuple[int, int], status: str) -> Bar:
 
 
 def _counted(column: pa.ChunkedArray, is_good: Any, status: str) -> list[Bar]:
-    rows, good = Counter(column.to_pylist()), Counter(column.filter(is_good).to_pylist())
+    rows, good = counted(column), counted(column.filter(is_good))
     return _ascending([_bar(str(name), (rows[name], good[name]), status) for name in rows if name is not None])
+
+
+def counted(column: pa.ChunkedArray) -> Counter[Any]:
+    """How often each value is there."""
+    return Counter({row["values"]: row["counts"] for row in column.value_counts().to_pylist()})
 
 
 def _ascending(bars: list[Bar]) -> list[Bar]:
@@ -71,7 +78,8 @@ def age_charts(good: pa.Table, description: Description) -> list[Chart]:
 
 def _ages(name: str, column: pa.ChunkedArray) -> Chart:
     ages = column.drop_null().to_numpy()
-    bins = Counter((ages // _AGE_BIN_YEARS).astype(int).tolist())
+    numbers, counts = np.unique((ages // _AGE_BIN_YEARS).astype(int), return_counts=True)
+    bins = Counter(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
     bars = [
         Bar(f"{number * _AGE_BIN_YEARS}-{(number + 1) * _AGE_BIN_YEARS - 1}", bins[number])
         for number in range(min(bins, default=0), max(bins, default=-1) + 1)

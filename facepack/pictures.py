@@ -1,7 +1,7 @@
 """The pictures of a preview page: contact sheets, mean faces, detected faces and rejected photos."""
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import cv2
@@ -12,7 +12,9 @@ import pyarrow.compute as pc
 
 from facepack import align, image
 from facepack.choices import MOST_PIXELS
+from facepack.figures import counted
 from facepack.manifest import Status
+from facepack.manifest_rows import ManifestRows, RowIndex
 from facepack.page import jpeg_uri
 from facepack.preview_model import MAX_CLASSES, THERE, Picture, PreviewInput, Reject, Sheet
 from facepack.reader import OpenBuild, decode_bgr
@@ -28,27 +30,32 @@ _EXCERPT = 60
 class Samples:
     """Some images of each class, up to what a contact sheet and a mean need, from rows in random order."""
 
-    def __init__(self, table: pa.Table, *, class_names: list[str]) -> None:
+    def __init__(self, classes: pa.ChunkedArray, *, class_names: list[str]) -> None:
         shown = class_names[:MAX_CLASSES] or [""]
         self.per_class = max(_MIN_PER_CLASS, min(_MAX_PER_CLASS, _NUM_PICTURES // len(shown)))
         if not class_names:
             self.per_class = 4 * _MAX_PER_CLASS
         self.images: dict[str, list[image.Pixels]] = {name: [] for name in shown}
         self.rows: dict[str, list[int]] = {name: [] for name in shown}
-        self._class_of = [name or "" for name in table["class"].to_pylist()]
+        encoded = classes.combine_chunks().fill_null("").dictionary_encode()
+        self._codes, self._names = encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
         self._num_pixels = 0
-        self._num_rows = Counter(name for name in self._class_of if name in self.images)
+        self._num_rows = counted(encoded)
+
+    def _class_of(self, row: int) -> str:
+        name: str = self._names[self._codes[row]]
+        return name
 
     def needs(self, row: int) -> bool:
         """True where the image of this row of the table would be shown."""
-        name = self._class_of[row]
+        name = self._class_of(row)
         limit = _MEAN_OF if self._num_pixels < _MAX_PIXELS else self.per_class
         return name in self.images and len(self.images[name]) < limit
 
     def add(self, row: int, image_hwc: image.Pixels) -> None:
         """Add an image, reduced."""
         self._num_pixels += image_hwc.shape[0] * image_hwc.shape[1]
-        name = self._class_of[row]
+        name = self._class_of(row)
         self.images[name].append(_reduced(image_hwc, _SOURCE_PX))
         self.rows[name].append(row)
 
@@ -64,19 +71,23 @@ def _reduced(image_hwc: image.Pixels, largest_px: int) -> image.Pixels:
     return image.resize(image_hwc, width_px=max(1, round(width * scale)), height_px=max(1, round(height * scale)))
 
 
-def samples_of_build(build: OpenBuild) -> Samples:
-    """Images of a build, whole shards at a time; in each they lie in random order, train first."""
-    packed = build.packed.table
-    samples = Samples(packed, class_names=build.info.class_names)
-    by_shard: dict[str, list[int]] = defaultdict(list)
-    for row, shard in enumerate(packed["shard"].to_pylist()):
-        by_shard[shard].append(row)
-    offsets, sizes = packed["offset"].to_pylist(), packed["size"].to_pylist()
+def samples_of_build(build: OpenBuild, rows: ManifestRows, *, table: pa.Table) -> Samples:
+    """Images of a build, whole shards at a time; in each they lie in random order, train first.
+
+    `table` has all rows of the manifest, of which `Samples` counts those that are packed.
+    """
+    is_packed = pc.equal(table["status"], Status.PACKED)
+    samples = Samples(table["class"].filter(is_packed), class_names=build.info.class_names)
+    number_of = np.cumsum(np.asarray(is_packed)) - 1
+    shards = RowIndex(rows).shards
     for record in build.info.shards[:_MAX_REMOTE_SHARDS] if build.is_remote else build.info.shards:
         content = build.shard(record.name)
-        for row in by_shard[record.name]:
+        numbers = shards[record.name]
+        places = rows.take(numbers).select(["offset", "size"])
+        pairs = zip(places["offset"].to_pylist(), places["size"].to_pylist(), strict=True)
+        for row, (offset, size) in zip(number_of[numbers].tolist(), pairs, strict=True):
             if samples.needs(row):
-                encoded = bytes(content[offsets[row] : offsets[row] + sizes[row]])
+                encoded = bytes(content[offset : offset + size])
                 samples.add(row, decode_bgr(encoded, build.info, where=f"{build.location}/{record.name}"))
         if samples.is_full:
             break
@@ -85,11 +96,11 @@ def samples_of_build(build: OpenBuild) -> Samples:
 
 def samples_of_source(source: Source, table: pa.Table) -> Samples:
     """Images of a dataset, in the order in which they would be packed; bad ones are passed over."""
-    there = table.filter(pc.field("status") == THERE)
-    names = [name for name in there["class"].unique().to_pylist() if name]
-    samples = Samples(there, class_names=sorted(names))
-    for row, path in enumerate(there["source"].to_pylist()):
-        if samples.is_full or row > 20 * _NUM_PICTURES:
+    is_there = pc.equal(table["status"], THERE)
+    classes, paths = table["class"].filter(is_there), table["source"].filter(is_there)
+    samples = Samples(classes, class_names=sorted(filter(None, classes.unique().to_pylist())))
+    for row, path in enumerate(paths.slice(0, 20 * _NUM_PICTURES + 1).to_pylist()):
+        if samples.is_full:
             break
         if samples.needs(row):
             try:
@@ -116,12 +127,12 @@ def _mean(images: Sequence[image.Pixels]) -> str:
 
 def contact_sheets(good: pa.Table, samples: Samples) -> list[Sheet]:
     """A contact sheet per class, with its mean face."""
-    numbers = Counter(name or "" for name in good["class"].to_pylist())
-    sources, number = good["source"].to_pylist(), samples.per_class
+    numbers, number = counted(pc.fill_null(good["class"], "")), samples.per_class
     sheets = []
     for name, images in samples.images.items():
-        pairs = zip(images[:number], samples.rows[name][:number], strict=True)
-        thumbs = [Picture(_uri(image_hwc, largest_px=_THUMB_PX), printable(sources[row])) for image_hwc, row in pairs]
+        paths = good["source"].take(pa.array(samples.rows[name][:number], pa.int64())).to_pylist()
+        pairs = zip(images[:number], paths, strict=True)
+        thumbs = [Picture(_uri(image_hwc, largest_px=_THUMB_PX), printable(path)) for image_hwc, path in pairs]
         sheets.append(Sheet(name, numbers[name], thumbs, _mean(images), len(images)))
     return sheets
 
@@ -140,12 +151,11 @@ def attribute_means(data: PreviewInput, good: pa.Table, samples: Samples) -> lis
     return [sheet for sheet in sheets if sheet.mean]
 
 
-def detected_faces(data: PreviewInput, good: pa.Table) -> list[Picture]:
+def detected_faces(data: PreviewInput) -> list[Picture]:
     """Some photos with the box and the landmarks of the face that was cut out of them."""
-    if data.source is None or not {"box", "landmarks"} <= set(good.column_names):
+    if data.source is None or not {"box", "landmarks"} <= set(data.few.column_names):
         return []
-    has_face = pc.or_(pc.is_valid(good["box"]), pc.is_valid(good["landmarks"]))
-    rows = good.filter(has_face).slice(0, _NUM_PER_REASON)
+    rows = data.few.filter(pc.equal(data.few["status"], data.good))
     pictures = []
     for row in rows.select(["source", "source_sha256", "box", "landmarks"]).to_pylist():
         try:
@@ -177,22 +187,34 @@ def _with_boxes(
 
 def rejects(data: PreviewInput) -> list[Reject]:
     """Every reject reason with its number, and some of the photos, with the faces that are detected in them."""
-    rejected = data.table.filter(pc.not_equal(data.table["status"], data.good))
-    numbers = Counter(rejected["status"].to_pylist())
-    reasons = [reason for reason in Status if reason != Status.PACKED and numbers[reason]]
-    of_reason = [_of_reason(reason, rejected.filter(pc.field("status") == reason), data.source) for reason in reasons]
-    return sorted(of_reason, key=lambda reject: -reject.number)
+    numbers = counted(data.table["status"])
+    rejects = [_of_reason(reason, numbers[reason], data) for reason in Status if reason != Status.PACKED]
+    return sorted((reject for reject in rejects if reject.number), key=lambda reject: -reject.number)
 
 
-def _of_reason(reason: Status, rows: pa.Table, source: Source | None) -> Reject:
-    some = rows.slice(0, _NUM_PER_REASON)
+def _of_reason(reason: Status, number: int, data: PreviewInput) -> Reject:
+    some, source = data.few.filter(pc.equal(data.few["status"], reason)), data.source
     paths = some["source"].to_pylist()
     if reason == Status.MISSING or source is None:
-        return Reject(str(reason), len(rows), reason.meaning, [], [printable(path) for path in paths])
+        return Reject(str(reason), number, reason.meaning, [], [printable(path) for path in paths])
     digests = some["source_sha256"].to_pylist() if "source_sha256" in some.column_names else [None] * len(some)
     pairs = zip(paths, digests, strict=True)
     pictures = [_rejected(path, reason, source, sha256=sha256) for path, sha256 in pairs]
-    return Reject(str(reason), len(rows), reason.meaning, pictures)
+    return Reject(str(reason), number, reason.meaning, pictures)
+
+
+def first_rows(parts: Iterable[pa.Table]) -> pa.Table:
+    """The first rows of each status, as many as are shown; of packed ones those with a face that was cut out."""
+    few: list[pa.Table] = []
+    numbers = Counter[str]()
+    for part in parts:
+        for status in part["status"].unique().to_pylist():
+            rows = part.filter(pc.equal(part["status"], status))
+            if status == Status.PACKED:
+                rows = rows.filter(pc.or_(pc.is_valid(rows["box"]), pc.is_valid(rows["landmarks"])))
+            few.append(rows.slice(0, _NUM_PER_REASON - numbers[status]))
+            numbers[status] += len(few[-1])
+    return pa.concat_tables(few)
 
 
 def _rejected(path: str, reason: Status, source: Source, *, sha256: str | None) -> Picture:

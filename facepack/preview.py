@@ -11,6 +11,7 @@ from facepack.configuration import Configuration
 from facepack.description import SPLITS, dataset_names, load_dataset
 from facepack.errors import FieldError, JobError, UsageError
 from facepack.manifest import Build, Status
+from facepack.manifest_checks import check_manifest
 from facepack.page import rendered
 from facepack.pictures import Samples
 from facepack.prepare import Prepared, default_source, prepare_build, source_of
@@ -18,7 +19,9 @@ from facepack.preview_model import MAX_CLASSES, THERE, Page, PreviewInput
 from facepack.reader import open_build
 from facepack.source import Source
 from facepack.storage import Store, is_url
-from facepack.verification import check_manifest
+
+_LOOKED_AT = ["source", "status", "source_sha256", "box", "landmarks"]
+_NOT_SHOWN = {*manifest.OWN_COLUMNS.names, *manifest.PUBLISHED_COLUMNS.names} - {"source", "split", "status", "class"}
 
 
 def page_of(target: str, *, src: str = "", images: str = "", classes: str = "") -> Page:
@@ -41,8 +44,12 @@ def page_of(target: str, *, src: str = "", images: str = "", classes: str = "") 
 def of_build(location: str, *, src: str = "") -> Page:
     """Look into a build; rejected photos are shown where their source is at hand. Raises `JobError` without a build."""
     build = open_build(location)
-    if problem := next(check_manifest(build.info, build.table), None):
-        raise JobError(f"{location}: damaged ({problem}); facepack verify names all that is wrong")
+    with build.manifest_rows() as rows:
+        if problem := next(check_manifest(build.info, rows), None):
+            raise JobError(f"{location}: damaged ({problem}); facepack verify names all that is wrong")
+        table = pa.concat_tables(rows.parts([name for name in rows.schema.names if name not in _NOT_SHOWN]))
+        samples = pictures.samples_of_build(build, rows, table=table)
+        few = pictures.first_rows(rows.parts(_LOOKED_AT))
     source, notes = _source_of(build.info, src)
     if unparsed := build.info.unparsed:
         notes.append(f"{len(unparsed):,} rows of the label files cannot be read, such as {unparsed[0]}.")
@@ -52,14 +59,15 @@ def of_build(location: str, *, src: str = "") -> Page:
         title=_name(location),
         about=f"A facepack build of {description.title}",
         description=description,
-        table=build.table,
+        table=table,
+        few=few,
         class_names=build.info.class_names,
         good=Status.PACKED,
         source=source,
         facts=_facts(build.info),
         notes=notes,
     )
-    return _page(data, pictures.samples_of_build(build))
+    return _page(data, samples)
 
 
 def _source_of(info: Build, src: str) -> tuple[Source | None, list[str]]:
@@ -86,6 +94,7 @@ def of_dataset(name: str, *, src: str = "", images: str = "", classes: str = "")
         about=f"{description.title}, before it is built",
         description=description,
         table=table,
+        few=pictures.first_rows([table]),
         class_names=list(prepared.plan.class_names),
         good=THERE,
         source=prepared.source,
@@ -154,7 +163,7 @@ def _page(data: PreviewInput, samples: Samples) -> Page:
         ages=figures.age_charts(good, data.description),
         sheets=pictures.contact_sheets(good, samples),
         means=pictures.attribute_means(data, good, samples),
-        faces=pictures.detected_faces(data, good),
+        faces=pictures.detected_faces(data),
         rejects=pictures.rejects(data),
         leaks=next(figures.leaks(good, data.description), None),
         num_hidden_classes=max(0, len(data.class_names) - MAX_CLASSES),

@@ -111,7 +111,9 @@ class PreviewInput:
     about: str
     description: Description
     table: pa.Table
-    """Rows with key, source, split, status, class and the labels."""
+    """Rows with source, split, status, class and the labels."""
+    few: pa.Table
+    """The first rows of each status with all that is known of them, of packed ones those with a face cut out."""
     class_names: list[str]
     good: str
     """The status of the rows that count: packed, or there."""

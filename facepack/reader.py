@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from facepack import image, manifest
 from facepack.errors import JobError, UsageError
 from facepack.manifest import Build, Status
+from facepack.manifest_rows import ManifestRows
 from facepack.storage import Store
 
 if TYPE_CHECKING:
@@ -62,6 +63,13 @@ class OpenBuild:
             return self._view
         try:
             return manifest.read_table(self._store, manifest.MANIFEST_FILE)
+        except FileNotFoundError as error:
+            raise JobError(f"{self.location}: no {manifest.MANIFEST_FILE}; {_NAME_THE_FAULT}") from error
+
+    def manifest_rows(self) -> ManifestRows:
+        """The rows of the whole manifest, some at a time: a context that is to be left."""
+        try:
+            return ManifestRows(self._store)
         except FileNotFoundError as error:
             raise JobError(f"{self.location}: no {manifest.MANIFEST_FILE}; {_NAME_THE_FAULT}") from error
 

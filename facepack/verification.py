@@ -6,8 +6,8 @@ import json
 import os
 import tarfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -16,13 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from facepack import card, image, manifest, node_log
-from facepack.align import NUM_LANDMARKS
+from facepack.ahead import mapped_ahead
 from facepack.cores import num_cores
-from facepack.description import SPLITS, dataset_names
 from facepack.errors import JobError
 from facepack.image import Moments
 from facepack.lock import BUILD
-from facepack.manifest import FACE, KEY_LENGTH, SHARD_FILE, Build, ShardRecord, Status, people_in_several_splits
+from facepack.manifest import SHARD_FILE, Build, ShardRecord, Status
+from facepack.manifest_checks import check_faces, check_manifest, check_people
+from facepack.manifest_rows import ManifestRows, RowIndex
 from facepack.plan import stored_order
 from facepack.shard import ShardResult, label_texts
 from facepack.storage import Store
@@ -32,10 +33,6 @@ JPEG_TOLERANCE = 0.05
 
 _NO_PIXELS = Moments()
 _MAX_THREADS = 4  # each holds a shard in memory
-_NEVER_NULL = ("key", "source", "split", "status")
-_PACKED_COLUMNS = ("shard", "position", "offset", "size", "width", "height", "sha256", "source_sha256")
-_FACE_COLUMNS = {"none": (), "crop": ("box",), "chip": ("box", "landmarks")}
-_LABELLED_COLUMNS = {"none": (), "crop": ("box",), "chip": ("landmarks",)}
 
 
 class Progress(Protocol):
@@ -96,44 +93,63 @@ def verify(location: str | os.PathLike[str], *, deep: bool = False, progress: Pr
     build = manifest.read_build(location)
     store = Store(location)
     try:
-        table = manifest.read_table(store, manifest.MANIFEST_FILE)
+        rows = ManifestRows(store)
     except FileNotFoundError as error:
         raise JobError(f"{location}: {manifest.BUILD_FILE} is there, but no {manifest.MANIFEST_FILE}") from error
-    problems = list(check_manifest(build, table))
+    with rows:
+        return _verified(_Checker(store, build, rows, deep), progress)
+
+
+def _verified(checker: "_Checker", progress: Progress | None) -> Report:
+    store, build, rows = checker.store, checker.build, checker.rows
+    problems = list(check_manifest(build, rows))
     if problems:  # what the shards are checked against is not sound itself
         return Report(len(build.shards), 0, 0, tuple(problems))
     problems += [
-        *_check_people(build, table),
-        *check_faces(build, table),
+        *check_people(build, rows),
+        *check_faces(build, rows),
         *_check_files(build, store),
-        *_check_card(build, table, store),
+        *_check_card(build, rows.schema, store),
     ]
-    by_shard = _rows_by_shard(table)
-    shards = [
-        _Shard(store, record, build, by_shard.pop(record.name, table.slice(0, 0)), table, deep)
-        for record in build.shards
-    ]
-    findings = _checked(shards, progress)
+    index = RowIndex(rows)
+    findings = _checked(checker, index, progress)
     problems += findings.problems
-    problems += [f"manifest: rows in {name}, which build.json does not name" for name in sorted(by_shard)]
+    unnamed = sorted(index.shards.keys() - {record.name for record in build.shards})
+    problems += [f"manifest: rows in {name}, which build.json does not name" for name in unnamed]
     if not findings.problems:  # otherwise what is amiss is named already
-        problems += _check_totals(build, findings, deep=deep)
+        problems += _check_totals(build, findings, deep=checker.deep)
     num_samples, num_bytes = (
         sum(getattr(record, name) for record in build.shards) for name in ("num_samples", "num_bytes")
     )
     return Report(len(build.shards), num_samples, num_bytes, tuple(problems))
 
 
-def _checked(shards: list["_Shard"], progress: Progress | None) -> _Findings:
+@dataclass(frozen=True)
+class _Checker:
+    """What the shards of a build are checked against."""
+
+    store: Store
+    build: Build
+    rows: ManifestRows
+    deep: bool
+
+    def check(self, index: RowIndex, record: ShardRecord) -> _Findings:
+        """Every disagreement in a shard, and the sums over its pixels."""
+        rows = self.rows.take(index.shards.get(record.name, np.zeros(0, np.int64)))
+        return _Shard(self, record, rows, index).check()
+
+
+def _checked(checker: _Checker, index: RowIndex, progress: Progress | None) -> _Findings:
     """Check shards, several at once."""
+    records = checker.build.shards
     if progress is not None:
-        progress.expect(sum(shard.record.num_samples for shard in shards))
+        progress.expect(sum(record.num_samples for record in records))
     total = _Findings()
-    with ThreadPoolExecutor(min(_MAX_THREADS, num_cores())) as pool:
-        for shard, findings in zip(shards, pool.map(_Shard.check, shards), strict=True):
-            total += findings
-            if progress is not None:
-                progress.advance(shard.record.num_samples)
+    findings_of = mapped_ahead(partial(checker.check, index), records, num_threads=min(_MAX_THREADS, num_cores()))
+    for record, findings in zip(records, findings_of, strict=True):
+        total += findings
+        if progress is not None:
+            progress.advance(record.num_samples)
     return total
 
 
@@ -149,130 +165,7 @@ def _check_totals(build: Build, findings: _Findings, *, deep: bool) -> Iterator[
         yield from _check_statistics(build, findings.decoded, of="the images", tolerance=tolerance)
 
 
-# The manifest and build.json
-
-
-def check_manifest(build: Build, table: pa.Table) -> Iterator[str]:
-    """Every disagreement between build.json and the manifest, without looking into a shard."""
-    problems = [*_check_columns(table), *_check_configuration(build, table), *_check_shard_list(build)]
-    yield from problems or _check_rows(build, table)
-
-
-def _check_columns(table: pa.Table) -> Iterator[str]:
-    expected = manifest.OWN_COLUMNS
-    for field in expected:
-        if field.name not in table.column_names:
-            yield f"manifest: no column {field.name}"
-        elif table.schema.field(field.name).type != field.type:
-            yield f"manifest: column {field.name} is {table.schema.field(field.name).type}, expected {field.type}"
-    for name in _NEVER_NULL:
-        if name in table.column_names and table[name].null_count:
-            yield f"manifest: {table[name].null_count:,} rows without {name}"
-
-
-def _check_configuration(build: Build, table: pa.Table) -> Iterator[str]:
-    """The configuration, its digest and what the manifest repeats of them."""
-    if build.configuration.digest != build.digest:
-        yield f"build.json: digest is {build.digest}, the configuration's is {build.configuration.digest}"
-    if build.dataset not in dataset_names() and not build.configuration.description:
-        yield f"build.json: dataset {build.dataset!r} is unknown"
-    if build.versions.keys() != set(manifest.DECIDES_BYTES):
-        yield f"build.json: versions of {', '.join(build.versions) or 'nothing'}"
-    metadata = manifest.metadata_of(table)
-    own = {"dataset": build.dataset, "configuration": asdict(build.configuration), "class_names": build.class_names}
-    for name, value in own.items():
-        if metadata.get(name) != value:
-            yield f"manifest: metadata {name} is {metadata.get(name)!r}, build.json has {value!r}"
-
-
-def _check_shard_list(build: Build) -> Iterator[str]:
-    """Every shard once, in order."""
-    names = [record.name for record in build.shards]
-    ordered = sorted(set(names), key=lambda name: (SPLITS.index(name.split("-")[0]) if "-" in name else 0, name))
-    if not all(SHARD_FILE.fullmatch(name) and name.endswith(".tar") for name in names):
-        yield "build.json: a shard with a strange name"
-    elif names != ordered:
-        yield "build.json: the shards are not there once each, in order"
-
-
-def _check_rows(build: Build, table: pa.Table) -> Iterator[str]:
-    """One row per source with the right key, one status each, counted as in build.json."""
-    sources, keys, statuses = (table[name].to_pylist() for name in ("source", "key", "status"))
-    faces = table[FACE].to_pylist() if FACE in table.column_names else [None] * len(table)
-    for key, source, face in zip(keys, sources, faces, strict=True):
-        expected = hashlib.sha256(f"{build.dataset}/{source}".encode()).hexdigest()[:KEY_LENGTH]
-        if source is None or key != (expected if face is None else manifest.key_of_face(expected, face)):
-            yield f"manifest: {source}: key {key} is not that of the source"
-    if len(set(keys)) < len(keys):
-        yield f"manifest: {len(keys) - len(set(keys)):,} keys stand in more than one row"
-    names = {str(status) for status in Status}
-    yield from (
-        f"manifest: {source}: unknown status {status!r}"
-        for source, status in zip(sources, statuses, strict=True)
-        if status not in names
-    )
-    if wrong := set(table["split"].unique().to_pylist()) - set(SPLITS):
-        yield f"manifest: unknown split {', '.join(map(str, wrong))}"
-        return
-    if wrong := set(table["class"].drop_null().unique().to_pylist()) - set(build.class_names):
-        yield f"manifest: classes that build.json does not name: {', '.join(sorted(wrong))}"
-    if (counts := manifest.count(table)) != build.counts:
-        yield f"build.json: counts disagree with the manifest: {_first_difference(build.counts, counts)}"
-    packed = pc.equal(table["status"], Status.PACKED)
-    by_labels = build.configuration.landmarks_from == "labels"
-    of_faces = (_LABELLED_COLUMNS if by_labels else _FACE_COLUMNS)[build.configuration.align]
-    for name in (*_PACKED_COLUMNS, *of_faces):
-        if table[name].filter(packed).null_count:
-            yield f"manifest: {table[name].filter(packed).null_count:,} packed rows without {name}"
-    if number := len(table.filter(pc.invert(packed))["shard"].drop_null()):
-        yield f"manifest: {number:,} rejected rows name a shard"
-    is_duplicate = pc.equal(table["status"], Status.DUPLICATE)
-    if number := pc.sum(pc.xor(is_duplicate, pc.is_valid(table["duplicate_of"]))).as_py():
-        yield f"manifest: {number:,} rows whose duplicate_of does not go with their status"
-    named = table["duplicate_of"].drop_null()
-    if number := len(named.filter(pc.invert(pc.is_in(named, value_set=table["source"].combine_chunks())))):
-        yield f"manifest: {number:,} rows are duplicates of what is no source"
-    lengths = pc.list_value_length(table["landmarks"].drop_null())
-    if set(lengths.unique().to_pylist()) - {2 * NUM_LANDMARKS}:
-        yield f"manifest: landmarks that are not {NUM_LANDMARKS} points"
-
-
-def check_faces(build: Build, table: pa.Table) -> Iterator[str]:
-    """With on_several all, the faces of a photo are 1, 2, ..., in one split; else there is no column of them."""
-    if (build.configuration.on_several == "all") != (FACE in table.column_names):
-        yield f"manifest: on_several is {build.configuration.on_several}, the columns are {table.column_names}"
-        return
-    if FACE not in table.column_names:
-        return
-    packed = table[FACE].filter(pc.equal(table["status"], Status.PACKED))
-    if packed.null_count:
-        yield f"manifest: {packed.null_count:,} packed rows without {FACE}"
-    photos = table.group_by("source").aggregate(
-        [(FACE, "max"), (FACE, "count"), ("split", "count_distinct"), ([], "count_all")]
-    )
-    for photo in photos.to_pylist():
-        number = photo[f"{FACE}_max"] or 0
-        if (photo[f"{FACE}_count"], photo["count_all"]) != (number, max(1, number)):
-            yield f"manifest: {photo['source']}: its faces are not 1 to {number}"
-        if photo["split_count_distinct"] > 1:
-            yield f"manifest: {photo['source']}: its faces are in several splits"
-
-
-def _first_difference(stated: Any, actual: Any, where: str = "") -> str:
-    if isinstance(stated, dict) and isinstance(actual, dict):
-        for name in [*stated, *actual]:
-            if stated.get(name) != actual.get(name):
-                return _first_difference(stated.get(name), actual.get(name), f"{where}{name or '(no classes)'} ")
-    return f"{where}is {stated}, the manifest has {actual}"
-
-
-def _check_people(build: Build, table: pa.Table) -> Iterator[str]:
-    """With --split identity, nobody is in two splits."""
-    if not build.configuration.split.startswith("identity"):
-        return
-    for name in build.configuration.described.labels_of("identity"):
-        for person in people_in_several_splits(table, name)[name].unique().to_pylist():
-            yield f"manifest: {name} {person} is in more than one split"
+# What belongs to a build
 
 
 def _check_files(build: Build, store: Store) -> Iterator[str]:
@@ -288,9 +181,9 @@ def _check_files(build: Build, store: Store) -> Iterator[str]:
     yield from (f"{name}: a half-made file" for name in store.temporary_files())
 
 
-def _check_card(build: Build, table: pa.Table, store: Store) -> Iterator[str]:
+def _check_card(build: Build, schema: pa.Schema, store: Store) -> Iterator[str]:
     """The files by which other readers open the build, byte for byte."""
-    for name, content in card.card_files(build, table.schema).items():
+    for name, content in card.card_files(build, schema).items():
         try:
             if store.read(name) != content:
                 yield f"{name}: not as {manifest.BUILD_FILE} and the manifest have it; delete it and build again"
@@ -321,35 +214,22 @@ def _check_statistics(build: Build, totals: Moments, *, of: str, tolerance: floa
 # Shards
 
 
-def _rows_by_shard(table: pa.Table) -> dict[str, pa.Table]:
-    """Packed rows per shard, in the order of the manifest."""
-    packed = table.filter(pc.is_valid(table["shard"])).combine_chunks()
-    encoded = packed["shard"].combine_chunks().dictionary_encode() if len(packed) else None
-    if encoded is None:
-        return {}
-    codes = encoded.indices.to_numpy()
-    return {
-        name: packed.take(np.flatnonzero(codes == code)) for code, name in enumerate(encoded.dictionary.to_pylist())
-    }
-
-
 @dataclass(frozen=True)
 class _Shard:
     """One shard, and what build.json and the manifest state of it."""
 
-    store: Store
+    checker: _Checker
     record: ShardRecord
-    build: Build
     rows: pa.Table
-    manifest_: pa.Table
-    deep: bool
+    """Its rows in the manifest."""
+    index: RowIndex
 
     def check(self) -> _Findings:
         """Every disagreement in this shard, and the sums over its pixels."""
         name = self.record.name
         findings = self._check_table()
         try:
-            content = self.store.read(name)
+            content = self.checker.store.read(name)
         except OSError as error:
             return findings + _Findings((f"{name}: cannot be read: {error}",))
         findings += _Findings(tuple(self._check_whole(content)))
@@ -364,7 +244,7 @@ class _Shard:
         """Image and labels of every row; the sums over the pixels where they are decoded."""
         counter = image.MomentsCounter()
         by_name = {member.name: member for member in members}
-        texts = label_texts(self.rows, tuple(self.build.class_names))
+        texts = label_texts(self.rows, tuple(self.checker.build.class_names))
         problems = [
             f"{self.record.name}: {row['key']}: {problem}"
             for row, text in zip(self.rows.select(manifest.OWN_COLUMNS.names).to_pylist(), texts, strict=True)
@@ -400,19 +280,19 @@ class _Shard:
         positions = self.rows["position"].to_pylist()
         if positions != list(range(len(positions))):
             yield f"{self.record.name}: positions in the manifest are not 0, 1, 2, ..."
-        order = stored_order(self.rows["key"].to_pylist(), seed=self.build.configuration.seed)
+        order = stored_order(self.rows["key"].to_pylist(), seed=self.checker.build.configuration.seed)
         if any(first > second for first, second in pairwise(order)):
             yield f"{self.record.name}: the samples are not in their shuffled order"
 
     @property
     def _suffix(self) -> str:
-        return image.SUFFIXES[self.build.configuration.encoding]
+        return image.SUFFIXES[self.checker.build.configuration.encoding]
 
     def _check_index(self, members: list[tarfile.TarInfo]) -> Iterator[str]:
         """The DALI index, line by line against the tar."""
         name = self.record.name.replace(".tar", ".idx")
         try:
-            lines = self.store.read(name).decode().splitlines()
+            lines = self.checker.store.read(name).decode().splitlines()
         except (OSError, UnicodeDecodeError) as error:
             yield f"{name}: cannot be read: {error}"
             return
@@ -433,7 +313,7 @@ class _Shard:
         """The shard's own table against manifest and build.json; the sums and the padded crops that it states."""
         name = self.record.name.replace(".tar", ".parquet")
         try:
-            own = manifest.read_table(self.store, name)
+            own = manifest.read_table(self.checker.store, name)
             metadata = manifest.metadata_of(own)
             result = ShardResult.from_metadata(metadata)
         except (OSError, JobError) as error:
@@ -441,12 +321,16 @@ class _Shard:
         except (KeyError, TypeError):
             return _Findings((f"{name}: lacks how its shard was made",))
         problems = []
-        same = self.manifest_.filter(pc.is_in(self.manifest_["key"], value_set=own["key"].combine_chunks()))
+        try:
+            same = self.checker.rows.take(self.index.of_photos(own["key"]))
+        except ValueError:
+            return _Findings((f"{name}: keys that are none",))
         if not own.replace_schema_metadata().equals(same.replace_schema_metadata()):
             problems.append(f"{name}: its rows are not those of the manifest")
         if result.record != self.record:
             problems.append(f"{name}: is about {result.record}, build.json about {self.record}")
-        if metadata["versions"] != self.build.versions or metadata["configuration"] != asdict(self.build.configuration):
+        build = self.checker.build
+        if metadata["versions"] != build.versions or metadata["configuration"] != asdict(build.configuration):
             problems.append(f"{name}: made with another configuration or other versions than in build.json")
         stated = result.moments if self._is_train else _NO_PIXELS
         return _Findings(tuple(problems), stated, num_padded=result.num_padded, num_squashed=result.num_squashed)
@@ -472,19 +356,19 @@ class _Shard:
         if hashlib.sha256(encoded).hexdigest() != row["sha256"]:
             yield "the image's sha256 is not that of the manifest"
         yield from _check_labels(content[labels.offset_data : labels.offset_data + labels.size], text)
-        if self.deep:
+        if self.checker.deep:
             yield from self._check_pixels(encoded, row, counter)
 
     def _check_pixels(self, encoded: bytes, row: dict[str, Any], counter: image.MomentsCounter) -> Iterator[str]:
         try:
-            image_hwc = image.decode_packed(encoded, encoding=self.build.configuration.encoding)
+            image_hwc = image.decode_packed(encoded, encoding=self.checker.build.configuration.encoding)
         except (image.BadImageError, ValueError) as error:
             yield f"the image cannot be decoded: {error}"
             return
         height_px, width_px = image_hwc.shape[:2]
         if (width_px, height_px) != (row["width"], row["height"]):
             yield f"the image is {width_px}x{height_px}, the manifest has {row['width']}x{row['height']}"
-        size_wh = self.build.configuration.size_wh
+        size_wh = self.checker.build.configuration.size_wh
         if size_wh is not None and size_wh != (width_px, height_px):
             yield f"the image is {width_px}x{height_px}, the configuration has {size_wh[0]}x{size_wh[1]}"
         counter.add(np.ascontiguousarray(image_hwc))

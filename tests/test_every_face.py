@@ -13,9 +13,10 @@ from conftest import digests, make
 from PIL import Image
 from test_align import portraits
 
-from facepack import image, manifest, verification
+from facepack import image, manifest
 from facepack.errors import FieldError, JobError
 from facepack.manifest import Status
+from facepack.manifest_checks import TableRows, check_faces, check_manifest
 from facepack.reader import open_build
 from facepack.storage import Store
 from facepack.verification import verify
@@ -221,7 +222,7 @@ def test_faces_are_verified(made: Path, change: dict[str, Any], problem: str) ->
     row = next(row for row in rows if row["face"] == 1 and "group" in row["source"] and row["split"] != "test")
     row |= change | ({"key": row["key"][:16] + change["key"]} if "key" in change else {})
     changed = pa.Table.from_pylist(rows, schema=table.schema)
-    problems = [*verification.check_manifest(build, changed), *verification.check_faces(build, changed)]
+    problems = [*check_manifest(build, TableRows(changed)), *check_faces(build, TableRows(changed))]
     assert any(problem in text for text in problems), problems
 
 

@@ -280,7 +280,7 @@ def test_every_reject_reason_there_is_shows_on_the_page() -> None:
     reasons = [status for status in Status if status != Status.PACKED]
     rows = [(f"{status}.jpg", "train", str(status), None) for status in Status]
     table = pa.table(dict(zip(("source", "split", "status", "class"), zip(*rows, strict=True), strict=True)))
-    data = PreviewInput("title", "about", load_dataset("celeba"), table, [], Status.PACKED, source=None)
+    data = PreviewInput("title", "about", load_dataset("celeba"), table, table, [], Status.PACKED, source=None)
     rejects = pictures.rejects(data)
     assert {reject.reason for reject in rejects} == set(reasons)
     assert {reject.reason: reject.paths for reject in rejects} == {status: [f"{status}.jpg"] for status in reasons}
