@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ def terms(ground: Ground, number: int = 5) -> Terms:
     return terms_of(ground, photos(ground)[:number])
 
 
-def letter_of(content: Terms, **changes: object) -> Letter:
+def letter_of(content: Terms, **changes: Any) -> Letter:
     versions = ray_guest.versions_of(["ray", *manifest.DECIDES_BYTES])
     letter = Letter(versions, ray_guest.code_digest(), {}, pickle.dumps(content))
     return dataclasses.replace(letter, **changes)

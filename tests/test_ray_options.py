@@ -98,5 +98,5 @@ def test_file_that_is_no_environment_is_refused(tmp_path: Path, text: str, reaso
 
 
 def test_file_that_is_not_there_is_refused() -> None:
-    with pytest.raises(FieldError, match="ray_env nowhere.yaml: No such file or directory"):
+    with pytest.raises(FieldError, match=r"ray_env nowhere\.yaml: No such file or directory"):
         read_environment("nowhere.yaml")
