@@ -30,6 +30,7 @@ from facepack.open_rows import OwnTable
 from facepack.prepare import default_source
 from facepack.preview import check_out, page_of, write_page
 from facepack.ray_options import RayOptions
+from facepack.source_check import check_source
 
 _DATA_FOLDER = "$FACEPACK_DATA/DATASET, else data/DATASET"
 _DEMO_SETTINGS = ["epochs=18", "lr=0.015"]
@@ -328,7 +329,12 @@ def _print_lines(lines: list[str]) -> None:
 
 def verify(
     build: Annotated[str, typer.Argument(metavar="BUILD", help="Folder or URL of a build.")],
-    deep: Annotated[bool, typer.Option("--deep", help="Decode every image, too.")] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Decode every image, too; with --src, read every photo.")
+    ] = False,
+    src: Annotated[
+        str, typer.Option(show_default="not looked at", help="The source: is what the build calls missing not there?")
+    ] = "",
     debug: Debug = False,
 ) -> None:
     """Check every promise of a build against its bytes.
@@ -336,19 +342,20 @@ def verify(
     Example: facepack verify builds/celeba-rarest4 --deep
     """
     with terminal.errors_as_lines(debug=debug):
-        _verify(build, deep=deep)
+        _verify(build, deep=deep, src=src)
 
 
-def _verify(location: str, *, deep: bool) -> None:
+def _verify(location: str, *, deep: bool, src: str = "") -> None:
     """Verify a build and print what disagrees; `JobError` where anything does."""
     cv2.setNumThreads(1)
     with terminal.silenced_libraries(), terminal.SampleProgress() as progress:
         report = verification.verify(location, deep=deep, progress=progress)
-    for problem in report.problems:
+        problems = [*report.problems, *(check_source(location, src=src, deep=deep) if src else ())]
+    for problem in problems:
         terminal.wrong(problem)
     checked = f"{report.num_samples:,} samples in {report.num_shards:,} shards, {report.num_bytes / 1e6:,.1f} MB"
-    if report.problems:
-        raise JobError(f"{location}: {len(report.problems):,} disagreements in {checked}")
+    if problems:
+        raise JobError(f"{location}: {len(problems):,} disagreements in {checked}")
     terminal.out.print(f"verified{' and decoded' if deep else ''}: {checked}", soft_wrap=True)
 
 

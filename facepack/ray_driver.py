@@ -10,6 +10,7 @@ import logging
 import os
 import pickle
 import signal
+import socket
 import sys
 import threading
 import time
@@ -28,6 +29,7 @@ GROUPS_A_WORKER, GROUP_IMAGES = 16, 500
 """Small shards go to Ray together: at most so many images, and so many groups for each worker."""
 LOOKS_WITHIN_S, INSTALLS_WITHIN_S = 60.0, 900.0
 """Longest time until a node shows what it has, and where packages are to be installed first."""
+CONNECTS_WITHIN_S = 10.0
 _NUM_NAMED = 5
 _LOCAL_RAY = {"include_dashboard": False, "object_store_memory": 256 << 20}
 
@@ -134,10 +136,20 @@ def _connect(ray: Any, job: Job) -> None:
     where = {"address": job.address} if job.address else local
     more = {"runtime_env": job.runtime_env} if job.runtime_env else {}
     try:
+        _check_listens(job.address)
         ray.init(**where, **more, log_to_driver=False, logging_level=logging.WARNING)
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, RuntimeError, OSError, OverflowError) as error:
         logging.getLogger("ray").exception("no connection")
-        raise _FailedError(f"Ray at {job.address or 'this machine'}: {' '.join(str(error).split())}") from error
+        reason = " ".join((getattr(error, "strerror", "") or str(error)).split())
+        advice = "; is its head running, and has this machine the token that it may ask for?" if job.address else ""
+        raise _FailedError(f"Ray at {job.address or 'this machine'}: {reason}{advice}") from error
+
+
+def _check_listens(address: str) -> None:
+    """Raise `OSError` where nobody listens; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():  # not so with auto, nor where Ray has its own complaint
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECTS_WITHIN_S).close()
 
 
 def _admit_nodes(ray: Any, job: Job, watch: Watch) -> None:
@@ -203,7 +215,7 @@ def _outcomes(ray: Any, job: Job, tasks: list[bytes]) -> Iterator[tuple[float, s
     rows = _rows(job.num_images, tasks, wanted)
     most = min(wanted, len(rows)) if job.workers or not job.address else None
     least = min(job.min_workers or job.workers or 1, len(rows))
-    initial = max(least, min(wanted, len(rows)))
+    initial = max(least, min(cores, wanted, len(rows)))
     memory = {"memory": job.worker_memory_bytes} if job.worker_memory_bytes else {}
     outcomes = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         Packer,

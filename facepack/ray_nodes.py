@@ -140,6 +140,6 @@ class Watch:
             self._said_at = now
             total = sum(node.cpus for node in self.nodes.values())
             self.tell(
-                f"waiting for a free core: {free:g} of {total:g} on {len(self.nodes)} nodes are free; "
-                "packing begins when another job ends or a node joins"
+                f"no worker has begun: {free:g} of {total:g} cores on {len(self.nodes)} nodes are free; "
+                "packing begins when workers have started, another job ends or a node joins"
             )

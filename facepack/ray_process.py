@@ -26,7 +26,7 @@ from facepack.shard import ShardResult, ShardTask
 
 log = logging.getLogger("facepack")
 
-CONNECTS_WITHIN_S, STARTS_WITHIN_S = 30.0, 300.0
+CONNECTS_WITHIN_S, STARTS_WITHIN_S = 60.0, 300.0
 """Longest time to join a cluster, and to start a private Ray."""
 SILENT_S, GONE_S = 8.0, 60.0
 """How long the head of a cluster may not respond before that is said, and before the build ends; Ray's nodes wait as
@@ -80,7 +80,7 @@ class _Conversation:
         self._where = f"Ray at {job.address}" if job.address else "Ray on this machine"
         self._is_connected = False
         self._heard = time.monotonic()
-        self._is_told = False
+        self._is_silent = False
 
     def results(self) -> Iterator[tuple[float, str, ShardResult]]:
         """All results; `JobError` with the log of Ray where it ends before."""
@@ -91,7 +91,8 @@ class _Conversation:
             if kind == "refused":
                 raise JobError(f"{value}")
             if kind == "failed":
-                raise JobError(f"{value}; {_KEPT} (Ray's own lines: {self._log_file})")
+                kept = f"; {_KEPT}" if self._is_connected else ""
+                raise JobError(f"{value}{kept} (Ray's own lines: {self._log_file})")
             if kind == "told":
                 log.info(value)
             if kind == "connected":
@@ -109,10 +110,12 @@ class _Conversation:
             try:
                 if self._connection.poll(1.0):
                     event: tuple[str, Any] = self._connection.recv()
-                    self._heard, self._is_told = time.monotonic(), False
+                    if self._is_silent:
+                        log.info("%s: its head responds again", self._where)
+                    self._heard, self._is_silent = time.monotonic(), False
                     return event
             except (EOFError, OSError):
-                what = "its head is gone" if self._is_told else "the connection broke"
+                what = "its head is gone" if self._is_silent else "the connection broke"
                 raise JobError(f"{self._where}: {what}; {self._advice()}") from None
             self._check_silence(time.monotonic() - self._heard)
 
@@ -123,8 +126,8 @@ class _Conversation:
                 raise JobError(f"{self._where}: does not respond within {limit_s:.0f} s; {self._advice()}")
         elif silent_s > GONE_S:
             raise JobError(f"{self._where}: its head has not responded for {GONE_S:.0f} s; {self._advice()}")
-        elif silent_s > SILENT_S and not self._is_told:
-            self._is_told = True
+        elif silent_s > SILENT_S and not self._is_silent:
+            self._is_silent = True
             log.warning("%s: its head does not respond; the build waits for a minute", self._where)
 
     def _advice(self) -> str:

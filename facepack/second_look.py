@@ -2,6 +2,8 @@
 
 import hashlib
 import random
+import time
+from collections import Counter
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,7 +17,9 @@ from facepack.source import Source
 from facepack.storage import Store
 
 NUM_COMPARED = 4
-"""Files of each shard that are read again and compared, others each time."""
+"""Files of a shard that are read again and compared, others each time."""
+ALWAYS_COMPARED, SHARE_OF_TIME = 20, 0.05
+"""Shards of each node that are looked at in any case, and the share of its time that the driver spends on others."""
 _UNREAD = [Status.MISSING, Status.UNREADABLE]
 
 
@@ -28,6 +32,23 @@ def check_unread(result: ShardResult, *, ground: Ground, node: str) -> None:
     for path in unread["source"].to_pylist():
         if _digest(ground.source, path) is not None:
             _refuse(result, ground.store, f"node {node} cannot read {path}, which is in {ground.source.location}")
+
+
+class Spots:
+    """Which shards are looked at: the first ones of each node, then as many as the driver has time for."""
+
+    def __init__(self) -> None:
+        self._since, self._spent_s = time.monotonic(), 0.0
+        self._num_shards: Counter[str] = Counter()
+
+    def check(self, result: ShardResult, *, ground: Ground, node: str) -> None:
+        """Raise `JobError` where a worker read other bytes than are here."""
+        begun = time.monotonic()
+        self._num_shards[node] += 1
+        is_due = self._spent_s < SHARE_OF_TIME * (begun - self._since)
+        if is_due or self._num_shards[node] <= ALWAYS_COMPARED:
+            check_some(result, ground=ground, node=node)
+            self._spent_s += time.monotonic() - begun
 
 
 def check_some(result: ShardResult, *, ground: Ground, node: str) -> None:

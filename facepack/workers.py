@@ -95,12 +95,13 @@ def packed(
 def _packed_on_ray(tasks: list[ShardTask], ground: Ground, *, pool: Pool, progress: Progress) -> Iterator[ShardResult]:
     """Pack on Ray; what workers on other machines read is looked at again, and who packed what is written down."""
     terms = terms_of(ground, _some_paths(tasks) if pool.cluster else [])
+    spots = second_look.Spots()
     with node_log.written(ground.store) as nodes:
         for begun, node, result in packed_on_ray(tasks, pool=pool, terms=terms):
             progress.begin(begun)
             second_look.check_unread(result, node=node, ground=ground)
             if pool.cluster is not None:
-                second_look.check_some(result, node=node, ground=ground)
+                spots.check(result, node=node, ground=ground)
                 nodes.add(result.record.name.removesuffix(".tar"), node=node, begun=begun)
             num_images = sum(result.statuses.values())
             progress.advance(num_images, num_images - result.statuses.get(Status.PACKED, 0))

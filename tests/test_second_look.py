@@ -1,0 +1,92 @@
+"""Second look: what a worker could not read, or read otherwise, is never written down as it is."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import make
+
+from facepack import builder, manifest, second_look
+from facepack.admission import Ground
+from facepack.builder import Place
+from facepack.configuration import Configuration
+from facepack.errors import JobError
+from facepack.manifest import Status
+from facepack.shard import ShardResult
+from facepack.source import open_source
+from facepack.source_check import check_source
+from facepack.storage import Store
+
+
+@pytest.fixture
+def ground(celeba: Path, tmp_path: Path) -> Ground:
+    """A build of a source of forty photos, one of which was not there when it was packed."""
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    for path in sorted(celeba.rglob("*.jpg"))[:40]:
+        shutil.copy(path, source)
+    configuration = Configuration.of("folder", classes="none", split="100/0/0", samples_per_shard=40)
+    prepared = builder.planned(configuration, place=Place(str(source), str(out), 0))
+    hidden = sorted(source.iterdir())[7]
+    content = hidden.read_bytes()
+
+    class Hides:
+        """Takes a photo away once all is planned."""
+
+        seconds = 0.0
+
+        def expect(self, num_images: int) -> None:  # noqa: ARG002 - of the protocol
+            hidden.unlink()
+
+        def begin(self, at: float) -> None: ...
+
+        def advance(self, num_images: int, num_rejects: int) -> None: ...
+
+    builder.build(configuration, place=Place(str(source), str(out), 0), progress=Hides())
+    hidden.write_bytes(content)
+    return Ground(prepared.source, Store(str(out)), configuration, None, "")
+
+
+def result_in(ground: Ground) -> ShardResult:
+    table = manifest.read_table(ground.store, "train-00000.parquet")
+    return ShardResult.from_metadata(manifest.metadata_of(table))
+
+
+def test_photo_that_a_worker_calls_missing_and_the_driver_reads_ends_the_build(ground: Ground) -> None:
+    result = result_in(ground)
+    assert result.statuses == {Status.MISSING: 1, Status.PACKED: 39}
+    with pytest.raises(JobError, match=r"node b cannot read \d+\.jpg, which is in .*; train-00000.tar is not kept"):
+        second_look.check_unread(result, ground=ground, node="b")
+    assert "train-00000.parquet" not in ground.store.list()
+
+
+def test_photo_that_is_really_gone_is_missing(ground: Ground) -> None:
+    (Path(ground.source.location) / sorted(ground.source.files)[7]).unlink()
+    second_look.check_unread(result_in(ground), ground=ground, node="b")
+    assert "train-00000.parquet" in ground.store.list()
+
+
+def test_photo_of_other_bytes_is_noticed(ground: Ground) -> None:
+    second_look.check_some(result_in(ground), ground=ground, node="b")
+    for path in Path(ground.source.location).iterdir():
+        path.write_bytes(b"another copy")
+    with pytest.raises(JobError, match=r"node b has other bytes in \d+\.jpg than are in .*; train-00000"):
+        second_look.check_some(result_in(ground), ground=ground, node="b")
+
+
+def test_verify_names_what_a_build_calls_missing_and_the_source_has(ground: Ground, tmp_path: Path) -> None:
+    name = sorted(ground.source.files)[7]
+    location, src = ground.store.location, ground.source.location
+    assert list(check_source(location, src=src)) == [
+        f"manifest: {name} is missing, {src} has it: build again with --force"
+    ]
+    choices: dict[str, Any] = {"dataset": "folder", "classes": "none", "split": "100/0/0"}
+    make(src, location, force=True, size="keep", **choices)
+    assert list(check_source(location, src=src, deep=True)) == []
+    (Path(src) / name).write_bytes(b"changed")
+    assert list(check_source(location, src=src)) == []
+    assert list(check_source(location, src=src, deep=True)) == [
+        f"manifest: {name} has other bytes in {src} than when it was packed"
+    ]
+    assert open_source(src).files == ground.source.files
