@@ -22,9 +22,11 @@ from facepack.configuration import Configuration
 from facepack.drawn import synthetic
 from facepack.errors import FieldError, JobError
 from facepack.manifest import Status, read_build
+from facepack.shard import ShardTask
+from facepack.source import Source
 from facepack.storage import Store
 from facepack.verification import verify
-from facepack.workers import SilentProgress
+from facepack.workers import IMAGES_IN_BATCH, SilentProgress, batches
 
 
 def table_of(build: Path) -> pa.Table:
@@ -648,3 +650,23 @@ def test_every_dataset_builds_as_published(tmp_path: Path, dataset: str) -> None
     made = make(tmp_path / "source", tmp_path / "build", dataset=dataset, classes="", split="")
     assert manifest.total(made.build.counts, statuses=[Status.PACKED]) >= 55
     assert made.build.mean is not None
+
+
+def test_small_shards_go_to_a_worker_several_at_a_time() -> None:
+    def tasks(sizes: list[int]) -> list[ShardTask]:
+        store, configuration = Store("nowhere"), Configuration.of("celeba")
+        source = Source(store, frozenset())
+        return [
+            ShardTask(f"train-{number:05d}", number, size, "", source, store, configuration, (), {})
+            for number, size in enumerate(sizes)
+        ]
+
+    def sizes_of(sizes: list[int], num_workers: int) -> list[list[int]]:
+        return [[task.num_images for task in batch] for batch in batches(tasks(sizes), num_workers=num_workers)]
+
+    small = sizes_of([20] * 2000, 2)
+    assert small == [[20] * (IMAGES_IN_BATCH // 20)] * 80
+    assert sizes_of([1000, 900, 1000], 2) == [[1000], [1000], [900]]
+    assert sizes_of([20] * 30, 8) == [[20]] * 30
+    numbers = [task.number for batch in batches(tasks([5, 700, 9, 3] * 50), num_workers=3) for task in batch]
+    assert sorted(numbers) == list(range(200))
