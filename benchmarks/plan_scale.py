@@ -96,6 +96,7 @@ def main() -> None:
     parser.add_argument("--before", type=Path, help="another checkout")
     parser.add_argument("--most", type=int, default=max(PLANNED), help="most rows")
     parser.add_argument("--most-before", type=int, default=2_000_000, help="most rows that the other one plans")
+    parser.add_argument("--plan-alone", action="store_true", help="build nothing, which takes ten minutes")
     parser.add_argument("--work", type=Path, help="where the files are made, on a disk; by default a temporary folder")
     arguments = parser.parse_args()
     checkouts = {"now": HERE} | ({"before": arguments.before.resolve()} if arguments.before else {})
@@ -109,7 +110,7 @@ def main() -> None:
                     planned = measured(checkout, BUILD.format(src=src / f"{num_rows}", out=out) + " --dry-run")
                     results["plan"].append({"checkout": name, "num_rows": num_rows} | planned)
                     print(results["plan"][-1], flush=True)
-        for num_rows in (number for number in BUILT if number <= arguments.most):
+        for num_rows in (number for number in BUILT if number <= arguments.most and not arguments.plan_alone):
             link_images(src / f"{num_rows}", num_rows)
             place = out / f"{num_rows}"
             verbs = {
