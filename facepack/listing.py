@@ -32,7 +32,11 @@ class Listing:
 
 def is_hidden(name: str) -> bool:
     """True for what begins with a dot or belongs to a system, and for all that lies in such a folder."""
-    return any(part.startswith(".") or part.casefold() in _SYSTEM_NAMES for part in name.split("/"))
+    return any(map(_is_hidden_part, name.split("/")))
+
+
+def _is_hidden_part(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in _SYSTEM_NAMES
 
 
 def without_hidden(names: Iterable[str]) -> Listing:
@@ -62,7 +66,7 @@ def _walk(
 ) -> Iterator[str]:
     """Relative names of the files below a folder; what is passed over is added to `passed`."""
     try:
-        entries = list(os.scandir(folder))
+        entries = os.scandir(folder)
     except FileNotFoundError:
         return
     except PermissionError:
@@ -70,22 +74,22 @@ def _walk(
             raise
         passed.setdefault(CLOSED, []).append(prefix)
         return
-    here: tuple[str, ...] = ()
-    for entry in entries:
-        path = prefix + entry.name
-        shown = is_shown and not is_hidden(entry.name)
-        is_folder, reason = _kind(entry) if shown else (entry.is_dir(follow_symlinks=False), HIDDEN)
-        if not is_folder:
-            if reason:
-                passed.setdefault(reason, []).append(path)
+    with entries:  # never all at once: an entry takes ten times the memory of its name
+        for entry in entries:
+            path = prefix + entry.name
+            shown = is_shown and not _is_hidden_part(entry.name)
+            is_folder, reason = _kind(entry) if shown else (entry.is_dir(follow_symlinks=False), HIDDEN)
+            if not is_folder:
+                if reason:
+                    passed.setdefault(reason, []).append(path)
+                else:
+                    yield path
+                continue
+            here = (*above, os.path.realpath(folder))
+            if entry.is_symlink() and os.path.realpath(entry.path) in here:
+                passed.setdefault(CIRCLES, []).append(path)
             else:
-                yield path
-            continue
-        here = here or (*above, os.path.realpath(folder))
-        if entry.is_symlink() and os.path.realpath(entry.path) in here:
-            passed.setdefault(CIRCLES, []).append(path)
-        else:
-            yield from _walk(entry.path, f"{path}/", here, passed=passed, is_shown=shown)
+                yield from _walk(entry.path, f"{path}/", here, passed=passed, is_shown=shown)
 
 
 def _kind(entry: os.DirEntry[str]) -> tuple[bool, str]:

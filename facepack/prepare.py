@@ -85,6 +85,7 @@ def prepare_build(
         description = indexed.description
         configuration = _with_description(configuration, indexed)
         _check_labelled_faces(configuration, indexed, description)
+    pa.default_memory_pool().release_unused()
     rows = rows_with_split(description, indexed.table, configuration=configuration)
     labelled = assign_classes(description, rows.table, configuration=configuration)
     planned = make_plan(description, labelled, source=source, configuration=configuration)

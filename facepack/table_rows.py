@@ -230,6 +230,8 @@ def read_files(table: TableFile, files: list[LabelFile], *, source: Source) -> t
     if table.extract:
         columns, unmatched = _extracted(table, columns, where=files[0].path)
         unparsed += unmatched
+    del parts, combined
+    pa.default_memory_pool().release_unused()  # as much as the files themselves
     return columns, unparsed
 
 

@@ -22,6 +22,7 @@ from facepack.configuration import Configuration
 from facepack.drawn import synthetic
 from facepack.errors import FieldError, JobError
 from facepack.manifest import Status, read_build
+from facepack.ray_driver import GROUP_IMAGES, in_groups
 from facepack.ray_options import RayOptions
 from facepack.storage import Store
 from facepack.verification import verify
@@ -649,3 +650,14 @@ def test_every_dataset_builds_as_published(tmp_path: Path, dataset: str) -> None
     made = make(tmp_path / "source", tmp_path / "build", dataset=dataset, classes="", split="")
     assert manifest.total(made.build.counts, statuses=[Status.PACKED]) >= 55
     assert made.build.mean is not None
+
+
+def test_small_shards_go_to_workers_together_and_none_is_lost() -> None:
+    def sizes_of(sizes: list[int], num_workers: int) -> list[list[int]]:
+        return [[sizes[number] for number in group] for group in in_groups(sizes, num_workers=num_workers)]
+
+    assert sizes_of([20] * 2000, 2) == [[20] * (GROUP_IMAGES // 20)] * 80
+    assert sizes_of([1000, 900, 1000], 2) == [[1000], [1000], [900]]
+    assert sizes_of([20] * 30, 8) == [[20]] * 30
+    numbers = [number for group in in_groups([5, 700, 9, 3] * 50, num_workers=3) for number in group]
+    assert sorted(numbers) == list(range(200))
