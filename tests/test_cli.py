@@ -335,7 +335,7 @@ def trained(celeba: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ended = facepack(*TRAIN, "--set", "epochs=2", cwd=folder)
     assert ended.returncode == 0, ended.stderr
     assert "epoch   2 of 2" in ended.stderr
-    assert re.search(r"test: loss [\d.]+, accuracy [\d.]+ \(majority [\d.]+\), ", ended.stdout)
+    assert re.search(r"test: loss [\d.]+, accuracy [\d.]+ \([\d.]+ to [\d.]+; majority [\d.]+\), ", ended.stdout)
     assert ended.stdout.endswith("runs/celeba_rarest4/report.html: the report\n")
     return folder
 

@@ -14,7 +14,7 @@ from conftest import make, tiny, train
 
 from facepack.drawn import synthetic
 from facepack.errors import JobError, UsageError
-from trainer import checkpoint, evaluation, recipes, runs, scores
+from trainer import checkpoint, evaluation, recipes, report, runs, scores
 from trainer.data import OTHER, Data, Mixture, Placement
 from trainer.evaluation import Predictions, Trained
 from trainer.loader import Loader
@@ -166,6 +166,16 @@ def test_ages_are_scored_in_years(tmp_path: Path) -> None:
     assert figures["absolute_error"] == pytest.approx(np.mean(errors), abs=1e-4)
     assert figures["cumulative_score"] == pytest.approx(np.mean(np.array(errors) <= 5))
     assert written["score"] == "absolute_error"
+    assert figures["interval"][0] < figures["absolute_error"] < figures["interval"][1]
+    by_group = {category["name"]: category["groups"] for category in written["groups"]["test"]}
+    assert set(by_group) == {"gender", "race"}
+    for groups in by_group.values():
+        assert sum(group["num"] for group in groups) == figures["num"]
+        mean = sum(group["num"] * group["score"] for group in groups) / figures["num"]
+        assert mean == pytest.approx(figures["absolute_error"], rel=1e-5)
+    page = report.write(tmp_path / "run").read_text()
+    assert "By group on test, the largest gap first" in page
+    assert all(group["name"] in page for group in by_group["gender"])
 
 
 def test_temperature_mends_overconfidence() -> None:

@@ -43,8 +43,16 @@ class RankResults:
         return self.places_off
 
     @property
+    def interval(self) -> tuple[float, float]:
+        return self.places_off, self.places_off
+
+    @property
     def baseline(self) -> float:
         return self.middle
+
+    @staticmethod
+    def sample_scores(split: SplitPredictions) -> Floats:
+        return np.asarray(np.abs(split.predictions.argmax(axis=1) - split.targets), np.float64)
 
     @classmethod
     def of(cls, split: SplitPredictions) -> "RankResults":

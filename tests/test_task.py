@@ -94,11 +94,16 @@ def test_figures_of_classes() -> None:
     assert results.confusion == ((1, 1, 0), (0, 1, 1), (0, 0, 0))
     assert (results.accuracy, results.majority, results.balanced_accuracy) == (0.5, 0.5, 0.5)
     assert (results.score, results.baseline) == (0.5, 0.5)
-    assert results.per_class[0] == ClassRow("a", precision=1.0, recall=0.5, f1=2 / 3, support=2)
+    interval = metrics.interval(np.array([1.0, 0.0]))
+    assert interval == pytest.approx((0.0945, 0.9055), abs=1e-4)
+    assert results.per_class[0] == ClassRow(
+        "a", precision=1.0, recall=0.5, recall_interval=interval, f1=2 / 3, support=2
+    )
+    assert results.per_class[2].recall_interval is None
     assert results.per_class[2].support == 0
     assert results.macro_f1 == pytest.approx((2 / 3 + 0.5) / 2), "a class without samples does not count"
     assert results.summary_line() == (
-        "loss 1.0000, accuracy 0.5000 (majority 0.5000), balanced accuracy 0.5000, "
+        "loss 1.0000, accuracy 0.5000 (0.1500 to 0.8500; majority 0.5000), balanced accuracy 0.5000, "
         "macro F1 0.5833 (majority 0.3333), 4 images"
     )
 
@@ -167,10 +172,18 @@ def test_classes_of_a_number_are_refused() -> None:
 
 def test_attribute_that_nobody_has_counts_for_accuracy_alone() -> None:
     results = AttributeResults.of(split_of([[0.2], [0.6]], [[0.0], [0.0]], "a"))
-    row = AttributeRow("a", positives=0.0, accuracy=0.5, majority=1.0, balanced_accuracy=None, average_precision=None)
+    row = AttributeRow(
+        "a",
+        positives=0.0,
+        accuracy=0.5,
+        interval=metrics.interval(np.array([0.0, 1.0])),
+        majority=1.0,
+        balanced_accuracy=None,
+        average_precision=None,
+    )
     assert results.per_attribute == (row,)
     assert (results.balanced_accuracy, results.average_precision) == (None, None)
-    assert results.summary_line() == "loss 1.0000, accuracy 0.5000 (majority 1.0000), 2 images"
+    assert results.summary_line() == "loss 1.0000, accuracy 0.5000 (0.0945 to 0.9055; majority 1.0000), 2 images"
 
 
 def test_figures_of_ages() -> None:

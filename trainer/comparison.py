@@ -48,7 +48,9 @@ def row_of(record: RunRecord, *, name: str) -> dict[str, Any]:
     builds = "+".join(Path(location).name for location in run.locations)
     row: dict[str, Any] = {"run": name, "recipe": run.recipe_name, "build": builds}
     for split, results in record.results.items():
-        row |= {f"{split}_{score}": results.score, f"{split}_loss": results.loss}
+        low, high = results.interval
+        row |= {f"{split}_{score}": results.score, f"{split}_{score}_low": low, f"{split}_{score}_high": high}
+        row[f"{split}_loss"] = results.loss
     row["baseline"] = record.results[record.split].baseline if record.split else None
     with suppress(OSError, JobError):  # the build is not at hand
         row["num_leaking"] = report.people_in_several_splits(run).num_leaking

@@ -22,6 +22,7 @@ from trainer.loading.feed import FeedSettings
 from trainer.loading.loader import Batch, Loader
 from trainer.loading.mixture import mixture_statistics
 from trainer.recipe import Recipe
+from trainer.results import groups
 
 OTHER = "other"
 """The class of the images that are drawn from another build."""
@@ -170,6 +171,19 @@ class Data:
         keys = pa.chunked_array([chunk for opened in self.builds for chunk in opened.table["key"].chunks])
         taken: list[str] = keys.take(pa.array(rows)).to_pylist()
         return taken
+
+    def categories(self, rows: npt.NDArray[np.int64]) -> dict[str, pa.ChunkedArray]:
+        """What groups rows (num_rows,), by name: columns of the manifests, and of several builds their datasets."""
+        tables, target = [], self._recipe.task.target
+        for opened in self.builds:
+            columns = groups.columns_of(opened.table, besides=target)
+            if len(self.builds) > 1:
+                columns["dataset"] = pa.chunked_array([pa.repeat(opened.build.dataset, len(opened.table))])
+            tables.append(pa.table(columns) if columns else None)
+        if any(table is None for table in tables):
+            return {}
+        joined = pa.concat_tables(tables, promote_options="default")
+        return dict(zip(joined.column_names, joined.take(pa.array(rows)).columns, strict=True))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from trainer import checkpoint, memory, models, ranks, runs, scores
 from trainer.data import Data, Mixture, Placement
 from trainer.loading.loader import Loader
 from trainer.recipe import Recipe
+from trainer.results import groups
 from trainer.results.protocol import Results, SplitPredictions
 from trainer.runs import Run
 from trainer.scores import Scores
@@ -265,10 +266,12 @@ def write_results(
     """Score the predictions for some splits; write scores.json and predictions.parquet, where other splits stay."""
     task = run.recipe.task
     earlier, tables = _of_other_splits(out, run=run, trained=trained, besides=list(predictions))
-    splits = dict(earlier)
+    splits, by_group = dict(earlier.splits), dict(earlier.groups)
     for split, of_split in predictions.items():
         computed = split_predictions(of_split, run=run, trained=trained)
         splits[split] = task.results.of(computed)
+        scores_of_samples = task.results.sample_scores(computed)
+        by_group[split] = groups.by_category(scores_of_samples, data.categories(of_split.rows))
         own = {"key": data.keys(of_split.rows), "split": [split] * len(of_split), "row": of_split.rows}
         tables.append(pa.table(own | task.results.prediction_columns(computed)))
     out.mkdir(parents=True, exist_ok=True)
@@ -276,22 +279,26 @@ def write_results(
         metadata = {manifest.METADATA_KEY: json.dumps({"names": list(run.names), "recipe": run.recipe_name})}
         table = pa.concat_tables([table.replace_schema_metadata(metadata) for table in tables])
         manifest.write_table(Store(str(out)), runs.PREDICTIONS_FILE, table=table)
-    written = Scores(task.score, trained.epoch, trained.temperature, splits)
+    written = Scores(task.score, trained.epoch, trained.temperature, splits, by_group)
     written.write(out)
     return written
 
 
 def _of_other_splits(
     out: Path, *, run: Run, trained: Trained, besides: list[str]
-) -> tuple[dict[str, Results], list[pa.Table]]:
-    """Results and predictions that the same network has for other splits."""
+) -> tuple[Scores[Results], list[pa.Table]]:
+    """Scores and predictions that the same network has for other splits."""
+    none: Scores[Results] = Scores(run.recipe.task.score, trained.epoch, trained.temperature, {})
     try:
         earlier = scores.read(out, results=run.recipe.task.results)
         table = manifest.read_table(Store(str(out)), runs.PREDICTIONS_FILE)
     except (OSError, JobError):
-        return {}, []
-    network = (run.recipe.task.score, trained.epoch, trained.temperature)
-    if earlier is None or (earlier.score, earlier.epoch, earlier.temperature) != network:
-        return {}, []
-    others = {split: results for split, results in earlier.splits.items() if split not in besides}
-    return others, [table.filter(pc.equal(table["split"], split)) for split in others]
+        return none, []
+    if earlier is None or replace(earlier, splits={}, groups={}) != none:
+        return none, []
+    names = [split for split in earlier.splits if split not in besides]
+    splits = {split: earlier.splits[split] for split in names}
+    by_group = {split: earlier.groups.get(split, ()) for split in names}
+    return replace(earlier, splits=splits, groups=by_group), [
+        table.filter(pc.equal(table["split"], split)) for split in names
+    ]

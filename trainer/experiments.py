@@ -18,6 +18,7 @@ from trainer.recipe import Recipe
 from trainer.run_record import RunRecord
 from trainer.watching import Watcher
 
+_NO_SCORES = ("_loss", "_low", "_high")
 TABLE_FILE, PAGE_FILE = "table.csv", "experiment.html"
 
 log = logging.getLogger("facepack.trainer")
@@ -166,7 +167,7 @@ def table(rows: Sequence[TableRow]) -> Any:
     from rich.table import Table
 
     columns = dict.fromkeys(name for row in rows for name in row.figures)
-    scores = [name for name in columns if name.startswith(("valid_", "test_")) and not name.endswith("_loss")]
+    scores = [name for name in columns if name.startswith(("valid_", "test_")) and not name.endswith(_NO_SCORES)]
     leaks = ["num_leaking"] if any(row.figures.get("num_leaking") is not None for row in rows) else []
     headings = {name: name.partition("_")[0] for name in scores}
     headings |= {"baseline": "knowing nothing", **dict.fromkeys(leaks, "leaking")}
@@ -180,14 +181,17 @@ def table(rows: Sequence[TableRow]) -> Any:
         if row.problem:
             cells = ["failed" if name in scores else "" for name in headings]
         else:
-            cells = [_cell(name, row.figures.get(name)) for name in headings]
+            cells = [_cell(name, row.figures) for name in headings]
         shown.add_row(row.name, *cells)
     return shown
 
 
-def _cell(name: str, value: Any) -> str:
+def _cell(name: str, figures: Mapping[str, Any]) -> str:
+    value = figures.get(name)
     if value is None:
         return ""
     if name == "seconds":
         return f"{value:.0f}"
+    if (low := figures.get(f"{name}_low")) is not None:
+        return f"{value:.4f} ({low:.3f} to {figures[f'{name}_high']:.3f})"
     return f"{value:.4f}" if isinstance(value, float) else f"{value}"

@@ -18,6 +18,7 @@ from facepack.storage import Store
 from trainer import plots, runs
 from trainer.data import OTHER, TrainedOn
 from trainer.plots import Line, Plot
+from trainer.results import groups
 from trainer.results.protocol import Figure, Mistake, ResultTable
 from trainer.run_record import RunRecord
 from trainer.runs import Run
@@ -107,7 +108,7 @@ def page_of(folder: Path) -> RunPage:
         headline=_headline(record),
         facts=_facts(record),
         plots=_plots(record, predictions),
-        tables=record.results[record.split].tables(record.split) if record.split else [],
+        tables=_tables(record),
         mistakes=mistakes,
         mistakes_caption=kind.mistakes_caption,
         num_mistakes=len(wrong),
@@ -192,6 +193,15 @@ def _plots(record: RunRecord, predictions: pa.Table | None) -> list[Plot]:
             shown = predictions if split == record.split else None
             drawn += record.results[split].plots(split, names=record.run.names, predictions=shown)
     return drawn
+
+
+def _tables(record: RunRecord) -> list[ResultTable]:
+    """Those of the results of the split that counts, and its score by group."""
+    if record.scores is None or not record.split:
+        return []
+    by_group = record.scores.groups.get(record.split, ())
+    score, split = record.run.recipe.task.score, record.split
+    return [*record.results[split].tables(split), *groups.tables(by_group, split=split, score=score)]
 
 
 def _times(record: RunRecord) -> list[TimeShare]:

@@ -1,7 +1,7 @@
 """Scores: scores.json, the figures of each split of a run."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from facepack.configuration import first_fault
 from facepack.errors import JobError
 from facepack.storage import Store
+from trainer.results.groups import Category
 from trainer.results.protocol import Results
 
 SCORES_FILE = "scores.json"
@@ -27,6 +28,8 @@ class Scores(Generic[R]):
     """The epoch of the network, from 0."""
     temperature: float
     splits: dict[str, R]
+    groups: dict[str, tuple[Category, ...]] = field(default_factory=dict)
+    """The score by categories of the manifest, by split."""
 
     @property
     def split(self) -> str:

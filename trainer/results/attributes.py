@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from trainer import metrics
-from trainer.metrics import Floats
+from trainer.metrics import Floats, Interval
 from trainer.plots import Plot
 from trainer.results.protocol import (
     Cell,
@@ -20,6 +20,7 @@ from trainer.results.protocol import (
     columns_of,
     loss_text,
     percent,
+    percents,
     probabilities_of,
     probability_column,
     worst_first,
@@ -37,6 +38,8 @@ class AttributeRow:
     """The share of samples that have it."""
     accuracy: float
     """At a probability of one half."""
+    interval: Interval
+    """The 95 % interval of the accuracy."""
     majority: float
     """The accuracy of always predicting the more frequent value."""
     balanced_accuracy: float | None
@@ -53,6 +56,8 @@ class AttributeResults:
     prior_loss: float | None
     positives: float
     accuracy: float
+    interval: Interval
+    """The 95 % interval of the accuracy, over samples."""
     majority: float
     balanced_accuracy: float | None
     average_precision: float | None
@@ -74,6 +79,11 @@ class AttributeResults:
         """The accuracy of always predicting the more frequent value of each attribute."""
         return self.majority
 
+    @staticmethod
+    def sample_scores(split: SplitPredictions) -> Floats:
+        """The share of attributes that are right, at a probability of one half."""
+        return np.asarray(((split.predictions >= 0.5) == (split.targets >= 0.5)).mean(axis=1))
+
     @classmethod
     def of(cls, split: SplitPredictions) -> "AttributeResults":
         """The figures of these predictions; an attribute that all samples share has an accuracy alone."""
@@ -89,6 +99,7 @@ class AttributeResults:
             prior_loss=split.prior_loss,
             positives=float(np.mean([row.positives for row in rows])),
             accuracy=float(np.mean([row.accuracy for row in rows])),
+            interval=metrics.interval(cls.sample_scores(split)),
             majority=float(np.mean([row.majority for row in rows])),
             balanced_accuracy=_mean([row.balanced_accuracy for row in rows]),
             average_precision=_mean([row.average_precision for row in rows]),
@@ -102,7 +113,8 @@ class AttributeResults:
 
     def headline(self) -> list[Figure]:
         """Accuracy, balanced accuracy and average precision."""
-        figures = [Figure("accuracy", percent(self.accuracy), f"majority {percent(self.majority)}")]
+        baseline = f"{percents(self.interval)}; majority {percent(self.majority)}"
+        figures = [Figure("accuracy", percent(self.accuracy), baseline)]
         if self.balanced_accuracy is not None and self.average_precision is not None:
             balanced = percent(self.balanced_accuracy)
             figures.append(Figure("balanced accuracy", balanced, "50 % for any constant prediction"))
@@ -112,7 +124,9 @@ class AttributeResults:
 
     def summary_line(self) -> str:
         """Loss, accuracy, balanced accuracy and average precision."""
-        parts = [f"loss {self.loss:.4f}", f"accuracy {self.accuracy:.4f} (majority {self.majority:.4f})"]
+        interval = f"{self.interval[0]:.4f} to {self.interval[1]:.4f}"
+        accuracy = f"accuracy {self.accuracy:.4f} ({interval}; majority {self.majority:.4f})"
+        parts = [f"loss {self.loss:.4f}", accuracy]
         if self.balanced_accuracy is not None and self.average_precision is not None:
             parts.append(f"balanced accuracy {self.balanced_accuracy:.4f}")
             parts.append(f"average precision {self.average_precision:.4f} (by chance {self.positives:.4f})")
@@ -124,7 +138,7 @@ class AttributeResults:
 
     def tables(self, split: str) -> list[ResultTable]:
         """A row per attribute, the smallest gain over its majority first."""
-        columns = ("attribute", "positive %", "accuracy %", "majority %", "gained", "balanced accuracy %")
+        columns = ("attribute", "positive %", "accuracy %", "95 %", "majority %", "gained", "balanced accuracy %")
         rows = sorted(self.per_attribute, key=lambda row: row.accuracy - row.majority)
         note = (
             "Accuracy at a probability of one half; balanced accuracy at the threshold that is best on valid. "
@@ -183,12 +197,13 @@ def _attribute_row(name: str, true: metrics.Truths, probabilities: Floats, *, is
     """`is_above` is where probabilities reach the threshold of the attribute."""
     from sklearn import metrics as sklearn_metrics  # here: it takes two seconds to import
 
-    positives = float(true.mean())
+    positives, is_right = float(true.mean()), (probabilities >= 0.5) == true
     is_mixed = 0 < positives < 1
     return AttributeRow(
         name=name,
         positives=positives,
-        accuracy=float(((probabilities >= 0.5) == true).mean()),
+        accuracy=float(is_right.mean()),
+        interval=metrics.interval(is_right),
         majority=max(positives, 1 - positives),
         balanced_accuracy=metrics.balanced_accuracy(true, is_above) if is_mixed else None,
         average_precision=float(sklearn_metrics.average_precision_score(true, probabilities)) if is_mixed else None,
@@ -199,7 +214,9 @@ def _attribute_cells(row: AttributeRow) -> tuple[Cell, ...]:
     gained, precision = row.accuracy - row.majority, row.average_precision
     return (
         Cell(row.name),
-        *(Cell(f"{100 * share:.1f}") for share in (row.positives, row.accuracy, row.majority)),
+        *(Cell(f"{100 * share:.1f}") for share in (row.positives, row.accuracy)),
+        Cell(percents(row.interval)),
+        Cell(f"{100 * row.majority:.1f}"),
         Cell(f"{100 * gained:+.1f}", is_worse=gained < 0),
         Cell("" if row.balanced_accuracy is None else f"{100 * row.balanced_accuracy:.1f}"),
         Cell("" if precision is None else f"{precision:.3f}", bar=precision),

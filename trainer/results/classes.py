@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from trainer import metrics, plots
-from trainer.metrics import Floats
+from trainer.metrics import Floats, Interval
 from trainer.plots import Plot
 from trainer.results.protocol import (
     Cell,
@@ -20,6 +20,7 @@ from trainer.results.protocol import (
     columns_of,
     loss_text,
     percent,
+    percents,
     probabilities_of,
     probability_column,
     worst_first,
@@ -36,6 +37,8 @@ class ClassRow:
     name: str
     precision: float
     recall: float
+    recall_interval: Interval | None
+    """95 %; None without samples."""
     f1: float
     support: int
 
@@ -48,6 +51,8 @@ class ClassResults:
     loss: float
     prior_loss: float | None
     accuracy: float
+    interval: Interval
+    """The 95 % interval of the accuracy."""
     majority: float
     """The accuracy of always predicting the most frequent class."""
     balanced_accuracy: float
@@ -72,6 +77,11 @@ class ClassResults:
         """The accuracy of always predicting the most frequent class."""
         return self.majority
 
+    @staticmethod
+    def sample_scores(split: SplitPredictions) -> Floats:
+        """1 where the likeliest class is the true one."""
+        return np.asarray(split.predictions.argmax(axis=1) == split.targets, np.float64)
+
     @classmethod
     def of(cls, split: SplitPredictions) -> "ClassResults":
         """The figures of these predictions; a class without samples does not count for means over classes."""
@@ -82,19 +92,32 @@ class ClassResults:
         by_class = sklearn_metrics.precision_recall_fscore_support(targets, predicted, labels=codes, zero_division=0.0)
         _, recall, f1, support = by_class
         is_there, majority = support > 0, float(support.max() / len(targets))
-        rows = zip(split.names, *by_class, strict=True)
+        is_right = cls.sample_scores(split)
         confusion = sklearn_metrics.confusion_matrix(targets, predicted, labels=codes)
         return cls(
             num=len(targets),
             loss=float(split.losses.mean()),
             prior_loss=split.prior_loss,
-            accuracy=float((predicted == targets).mean()),
+            accuracy=float(is_right.mean()),
+            interval=metrics.interval(is_right),
             majority=majority,
             balanced_accuracy=float(recall[is_there].mean()),
             macro_f1=float(f1[is_there].mean()),
             majority_macro_f1=float(2 * majority / (1 + majority) / is_there.sum()),
             calibration_error=metrics.calibration_error(split.predictions.max(axis=1), predicted == targets),
-            per_class=tuple(ClassRow(name, float(p), float(r), float(f), int(s)) for name, p, r, f, s in rows),
+            per_class=tuple(
+                ClassRow(
+                    name=name,
+                    precision=float(precision),
+                    recall=float(share),
+                    recall_interval=metrics.interval(is_right[targets == code]) if number else None,
+                    f1=float(balance),
+                    support=int(number),
+                )
+                for code, (name, precision, share, balance, number) in enumerate(
+                    zip(split.names, *by_class, strict=True)
+                )
+            ),
             confusion=tuple(tuple(int(count) for count in row) for row in confusion),
         )
 
@@ -105,14 +128,15 @@ class ClassResults:
     def headline(self) -> list[Figure]:
         """Accuracy and macro F1."""
         return [
-            Figure("accuracy", percent(self.accuracy), f"majority {percent(self.majority)}"),
+            Figure("accuracy", percent(self.accuracy), f"{percents(self.interval)}; majority {percent(self.majority)}"),
             Figure("macro F1", f"{self.macro_f1:.3f}", f"majority {self.majority_macro_f1:.3f}"),
         ]
 
     def summary_line(self) -> str:
         """Loss, accuracy, balanced accuracy and macro F1."""
         return (
-            f"loss {self.loss:.4f}, accuracy {self.accuracy:.4f} (majority {self.majority:.4f}), "
+            f"loss {self.loss:.4f}, accuracy {self.accuracy:.4f} "
+            f"({self.interval[0]:.4f} to {self.interval[1]:.4f}; majority {self.majority:.4f}), "
             f"balanced accuracy {self.balanced_accuracy:.4f}, "
             f"macro F1 {self.macro_f1:.4f} (majority {self.majority_macro_f1:.4f}), {self.num:,} images"
         )
@@ -129,6 +153,7 @@ class ClassResults:
                 Cell(row.name),
                 Cell(f"{row.precision:.3f}"),
                 Cell(f"{row.recall:.3f}"),
+                Cell("{:.3f} to {:.3f}".format(*row.recall_interval) if row.recall_interval else ""),
                 Cell(f"{row.f1:.3f}", bar=row.f1),
                 Cell(f"{row.support:,}"),
             )
@@ -136,7 +161,7 @@ class ClassResults:
         )
         num_hidden = len(by_f1) - len(rows)
         note = f"and {num_hidden:,} more classes" if num_hidden else ""
-        columns = ("class", "precision", "recall", "F1", "images")
+        columns = ("class", "precision", "recall", "95 %", "F1", "images")
         return [ResultTable(f"Classes on {split}, the worst first", columns, rows, note)]
 
     def plots(self, split: str, *, names: tuple[str, ...], predictions: pa.Table | None) -> list[Plot]:  # noqa: ARG002

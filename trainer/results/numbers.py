@@ -9,9 +9,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from trainer import metrics, plots
-from trainer.metrics import AGE_TOLERANCE_YEARS, Floats
+from trainer.metrics import AGE_TOLERANCE_YEARS, Floats, Interval
 from trainer.plots import Plot
-from trainer.results.protocol import Cell, Figure, Mistake, ResultTable, SplitPredictions, columns_of, percent
+from trainer.results.protocol import Cell, Figure, Mistake, ResultTable, SplitPredictions, columns_of, percent, percents
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,14 @@ class NumberResults:
     loss: float
     absolute_error: float
     """Mean absolute error."""
+    interval: Interval
+    """Its 95 % interval."""
     median: float
     """The mean absolute error of always predicting the median."""
     cumulative_score: float
     """The share of samples with an error of at most five."""
+    cumulative_interval: Interval
+    """Its 95 % interval."""
     correlation: float
     per_decade: tuple[DecadeRow, ...]
 
@@ -56,11 +60,16 @@ class NumberResults:
         """The mean absolute error of always predicting the median."""
         return self.median
 
+    @staticmethod
+    def sample_scores(split: SplitPredictions) -> Floats:
+        """Absolute errors."""
+        return np.asarray(np.abs(split.predictions[:, 0] - split.targets))
+
     @classmethod
     def of(cls, split: SplitPredictions) -> "NumberResults":
         """The figures of these predictions."""
         predicted, true = split.predictions[:, 0], split.targets
-        errors = np.abs(predicted - true)
+        errors = cls.sample_scores(split)
         decades = []
         for decade in np.unique(true // 10).astype(int):
             is_in = true // 10 == decade
@@ -70,8 +79,10 @@ class NumberResults:
             num=len(true),
             loss=float(split.losses.mean()),
             absolute_error=float(errors.mean()),
+            interval=metrics.interval(errors),
             median=metrics.median_error(true),
             cumulative_score=metrics.cumulative_score(errors),
+            cumulative_interval=metrics.interval(errors <= AGE_TOLERANCE_YEARS),
             correlation=metrics.correlation(predicted, true),
             per_decade=tuple(decades),
         )
@@ -84,14 +95,21 @@ class NumberResults:
         """Mean absolute error, and the share of small errors."""
         within = f"within {AGE_TOLERANCE_YEARS} years"
         return [
-            Figure("mean absolute error", f"{self.absolute_error:.2f}", f"median {self.median:.2f}"),
-            Figure(within, percent(self.cumulative_score), f"of {self.num:,} images"),
+            Figure(
+                "mean absolute error",
+                f"{self.absolute_error:.2f}",
+                f"{self.interval[0]:.2f} to {self.interval[1]:.2f}; median {self.median:.2f}",
+            ),
+            Figure(
+                within, percent(self.cumulative_score), f"{percents(self.cumulative_interval)}; of {self.num:,} images"
+            ),
         ]
 
     def summary_line(self) -> str:
         """Loss, mean absolute error, and the share of small errors."""
         return (
-            f"loss {self.loss:.4f}, absolute error {self.absolute_error:.4f} (median {self.median:.4f}), "
+            f"loss {self.loss:.4f}, absolute error {self.absolute_error:.4f} "
+            f"({self.interval[0]:.4f} to {self.interval[1]:.4f}; median {self.median:.4f}), "
             f"within {AGE_TOLERANCE_YEARS} years {self.cumulative_score:.3f}, {self.num:,} images"
         )
 

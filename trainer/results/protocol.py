@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from trainer.metrics import Floats
+from trainer.metrics import Floats, Interval
 from trainer.plots import Plot
 
 
@@ -97,8 +97,16 @@ class Results(Protocol):
         """The mean of `Task.scores` over the split."""
 
     @property
+    def interval(self) -> Interval:
+        """The 95 % interval of the score."""
+
+    @property
     def baseline(self) -> float:
         """The score that is reached without looking at the image."""
+
+    @staticmethod
+    def sample_scores(split: SplitPredictions) -> Floats:
+        """The score of each sample, (num,), whose mean is that of the split."""
 
     @classmethod
     def of(cls, split: SplitPredictions) -> "Results":
@@ -145,6 +153,11 @@ class Results(Protocol):
 def percent(share: float) -> str:
     """A share as a percentage."""
     return f"{100 * share:.1f} %"
+
+
+def percents(interval: Interval) -> str:
+    """An interval of shares as percentages."""
+    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
 
 
 def loss_text(loss: float, prior_loss: float | None) -> str:
