@@ -12,6 +12,9 @@ from facepack import terminal
 from facepack.errors import JobError, UsageError
 
 if TYPE_CHECKING:
+    from trainer.photos import Sources
+    from trainer.prediction import Predictor
+    from trainer.prediction_files import Tally
     from trainer.recipe import Recipe
     from trainer.results.protocol import Results
     from trainer.training import Settings
@@ -208,10 +211,22 @@ def evaluate(
 
 def predict(
     given: Annotated[
-        list[str], typer.Argument(metavar="RUN... PHOTO...", help="Runs, then photos or folders of them.")
+        list[str],
+        typer.Argument(
+            metavar="RUN... PHOTO...",
+            help="Runs; then photos, videos, folders, quoted patterns such as 'a/**/*.jpg', or - for standard input: "
+            "an image, or names, one per line.",
+        ),
     ],
     all_faces: Annotated[bool, typer.Option("--all-faces", help="Every face of a photo, not the only one.")] = False,
-    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("predictions.png"),
+    out: Annotated[
+        list[str] | None,
+        typer.Option(
+            show_default="predictions.png",
+            help="The file to write: .csv, .jsonl or .parquet for all, .png for a picture of the first; repeatable.",
+        ),
+    ] = None,
+    every: Annotated[float, typer.Option(min=0, help="Seconds between frames of a video; 0: every frame.")] = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     landmarks: Annotated[
         str, typer.Option(show_default="looked for among the models", help="Landmark model, for runs on chips.")
@@ -219,32 +234,64 @@ def predict(
     device: Device = "",
     debug: Debug = False,
 ) -> None:
-    """Predict photos with one or more runs: a table, and a picture with the faces marked.
+    """Predict photos and videos with one or more runs: a table, and a picture with the faces marked, or files.
 
-    Example: facepack predict runs/appa_real_age runs/afad_age me.jpg
+    Example: facepack predict runs/appa_real_age runs/afad_age holiday/ --out ages.csv
     """
     with terminal.errors_as_lines(debug=debug):
         check_installed()
-        from facepack.storage import Store
-        from trainer import contact_sheet, prediction
+        from trainer import photos, prediction, prediction_files
 
+        places = out or ["predictions.png"]
+        prediction_files.check_places(places)
         folders = [Path(name) for name in given if Path(name, "run.json").is_file()]
-        photos = prediction.photos_of([name for name in given if not Path(name, "run.json").is_file()])
+        names = [name for name in given if not Path(name, "run.json").is_file()]
+        sources = photos.sources_of(names)
         if not folders:
             raise UsageError("give at least one run, a folder with run.json that facepack train made")
-        if not photos:
+        if not names:
             raise UsageError("give at least one photo after the runs")
+        if sources.num_passed:
+            terminal.note(f"{sources.num_passed:,} files passed over: neither images nor videos")
         predictor = prediction.Predictor(folders, device=device, all_faces=all_faces, landmarks=landmarks)
-        predictions = predictor(photos)
-        Store(str(out.parent)).write(out.name, contact_sheet.png_of(predictions))
-        if as_json:
-            text = json.dumps([prediction.to_dict() for prediction in predictions], indent=1)
-            terminal.out.print(text, soft_wrap=True)
-        else:
-            terminal.out.print(prediction.table(predictions))
-        if all(prediction.problem for prediction in predictions):
-            raise JobError(f"none of {len(photos):,} photos could be predicted")
-        terminal.note(f"{out}: the first photos, with their predictions")
+        tally = _predicted(predictor, sources, places, every_s=every, as_json=as_json)
+        if not tally.num_predicted:
+            raise JobError(f"none of {tally.num_photos:,} photos could be predicted")
+
+
+def _predicted(
+    predictor: "Predictor", sources: "Sources", places: list[str], *, every_s: float, as_json: bool
+) -> "Tally":
+    """Predict photos, write the files, and print the first predictions, or all as JSON."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+    from trainer import contact_sheet, prediction_files
+
+    pictures: dict[str, contact_sheet.Picture] = {}
+    predictions = predictor.iterate(contact_sheet.keeping(sources.each(every_s=every_s), pictures))
+    for place in places:
+        if not prediction_files.is_picture(place):
+            predictions = prediction_files.through(predictions, place, names=predictor.names)
+    tally, texts = prediction_files.Tally(), []
+    columns = TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with terminal.Meter(*columns) as meter:
+        task = meter.add("", total=sources.num_photos)
+        for prediction in predictions:
+            tally.add(prediction)
+            meter.update(task, line=lambda: f"{tally.num_photos:,} photos", completed=tally.num_photos)
+            if as_json:
+                texts.append(json.dumps(prediction.to_dict(), indent=1))
+    if as_json:
+        terminal.out.print(f"[{', '.join(texts)}]", soft_wrap=True)
+    else:
+        terminal.out.print(prediction_files.table(tally.shown))
+    for place in places:
+        if prediction_files.is_picture(place):
+            store, name = prediction_files.store_of(place)
+            store.write(name, contact_sheet.png_of(tally.shown, pictures))
+    terminal.note(tally.line)
+    terminal.note(f"{', '.join(places)}: written")
+    return tally
 
 
 def recipes(
