@@ -79,6 +79,7 @@ VERBS = [
     "experiment",
     "evaluate",
     "predict",
+    "export",
     "report",
     "recipes",
     "bench",

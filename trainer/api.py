@@ -1,4 +1,4 @@
-"""API: training in one call."""
+"""API: training, and going on with it, in one call each."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from facepack.errors import UsageError
-from trainer import ranks, recipes, report, training
+from trainer import going_on, ranks, recipes, report, training
 from trainer.recipe import Recipe
 from trainer.run_record import RunRecord
 
@@ -39,6 +39,35 @@ def train(
     where = training.Settings(device=device, save_every_s=save_every_s)
     places = [data] if isinstance(data, str | Path) else data
     training.train(name, changed, data=[str(place) for place in places], out=folder, settings=where)
+    return _finished(folder)
+
+
+def resume(
+    folder: str | Path,
+    *,
+    data: str | Path | Sequence[str | Path] = (),
+    device: str = "",
+    save_every_s: float = 60.0,
+    keep_every: int = 0,
+    **settings: Any,
+) -> RunRecord:
+    """Go on with a run that was stopped, or train a finished one for longer.
+
+        run = trainer.resume("runs/celeba_rarest4", epochs=20)
+
+    `settings` may change epochs, stopping and schedule; run.json records it. With the same settings a stopped run ends
+    with the weights of one never stopped. Without `data` the builds are where they were. Raises as `train` does.
+    """
+    run = going_on.extended(Path(folder), [f"{name}={value}" for name, value in settings.items()])
+    places = [data] if isinstance(data, str | Path) else data
+    where = training.Settings(device=device, save_every_s=save_every_s, keep_every=keep_every)
+    locations = [str(place) for place in places] or run.locations
+    training.train(run.recipe_name, run.recipe, data=locations, out=Path(folder), settings=where)
+    return _finished(Path(folder))
+
+
+def _finished(folder: Path) -> RunRecord:
+    """The run of a folder, with its report."""
     record = RunRecord.read(folder)
     if ranks.is_first_rank():
         report.write(folder)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from facepack import terminal
-from facepack.errors import JobError, UsageError
+from facepack.errors import FieldError, JobError, UsageError
 
 if TYPE_CHECKING:
     from trainer.photos import Sources
@@ -64,11 +64,21 @@ def train(
         typer.Option(
             metavar="RUN",
             show_default="a run of its own",
-            help="Go on with this run, instead of RECIPE, --data, --out, --set.",
+            help="Go on with this run, instead of RECIPE, --data, --out; --set epochs=20 trains it for longer.",
+        ),
+    ] = None,
+    begin_with: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            show_default="the recipe's",
+            help="Begin another run (--out) with all weights of this one, and its recipe with other --set.",
         ),
     ] = None,
     device: Device = "",
     save_every: Annotated[float, typer.Option(help="Seconds between checkpoints within an epoch.")] = 60.0,
+    keep_every: Annotated[int, typer.Option(help="Epochs between checkpoints that are kept; 0: last and best.")] = 0,
     wandb: Annotated[bool, typer.Option("--wandb", help="Follow the run in Weights & Biases, too.")] = False,
     show: Open = False,
     debug: Debug = False,
@@ -80,23 +90,35 @@ def train(
     with terminal.errors_as_lines(debug=debug):
         check_installed()
         if resume is not None:
-            if recipe or out or settings:
-                raise UsageError("--resume RUN: the run decides what is trained; leave out RECIPE, --out and --set")
-            name, changed, folder, build = _resumed(resume, data or [])
+            if recipe or out or begin_with:
+                raise UsageError("--resume RUN: the run decides what is trained; leave out RECIPE, --out and --from")
+            name, changed, folder, build = _resumed(resume, data or [], settings or [])
+        elif begin_with is not None:
+            if recipe or not out:
+                raise UsageError("--from RUN: give --out for the new run, and no RECIPE: it is that of the run")
+            name, changed, folder, build = _begun_with(begin_with, data or [], out, settings or [])
         else:
             name, changed, folder, build = _fresh(recipe, data or [], out, settings or [])
         from trainer import training
 
-        where = training.Settings(device=device, save_every_s=save_every, wandb=wandb)
+        where = training.Settings(device=device, save_every_s=save_every, wandb=wandb, keep_every=keep_every)
         return trained(name, changed, data=build, out=folder, where=where, show=show)
 
 
-def _resumed(folder: Path, data: list[str]) -> "tuple[str, Recipe, Path, list[str]]":
-    """Name, recipe, folder and builds of a run that goes on."""
-    from trainer import runs
+def _resumed(folder: Path, data: list[str], settings: list[str]) -> "tuple[str, Recipe, Path, list[str]]":
+    """Name, recipe, folder and builds of a run that goes on, with other settings where there are any."""
+    from trainer import going_on
 
-    run = runs.read(folder)
+    run = going_on.extended(folder, settings)
     return run.recipe_name, run.recipe, folder, data or run.locations
+
+
+def _begun_with(earlier: Path, data: list[str], out: str, settings: list[str]) -> "tuple[str, Recipe, Path, list[str]]":
+    """Name, recipe, folder and builds of a run that begins with the weights of another."""
+    from trainer import going_on
+
+    run, recipe = going_on.successor(earlier, settings)
+    return run.recipe_name, recipe, Path(out), data or run.locations
 
 
 def _fresh(name: str, data: list[str], out: str, settings: list[str]) -> "tuple[str, Recipe, Path, list[str]]":
@@ -226,7 +248,7 @@ def predict(
             help="The file to write: .csv, .jsonl or .parquet for all, .png for a picture of the first; repeatable.",
         ),
     ] = None,
-    every: Annotated[float, typer.Option(min=0, help="Seconds between frames of a video; 0: every frame.")] = 1.0,
+    every: Annotated[float, typer.Option(help="Seconds between frames of a video; 0: every frame.")] = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     landmarks: Annotated[
         str, typer.Option(show_default="looked for among the models", help="Landmark model, for runs on chips.")
@@ -244,6 +266,8 @@ def predict(
 
         places = out or ["predictions.png"]
         prediction_files.check_places(places)
+        if not every >= 0:
+            raise FieldError("every", f"{every:g}", "expected seconds between frames, or 0 for every frame")
         folders = [Path(name) for name in given if Path(name, "run.json").is_file()]
         names = [name for name in given if not Path(name, "run.json").is_file()]
         sources = photos.sources_of(names)
@@ -292,6 +316,30 @@ def _predicted(
     terminal.note(tally.line)
     terminal.note(f"{', '.join(places)}: written")
     return tally
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    kind: Annotated[str, typer.Option("--format", help="onnx, safetensors or torch-export.")] = "onnx",
+    out: Annotated[
+        str, typer.Option(show_default="RUN/export/model.onnx, .safetensors or .pt2", help="The file to write.")
+    ] = "",
+    data: Annotated[
+        str, typer.Option(show_default="the run's own", help="The build on whose photos the file is compared.")
+    ] = "",
+    debug: Debug = False,
+) -> None:
+    """Write a run's network for use without facepack, compared with the run on photos, and a model card.
+
+    Example: facepack export runs/celeba_rarest4 --format onnx
+    """
+    with terminal.errors_as_lines(debug=debug):
+        check_installed()
+        from trainer import exporting
+
+        exported = exporting.export(run, kind=kind, out=out, data=data)
+        terminal.out.print(exported.comparison.line)
+        terminal.out.print(f"{exported.path}: the network; {exported.card.name}: its card", soft_wrap=True)
 
 
 def recipes(

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, TypeAlias, cast
 
 import cv2
 import numpy as np
@@ -48,10 +48,10 @@ def listed(photos: Photo | Iterable[Photo]) -> Iterable[Photo]:
     """Several photos, or the one; `UsageError` for what is neither."""
     is_single = isinstance(photos, str | Path | bytes | Image.Image | Named | Unreadable)
     if is_single or (isinstance(photos, np.ndarray) and photos.ndim < 4):
-        return [photos]  # type: ignore[list-item] # one of them, by these tests
+        return [cast(Photo, photos)]
     if not isinstance(photos, Iterable):
         raise UsageError(_unusable(photos))
-    return photos
+    return cast(Iterable[Photo], photos)
 
 
 def name_of(photo: Photo, number: int) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from facepack.errors import JobError
+from facepack.errors import FieldError, JobError
 from facepack.lock import RUN, held
 from facepack.storage import Store
 from trainer import devices, evaluation, fit_at_once, headspace, layers, memory, optim, ranks, runs
@@ -38,6 +38,12 @@ class Settings:
     save_every_s: float = 60.0
     """Seconds between checkpoints within an epoch."""
     wandb: bool = False
+    keep_every: int = 0
+    """Epochs between checkpoints that are kept; 0: only the last and the best are."""
+
+    def __post_init__(self) -> None:
+        if self.keep_every < 0:
+            raise FieldError("keep_every", f"{self.keep_every}", "expected epochs between checkpoints, or 0 for none")
 
 
 def train(
@@ -158,7 +164,7 @@ def _train_by_steps(session: Session, *, settings: Settings, watcher: Watcher) -
             sums.read()
             state.train_s += time.monotonic() - asked
             validation = _validate(session)
-            checkpoint = session.end_epoch(validation)
+            checkpoint = session.end_epoch(validation, keep_every=settings.keep_every)
             watcher.after_epoch(checkpoint)
             _report_waiting(session, checkpoint.times)
 
