@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from conftest import make, tiny, train
 import trainer
 from facepack.errors import FieldError, UsageError
 from trainer import checkpoint, evaluation, going_on, runs, training
+from trainer.optim import Constant, OneCycle
 from trainer.recipe import Recipe
+from trainer.stopping import Patience
 
 TINY = "small_resnet(widths=(8, 16), dropout=0.2)"
 
@@ -25,9 +28,9 @@ def build(celeba: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def small(**choices: object) -> Recipe:
+def small(**choices: Any) -> Recipe:
     """With dropout, averaged weights, random augmentation and mixing, at one learning rate."""
-    return tiny(**{"network": TINY, "mixup": 0.2, "schedule": "Constant()", "epochs": 4, **choices})
+    return tiny(**{"network": TINY, "mixup": 0.2, "schedule": Constant(), "epochs": 4, **choices})
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +99,8 @@ def test_what_a_run_cannot_go_on_with_is_refused_and_nothing_changed(
 
 def test_run_that_patience_ended_needs_more_of_it(build: Path, tmp_path: Path) -> None:
     # Nothing is learnt, so that no epoch is better than the first.
-    recipe = small(lr=1e-12, patience=1, epochs=5)
+    stopping = Patience(1, monitor="score")
+    recipe = small(network="rarest4_cnn(dropout=0.0)", average=0.0, lr=1e-12, stopping=stopping, epochs=5)
     run = train(build, tmp_path / "run", recipe)
     num_epochs = len((run / runs.METRICS_FILE).read_text().splitlines()) - 1
     assert num_epochs < 5
@@ -107,7 +111,7 @@ def test_run_that_patience_ended_needs_more_of_it(build: Path, tmp_path: Path) -
 
 
 def test_rate_that_jumps_is_told(build: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    run = train(build, tmp_path / "run", small(schedule="OneCycle()", epochs=1))
+    run = train(build, tmp_path / "run", small(schedule=OneCycle(), epochs=1))
     with caplog.at_level(logging.WARNING):
         going_on.extended(run, ["epochs=2"])
     assert "the learning rate goes on at" in caplog.text

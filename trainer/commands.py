@@ -49,7 +49,7 @@ def train(
         list[str] | None,
         typer.Option(show_default="that of --resume", help="The build to train on (folder or URL); several are mixed."),
     ] = None,
-    out: Annotated[str, typer.Option(show_default="runs/RECIPE", help="Folder of the run.")] = "",
+    out: Annotated[str, typer.Option(show_default="runs/RECIPE", help="Folder or URL of the run.")] = "",
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -60,22 +60,22 @@ def train(
         ),
     ] = None,
     resume: Annotated[
-        Path | None,
+        str,
         typer.Option(
             metavar="RUN",
             show_default="a run of its own",
             help="Go on with this run, instead of RECIPE, --data, --out; --set epochs=20 trains it for longer.",
         ),
-    ] = None,
+    ] = "",
     begin_with: Annotated[
-        Path | None,
+        str,
         typer.Option(
             "--from",
             metavar="RUN",
             show_default="the recipe's",
             help="Begin another run (--out) with all weights of this one, and its recipe with other --set.",
         ),
-    ] = None,
+    ] = "",
     device: Device = "",
     save_every: Annotated[float, typer.Option(help="Seconds between checkpoints within an epoch.")] = 60.0,
     keep_every: Annotated[int, typer.Option(help="Epochs between checkpoints that are kept; 0: last and best.")] = 0,
@@ -89,11 +89,11 @@ def train(
     """
     with terminal.errors_as_lines(debug=debug):
         check_installed()
-        if resume is not None:
+        if resume:
             if recipe or out or begin_with:
                 raise UsageError("--resume RUN: the run decides what is trained; leave out RECIPE, --out and --from")
             name, changed, folder, build = _resumed(resume, data or [], settings or [])
-        elif begin_with is not None:
+        elif begin_with:
             if recipe or not out:
                 raise UsageError("--from RUN: give --out for the new run, and no RECIPE: it is that of the run")
             name, changed, folder, build = _begun_with(begin_with, data or [], out, settings or [])
@@ -105,36 +105,33 @@ def train(
         return trained(name, changed, data=build, out=folder, where=where, show=show)
 
 
-def _resumed(folder: Path, data: list[str], settings: list[str]) -> "tuple[str, Recipe, Path, list[str]]":
+def _resumed(location: str, data: list[str], settings: list[str]) -> "tuple[str, Recipe, str, list[str]]":
     """Name, recipe, folder and builds of a run that goes on, with other settings where there are any."""
     from trainer import going_on
 
-    run = going_on.extended(folder, settings)
-    return run.recipe_name, run.recipe, folder, data or run.locations
+    run = going_on.extended(location, settings)
+    return run.recipe_name, run.recipe, location, data or run.locations
 
 
-def _begun_with(earlier: Path, data: list[str], out: str, settings: list[str]) -> "tuple[str, Recipe, Path, list[str]]":
+def _begun_with(earlier: str, data: list[str], out: str, settings: list[str]) -> "tuple[str, Recipe, str, list[str]]":
     """Name, recipe, folder and builds of a run that begins with the weights of another."""
     from trainer import going_on
 
     run, recipe = going_on.successor(earlier, settings)
-    return run.recipe_name, recipe, Path(out), data or run.locations
+    return run.recipe_name, recipe, out, data or run.locations
 
 
-def _fresh(name: str, data: list[str], out: str, settings: list[str]) -> "tuple[str, Recipe, Path, list[str]]":
+def _fresh(name: str, data: list[str], out: str, settings: list[str]) -> "tuple[str, Recipe, str, list[str]]":
     """Name, recipe, folder and builds of a run; what is wrong with them is refused before the rest is imported."""
     from facepack.manifest import read_build
-    from facepack.storage import is_url
     from trainer import recipes
 
     if not name or not data:
         raise UsageError("give RECIPE and --data BUILD, or --resume RUN; facepack recipes lists the recipes")
-    if is_url(out):
-        raise UsageError(f"--out {out}: a run is kept in a folder; builds are read from URLs")
     recipe = recipes.load(name, settings)
     for place in data:
         read_build(place)
-    return name, recipe, Path(out or f"runs/{name}"), data
+    return name, recipe, out or f"runs/{name}", data
 
 
 def trained(
@@ -142,20 +139,21 @@ def trained(
     recipe: "Recipe",
     *,
     data: str | list[str],
-    out: Path,
+    out: str | Path,
     where: "Settings | None" = None,
     show: bool = False,
 ) -> None:
     """Train a recipe, write the report and print the scores."""
-    from trainer import report, training
+    from trainer import remote_runs, report, training
     from trainer.progress import TrainingProgress
     from trainer.run_record import RunRecord
 
     training.train(name, recipe, data=data, out=out, settings=where, watchers=[TrainingProgress()])
     if not training.is_first_rank():
         return
-    path = report.write(out)
-    _show_results(RunRecord.read(out).results)
+    with remote_runs.changed(out) as folder:
+        path = report.write(folder)
+        _show_results(RunRecord.read(folder).results)
     terminal.out.print(f"{path}: the report", soft_wrap=True)
     if show:
         report.open_page(path)
@@ -204,7 +202,7 @@ def experiment(
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder or URL of a run.")],
     data: Annotated[
         list[str] | None,
         typer.Option(show_default="the run's own", help="Another build of the same classes; several are mixed."),
@@ -221,13 +219,14 @@ def evaluate(
     """
     with terminal.errors_as_lines(debug=debug):
         check_installed()
-        from trainer import evaluation, report
+        from trainer import evaluation, remote_runs, report
 
-        evaluated = evaluation.evaluate(run, data=data or [], splits=split or [], device=device)
+        with remote_runs.changed(run) as folder:
+            evaluated = evaluation.evaluate(folder, data=data or [], splits=split or [], device=device)
+            if evaluated.folder == folder:
+                report.write(folder)
         results = evaluated.results.items()
         _show_results({name: of_split for name, of_split in results if not split or name in split})
-        if evaluated.folder == run:
-            report.write(run)
         terminal.out.print(f"{evaluated.folder}: scores.json, predictions.parquet", soft_wrap=True)
 
 
@@ -262,14 +261,14 @@ def predict(
     """
     with terminal.errors_as_lines(debug=debug):
         check_installed()
-        from trainer import photos, prediction, prediction_files
+        from trainer import photos, prediction, prediction_files, remote_runs
 
         places = out or ["predictions.png"]
         prediction_files.check_places(places)
         if not every >= 0:
             raise FieldError("every", f"{every:g}", "expected seconds between frames, or 0 for every frame")
-        folders = [Path(name) for name in given if Path(name, "run.json").is_file()]
-        names = [name for name in given if not Path(name, "run.json").is_file()]
+        folders = [name for name in given if remote_runs.is_run(name)]
+        names = [name for name in given if name not in folders]
         sources = photos.sources_of(names)
         if not folders:
             raise UsageError("give at least one run, a folder with run.json that facepack train made")
@@ -319,7 +318,7 @@ def _predicted(
 
 
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder or URL of a run.")],
     kind: Annotated[str, typer.Option("--format", help="onnx, safetensors or torch-export.")] = "onnx",
     out: Annotated[
         str, typer.Option(show_default="RUN/export/model.onnx, .safetensors or .pt2", help="The file to write.")
@@ -369,7 +368,7 @@ def recipes(
 
 
 def report(
-    given: Annotated[list[Path], typer.Argument(metavar="RUN [RUN...]", help="Folders of runs.")],
+    given: Annotated[list[str], typer.Argument(metavar="RUN [RUN...]", help="Folders or URLs of runs.")],
     out: Annotated[
         Path | None,
         typer.Option(show_default="report.html in the run; compare.html for several", help="The page."),
@@ -383,12 +382,13 @@ def report(
     """
     with terminal.errors_as_lines(debug=debug):
         check_installed()
-        from trainer import comparison, report
+        from trainer import comparison, remote_runs, report
 
         if len(given) == 1:
-            path = report.write(given[0], out=out)
+            with remote_runs.changed(given[0]) as folder:
+                path = report.write(folder, out=out)
         else:
-            path = comparison.compare(given, out=out or _COMPARE_FILE)
+            path = comparison.compare([remote_runs.folder_of(run) for run in given], out=out or _COMPARE_FILE)
         terminal.out.print(f"{path}", soft_wrap=True)
         if show:
             report.open_page(path)

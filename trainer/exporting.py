@@ -21,7 +21,7 @@ from torch import nn
 
 from facepack.errors import FieldError, JobError, UsageError
 from facepack.storage import Store
-from trainer import evaluation, model_card, models, runs
+from trainer import evaluation, model_card, models, remote_runs, runs
 from trainer.data import Data, Placement
 from trainer.evaluation import Trained
 from trainer.loading.augment import Normalize, normalizes
@@ -110,7 +110,12 @@ def export(folder: str | Path, *, kind: str = "onnx", out: str | Path = "", data
     or of `data`, in a process that cannot import facepack. Raises `UsageError` where a package is missing or the
     network cannot be exported, `JobError` where the outputs differ, and leaves no file then.
     """
-    folder, form = Path(folder), _form(kind)
+    form = _form(kind)
+    with remote_runs.changed(folder) as place:
+        return _exported(place, form, out=out, data=data)
+
+
+def _exported(folder: Path, form: "_Form", *, out: str | Path, data: str) -> Exported:
     run = runs.read(folder)
     trained = evaluation.load_network(folder, run, device=_CPU)
     if isinstance(trained.network, models.FitAtOnce):

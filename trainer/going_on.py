@@ -8,7 +8,7 @@ from pathlib import Path
 from facepack.errors import UsageError
 from facepack.lock import RUN, held
 from facepack.storage import Store
-from trainer import checkpoint, models, ranks, runs
+from trainer import checkpoint, models, ranks, remote_runs, runs
 from trainer.evaluation import num_outputs
 from trainer.recipe import Recipe
 from trainer.runs import Change, Run
@@ -20,12 +20,17 @@ _NOTICEABLE = 0.01
 """The share by which the learning rate has to change to be worth a warning."""
 
 
-def extended(folder: Path, settings: Sequence[str]) -> Run:
-    """The run of a folder with other settings to go on with, such as "epochs=20"; run.json is written with them.
+def extended(location: str | Path, settings: Sequence[str]) -> Run:
+    """The run in a folder or at a URL with other settings to go on with, such as "epochs=20", which run.json then has.
 
     What was trained stays; epochs, stopping and schedule may change, and `Run.changes` records it. Raises `UsageError`
     for any other setting, and where nothing would be left to train.
     """
+    with remote_runs.changed(location) as folder:
+        return _extended(folder, settings, store=Store(str(location)))
+
+
+def _extended(folder: Path, settings: Sequence[str], *, store: Store) -> Run:
     run = runs.read(folder)
     recipe = run.recipe.changed(settings)
     differences = recipe.differences(run.recipe)
@@ -44,7 +49,6 @@ def extended(folder: Path, settings: Sequence[str]) -> Run:
     change = Change(epoch, {name: f"{before}, then {now}" for name, (now, before) in differences.items()})
     changed = replace(run, recipe=recipe, changes=[*run.changes, change])
     if ranks.is_first_of_launch():
-        store = Store(str(folder))
         with held(store, work=RUN):
             changed.write(folder)
     return changed
@@ -79,7 +83,8 @@ def _warn_of_rate(before: Recipe, now: Recipe, *, step: int, num_epochs: int) ->
         )
 
 
-def successor(folder: Path, settings: Sequence[str]) -> tuple[Run, Recipe]:
-    """A run, and its recipe with other settings, which begins with all weights of that run, the head's too."""
+def successor(location: str | Path, settings: Sequence[str]) -> tuple[Run, Recipe]:
+    """The run in a folder or at a URL, and its recipe with other settings, which begins with all its weights."""
+    folder = remote_runs.folder_of(location)
     run = runs.read(folder)
     return run, run.recipe.changed([f"weights={folder}", "keep_head=true", *settings])

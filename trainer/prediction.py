@@ -20,7 +20,7 @@ from facepack.errors import FieldError, UsageError
 from facepack.hashing import sha256_of
 from facepack.image import Pixels
 from facepack.shard import Reject, Sample
-from trainer import evaluation, photos, runs
+from trainer import evaluation, photos, remote_runs, runs
 from trainer.loading.augment import normalizes
 from trainer.loading.engines import new_pipeline
 from trainer.loading.graphs import Graph
@@ -92,7 +92,8 @@ class Predictor:
         """
         if batch_size < 1:
             raise FieldError("batch_size", f"{batch_size}", "expected 1 or more")
-        paths = [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
+        locations = [folders] if isinstance(folders, str | Path) else folders
+        paths = [remote_runs.folder_of(location) for location in locations]
         settings = {"device": device, "all_faces": all_faces, "landmarks": landmarks, "batch_size": batch_size}
         self._arguments = [path.absolute() for path in paths], settings
         place = evaluation.device_of(device)

@@ -27,6 +27,8 @@ TIMES_FILE = "times.csv"
 PREDICTIONS_FILE = "predictions.parquet"
 REPORT_FILE = "report.html"
 LAST_FILE, BEST_FILE = "last.ckpt", "best.ckpt"
+KEPT_PREFIX = "epoch-"
+"""Of the names of checkpoints that are kept."""
 
 MAY_CHANGE = ("epochs", "stopping", "schedule")
 """Fields of the recipe that a run may go on with other values of."""
@@ -155,7 +157,7 @@ def read(folder: Path) -> Run:
 
 def kept_file(num_epochs: int) -> str:
     """The name of the checkpoint that is kept of a run after so many epochs."""
-    return f"epoch-{num_epochs:04d}.ckpt"
+    return f"{KEPT_PREFIX}{num_epochs:04d}.ckpt"
 
 
 def digest_of(path: Path) -> str:

@@ -14,7 +14,7 @@ from torch import nn
 from facepack.errors import FieldError, JobError
 from facepack.lock import RUN, held
 from facepack.storage import Store
-from trainer import devices, evaluation, fit_at_once, headspace, layers, memory, optim, ranks, runs
+from trainer import devices, evaluation, fit_at_once, headspace, layers, memory, optim, ranks, remote_runs, runs
 from trainer.interrupts import Interrupts
 from trainer.logs import Logs
 from trainer.recipe import Recipe
@@ -51,11 +51,11 @@ def train(
     recipe: Recipe,
     *,
     data: str | list[str],
-    out: Path,
+    out: str | Path,
     settings: Settings | None = None,
     watchers: Sequence[Watcher] = (),
 ) -> Run:
-    """Train a recipe on a build, into a folder; go on where the same run was stopped.
+    """Train a recipe on a build, into a folder or a URL; go on where the same run was stopped.
 
     Writes run.json, metrics.csv, times.csv, TensorBoard events, last.ckpt, best.ckpt, and at the end scores.json and
     predictions.parquet. `watchers` follow it, such as `trainer.progress.TrainingProgress()`. Raises `UsageError` where
@@ -64,7 +64,15 @@ def train(
     """
     settings = settings or Settings()
     fabric = devices.launched(settings.device, recipe)
-    session = Session(fabric, recipe_name, recipe, data=data, folder=out.absolute())
+    with remote_runs.opened(out, is_first_here=fabric.local_rank == 0) as place:
+        session = Session(fabric, recipe_name, recipe, data=data, folder=place.folder)
+        session.after_save = place.put
+        return _trained(session, settings=settings, watchers=watchers)
+
+
+def _trained(session: Session, *, settings: Settings, watchers: Sequence[Watcher]) -> Run:
+    """Train and score, while no other process works in the folder."""
+    fabric = session.fabric
     if session.is_fit_at_once:
         fit_at_once.check(session)
     store = Store(str(session.folder))
@@ -74,9 +82,12 @@ def train(
         try:
             session.set_up()
             _train(session, settings=settings, watchers=watchers)
-            return _score(session)
+            run = _score(session)
         except torch.OutOfMemoryError as error:
-            raise JobError(f"the GPU has too little memory: --set batch_size={recipe.batch_size // 2}") from error
+            batch_size = session.run.recipe.batch_size // 2
+            raise JobError(f"the GPU has too little memory: --set batch_size={batch_size}") from error
+    session.after_save()
+    return run
 
 
 def is_first_rank() -> bool:
