@@ -128,7 +128,7 @@ def test_two_machines_do_not_train_one_run(build: Path, place: str, tmp_path: Pa
 
 def test_other_commands_take_a_run_at_a_url(build: Path, celeba: Path, place: str, tmp_path: Path) -> None:
     record = trainer.train(small(epochs=1), data=build, out=place, device="cpu")
-    assert (record.name, record.results.keys()) == ("faces", {"valid", "test"})
+    assert (record.name, set(record.results)) == ("faces", {"valid", "test"})
     assert runs.REPORT_FILE in Store(place).list()
     assert remote_runs.is_run(place)
     assert not remote_runs.is_run(f"{place}/other")

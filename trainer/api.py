@@ -18,6 +18,7 @@ def train(
     out: str | Path = "",
     device: str = "",
     save_every_s: float = 60.0,
+    keep_every: int = 0,
     **settings: Any,
 ) -> RunRecord:
     """Train a recipe on a build, score it and write its report; go on where the same run was stopped.
@@ -27,7 +28,7 @@ def train(
     `recipe` is a name, or a Recipe of one's own. `settings` change fields of it: values, or text as after --set.
     `data` is the folder or URL of a build, or a list of several that are mixed, `out` the folder or URL of
     the run (runs/RECIPE, or runs/own for a Recipe), `device` cpu or cuda (the GPU where there is one), `save_every_s`
-    the seconds between checkpoints within an epoch.
+    the seconds between checkpoints within an epoch, `keep_every` the epochs between checkpoints that are kept.
     Prints nothing; what it logs goes to the logger facepack.trainer.
 
     Gives the finished run: `.folder`, `.results["test"]`, `.network()`. Raises `UsageError` where recipe and build do
@@ -36,7 +37,7 @@ def train(
     name = recipe if isinstance(recipe, str) else "own"
     changed = _changed(recipes.load(recipe) if isinstance(recipe, str) else recipe, settings)
     place = f"{out}" or f"runs/{name}"
-    where = training.Settings(device=device, save_every_s=save_every_s)
+    where = training.Settings(device=device, save_every_s=save_every_s, keep_every=keep_every)
     builds = [data] if isinstance(data, str | Path) else data
     training.train(name, changed, data=[str(build) for build in builds], out=place, settings=where)
     return _finished(place)
