@@ -15,11 +15,11 @@ help:  ## list the targets
 demo: .venv/.runs  ## draw a small CelebA, build it, verify it, train on it, open the report
 	@$(BIN)/facepack demo
 
-test: check  ## lint, types and all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+test: check  ## lint, types and all tests but the slow ones, two files at a time
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
-test-all: check  ## lint, types and all tests
-	$(BIN)/python -m pytest
+test-all: test  ## lint, types and all tests, the slow ones one at a time
+	$(BIN)/python -m pytest -m slow
 
 check: .venv/.tests  ## lint and types
 	$(BIN)/ruff check .

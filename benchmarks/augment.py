@@ -9,6 +9,7 @@ that are not installed here run in the environments that `--rival` names, or are
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import random
@@ -45,6 +46,10 @@ LABELS = {
     "mosaicml": "mosaicml-streaming",
     "spdl": "SPDL",
 }
+OURS = ("kept", "jpeg", "imagefolder_v1", "imagefolder_v2")
+"""What an environment with facepack can always measure."""
+MODULES = {"mosaicml": "streaming"}
+"""What a rival is imported as, where that is not its name."""
 
 
 # In a process of its own: every function takes a job and gives epochs, each an iterable of batches
@@ -249,7 +254,8 @@ def prepared(photos: Path, folder: Path, *, num_images: int, pythons: dict[str, 
         comment = b"\xff\xfe" + (2 + 8).to_bytes(2, "big") + b"%08d" % number
         copy.write_bytes(content[:2] + comment + content[2:])
     source, out = str(folder / "photos"), str(folder / "build")
-    build(Configuration.of("folder", split="100/0/0"), place=Place(source, out, 0))
+    configuration = Configuration.of("folder", split="100/0/0", samples_per_shard=num_images // (2 * NUM_CORES))
+    build(configuration, place=Place(source, out, 0))
     data: Raw = {"folder": source, "build": out, "tars": sorted(str(path) for path in Path(out).glob("*.tar"))}
     for name in ("mosaicml", "litdata"):
         if name in pythons:
@@ -341,7 +347,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
-    here = ("kept", "jpeg", "imagefolder_v1", "imagefolder_v2", "albumentations", "webdataset")
+    here = [name for name in LABELS if name in OURS or importlib.util.find_spec(MODULES.get(name, name))]
     pythons = dict.fromkeys(here, sys.executable) | dict(rival.split("=", 1) for rival in arguments.rival)
     photos = {"200": arguments.small, "448": arguments.large}
     results = measure(photos, num_images={"200": 4096, "448": 1536}, repeats=arguments.repeats, pythons=pythons)

@@ -1,8 +1,9 @@
 """Measure training steps fed by the loader against the same steps on one batch in memory, and fed by ImageFolder.
 
-    python benchmarks/fit.py --celeba data/celeba --simpsons data/simpsons
+    python benchmarks/fit.py --celeba data/celeba --simpsons data/simpsons --utkface data/utkface \\
+        --appa-real data/appa_real --cacd data/cacd
 
-writes benchmarks/results/fit.json, and from it fit.md and fit.png; fifteen minutes on two cores. Each recipe runs
+writes benchmarks/results/fit.json, and from it fit.md and fit.png; thirty minutes on two cores. Each recipe runs
 epochs that take turns: its steps fed by facepack, fed one resident batch again and again, and fed by torchvision's
 ImageFolder and a DataLoader with a worker per core, from the same JPEGs with the same augmentation.
 """
@@ -32,7 +33,6 @@ from trainer.headspace import Steps
 from trainer.loader import Batch
 from trainer.loading.augment import Normalize
 from trainer.recipe import Recipe
-from trainer.results.classes import ClassResults
 
 NUM_CORES = len(os.sched_getaffinity(0))
 LIBRARIES = ("facepack", "torch", "torchvision", "nvidia-dali-cuda120", "numpy")
@@ -44,6 +44,12 @@ CASES = {
     "simpsons_modern": ("simpsons", {"size": "32"}),
     "celeba_attributes": ("celeba", {"size": "192", "limit": 2000, "split": "90/5/5"}),
     "celeba_attributes_modern": ("celeba", {"size": "96x112", "limit": 60000, "split": "90/5/5"}),
+    "age_groups": (
+        "utkface",
+        {"age_bins": "1-4,5-27,28-", "limit_per_class": 200, "split": "index:60/20/20", "size": "160"},
+    ),
+    "appa_real_age": ("appa_real", {"images": "face", "size": "120", "limit": 900}),
+    "cacd_age": ("cacd", {"align": "crop", "size": "120", "split": "72/8/20", "limit": 1000}),
 }
 """Recipe: dataset, and how it is built here."""
 
@@ -76,7 +82,7 @@ def measure_case(name: str, *, source: Path, folder: Path, repeats: int) -> Raw:
     ways: dict[str, Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]] = {
         "resident": lambda: [resident] * len(loader),
         "facepack": ours,
-        "ImageFolder": image_folder(data, recipe, folder / "images"),
+        "ImageFolder": image_folder(data, recipe, folder / "images", targets=resident[1]),
     }
     first_s = steps.epoch(ours())
     steps.epoch(ways["ImageFolder"]())  # starts its workers
@@ -88,9 +94,11 @@ def measure_case(name: str, *, source: Path, folder: Path, repeats: int) -> Raw:
     return {"num": loader.num_samples, "first_s": first_s, "epochs": found, "others_cores": others}
 
 
-def image_folder(data: Data, recipe: Recipe, folder: Path) -> Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]:
-    """The images of the train split as files, through torchvision; targets are there but not what they were."""
-    from torch.utils.data import DataLoader
+def image_folder(
+    data: Data, recipe: Recipe, folder: Path, *, targets: torch.Tensor
+) -> Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]:
+    """The images of the train split as files, through torchvision, with `targets` again and again."""
+    from torch.utils.data import ConcatDataset, DataLoader
     from torchvision import datasets
     from torchvision.transforms import v2
 
@@ -112,13 +120,12 @@ def image_folder(data: Data, recipe: Recipe, folder: Path) -> Callable[[], Itera
         steps.append(getattr(v2, type(one).__name__)(**named))
     images = datasets.ImageFolder(str(folder), transform=v2.Compose(steps))
     workers: dict[str, Any] = {"num_workers": NUM_CORES, "persistent_workers": True}
-    loader = DataLoader(images, batch_size=recipe.batch_size, shuffle=True, **workers)
-    num_attributes = len(data.build.class_names) or 40
+    loader: Any = DataLoader(
+        ConcatDataset([images] * recipe.copies), batch_size=recipe.batch_size, shuffle=True, **workers
+    )
 
     def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for pixels, codes in loader:
-            is_class = recipe.task.results is ClassResults
-            yield pixels, codes if is_class else torch.zeros(len(codes), num_attributes)
+        return ((pixels, targets[: len(pixels)]) for pixels, _ in loader)
 
     return batches
 
@@ -199,6 +206,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--celeba", type=Path, default=Path("data/celeba"))
     parser.add_argument("--simpsons", type=Path, default=Path("data/simpsons"))
+    parser.add_argument("--utkface", type=Path, default=Path("data/utkface"))
+    parser.add_argument("--appa-real", type=Path, default=Path("data/appa_real"))
+    parser.add_argument("--cacd", type=Path, default=Path("data/cacd"))
     parser.add_argument("--recipe", action="append", choices=CASES, help="measure only this one again; repeatable")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", help="folder to write to")
@@ -206,7 +216,7 @@ def main() -> None:
     chosen = parser.parse_args()
     file = chosen.results / "fit.json"
     if not chosen.report_only:
-        sources = {"celeba": chosen.celeba.resolve(), "simpsons": chosen.simpsons.resolve()}
+        sources = {dataset: getattr(chosen, dataset).resolve() for dataset, _ in CASES.values()}
         results = measure(sources, names=chosen.recipe or list(CASES), repeats=chosen.repeats)
         if chosen.recipe and file.exists():
             results["cases"] = json.loads(file.read_text())["cases"] | results["cases"]

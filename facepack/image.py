@@ -65,7 +65,9 @@ def decode(
     if size is None:
         raise BadImageError(Status.TRUNCATED if kind != "TIFF" or _ends_early(kind, content) else Status.UNREADABLE)
     check_size(size, max_pixels, min_side_px=min_side_px)
-    image_hwc = _decode_jpeg(content, least_size_wh, keep_damaged=keep_damaged) if kind == "JPEG" else None
+    image_hwc = None
+    if kind == "JPEG":
+        image_hwc = _decode_jpeg(content, size, least_wh=least_size_wh, keep_damaged=keep_damaged)
     if image_hwc is None:
         image_hwc = _decode_any(content, kind)
     return colour.to_srgb(image_hwc, profile=colour.profile_of(content))
@@ -80,13 +82,16 @@ def check_size(size_wh: tuple[int, int], max_pixels: int, *, min_side_px: int) -
         raise BadImageError(Status.TOO_SMALL)
 
 
-def _decode_jpeg(content: bytes, least_size_wh: tuple[int, int] | None, *, keep_damaged: bool) -> Pixels | None:
+def _decode_jpeg(
+    content: bytes, size_wh: tuple[int, int], *, least_wh: tuple[int, int] | None, keep_damaged: bool
+) -> Pixels | None:
     """Decode a JPEG and hear what the decoder complains of; None leaves it to OpenCV."""
     orientation = headers.orientation_of(content) if b"Exif\0\0" in content[:65_536] else 1
-    if least_size_wh is not None and orientation in _LYING:
-        least_size_wh = least_size_wh[1], least_size_wh[0]
+    if least_wh is not None and orientation in _LYING:
+        least_wh = least_wh[1], least_wh[0]
+    scale = None if least_wh is None else jpeg.scale_for(size_wh, least_wh=least_wh)
     try:
-        image_hwc = jpeg.decode(content, min_size_wh=least_size_wh)
+        image_hwc = jpeg.decode(content, scale=scale)
     except jpeg.DamagedError:
         # A file that OpenCV does not read either is truncated or unreadable, and that says more.
         if _decode_any(content, "JPEG") is not None and not keep_damaged:

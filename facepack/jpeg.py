@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -65,47 +66,44 @@ def has_stray_bytes(content: bytes) -> bool:
     return True
 
 
-def decode(content: bytes, *, min_size_wh: tuple[int, int] | None = None) -> Pixels | None:
+class Scale(NamedTuple):
+    """A scale at which libjpeg decodes: one over `factor`, and the width and height that come of it, in pixels."""
+
+    factor: int
+    width_px: int
+    height_px: int
+
+
+def scale_for(size_wh: tuple[int, int], *, least_wh: tuple[int, int]) -> Scale | None:
+    """The smallest of a half, a quarter and an eighth with sides that are at least these; None where all fall short."""
+    for factor in (8, 4, 2):
+        if all(side // factor >= least for side, least in zip(size_wh, least_wh, strict=True)):
+            return Scale(factor, *(-(-side // factor) for side in size_wh))
+    return None
+
+
+def decode(content: bytes, *, scale: Scale | None = None) -> Pixels | None:
     """Decode to uint8 BGR HWC as it is stored (EXIF orientation is not applied); None where the colours are CMYK.
 
-    With `min_size_wh` the image may come at a half, a quarter or an eighth, whichever is the smallest that has at least
-    this width and height: libjpeg leaves out what that does not need. Raises `DamagedError` where the decoder complains
-    of more than bytes that belong to nothing, or cannot decode at all.
+    At a scale libjpeg leaves out what only finer pixels need. Raises `DamagedError` where the decoder complains of more
+    than bytes that belong to nothing, or cannot decode at all.
     """
     try:
-        return _decoded(content, min_size_wh)
+        return _decoded(content, scale)
     except ValueError as error:
         try:
-            return _decoded(_tidied(content), min_size_wh)
+            return _decoded(_tidied(content), scale)
         except ValueError:
             raise DamagedError(str(error)) from error
 
 
-def _decoded(content: bytes, min_size_wh: tuple[int, int] | None) -> Pixels | None:
+def _decoded(content: bytes, scale: Scale | None) -> Pixels | None:
     if simplejpeg.decode_jpeg_header(content)[2] not in _READ_AS_COLOUR:
         return None
-    factor = 1 if min_size_wh is None else _factor(content, min_size_wh)
-    if factor == 1:
+    if scale is None:
         return simplejpeg.decode_jpeg(content, "BGR", strict=True)  # type: ignore[no-any-return]
-    size = frame_size(content)
-    assert size is not None
-    width_px, height_px = (-(-side // factor) for side in size)
-    return simplejpeg.decode_jpeg(  # type: ignore[no-any-return]
-        content, "BGR", strict=True, min_width=width_px, min_height=height_px, min_factor=factor
-    )
-
-
-def _factor(content: bytes, min_size_wh: tuple[int, int]) -> int:
-    """The largest of 8, 4 and 2 by which both sides can shrink and stay long enough, else 1."""
-    size = frame_size(content)
-    if size is None:
-        return 1
-    fits = (
-        factor
-        for factor in (8, 4, 2)
-        if all(side // factor >= least for side, least in zip(size, min_size_wh, strict=True))
-    )
-    return next(fits, 1)
+    least = {"min_width": scale.width_px, "min_height": scale.height_px, "min_factor": scale.factor}
+    return simplejpeg.decode_jpeg(content, "BGR", strict=True, **least)  # type: ignore[no-any-return]
 
 
 def _tidied(content: bytes) -> bytes:

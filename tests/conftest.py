@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -19,6 +20,10 @@ from facepack.drawn import synthetic
 if TYPE_CHECKING:
     from trainer.recipe import Recipe
     from trainer.watching import Watcher
+
+# A busy machine makes examples slow, not wrong.
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +71,10 @@ def make(source: Path | str, out: Path | str, *, workers: int = 0, force: bool =
     """Build in this process (or on Ray, with workers), by default CelebA's rarest four classes at 32 pixels."""
     choices = {"dataset": "celeba", "classes": "rarest4", "size": "32", "samples_per_shard": 40, **choices}
     configuration = Configuration.of(**choices)
-    return build(configuration, place=Place(str(source), str(out), workers=workers, force=force))
+    with warnings.catch_warnings():
+        if workers:  # Ray waits one second for what it killed, and on a busy machine that is too short
+            warnings.filterwarnings("ignore", r"subprocess \d+ is still running", ResourceWarning)
+        return build(configuration, place=Place(str(source), str(out), workers=workers, force=force))
 
 
 def tiny(name: str = "celeba_rarest4_modern", **choices: Any) -> "Recipe":

@@ -294,12 +294,12 @@ def cacd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", ["crop", "chip"])
-def test_aligned_build_is_the_same_with_any_number_of_workers(cacd: Path, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "many"), [("crop", 1), ("chip", 4)])
+def test_aligned_build_is_the_same_with_any_number_of_workers(cacd: Path, tmp_path: Path, kind: str, many: int) -> None:
     choices: dict[str, Any] = {"dataset": "cacd", "classes": "", "size": "64", "samples_per_shard": 8, "align": kind}
-    for workers in (0, 1, 4):
+    for workers in (0, many):
         make(cacd, tmp_path / str(workers), workers=workers, **choices)
-    assert digests(tmp_path / "0") == digests(tmp_path / "1") == digests(tmp_path / "4")
+    assert digests(tmp_path / "0") == digests(tmp_path / str(many))
     assert verify(str(tmp_path / "0"), deep=True).problems == ()
     table = table_of(tmp_path / "0")
     found = sorted(statuses(tmp_path / "0").items())

@@ -143,11 +143,11 @@ def test_version_is_that_of_the_package() -> None:
     assert (ended.returncode, ended.stdout) == (0, f"facepack {version('facepack')}\n")
 
 
-def test_command_line_that_cannot_be_read_is_one_line() -> None:
+def test_command_line_that_cannot_be_read_is_one_line(in_process: Callable[..., Any]) -> None:
     check_refused(facepack("bild"), 2, "No such command 'bild'", "build")
-    check_refused(facepack("build"), 2, "Missing argument 'DATASET'")
-    check_refused(facepack("build", "celeba", "--seed", "x"), 2, "--seed")
-    ended = facepack()
+    check_refused(in_process("build"), 2, "Missing argument 'DATASET'")
+    check_refused(in_process("build", "celeba", "--seed", "x"), 2, "--seed")
+    ended = in_process()
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "build" in ended.stdout
 
@@ -184,8 +184,10 @@ def test_source_is_found_in_the_data_folder(celeba: Path, tmp_path: Path) -> Non
     assert elsewhere.returncode == 0
 
 
-def test_dry_run_shows_the_plan_and_writes_nothing(celeba: Path, tmp_path: Path) -> None:
-    ended = facepack("build", "celeba", "--src", celeba, "--classes", "rarest4", "--dry-run", cwd=tmp_path)
+def test_dry_run_shows_the_plan_and_writes_nothing(
+    in_process: Callable[..., Any], celeba: Path, tmp_path: Path
+) -> None:
+    ended = in_process("build", "celeba", "--src", celeba, "--classes", "rarest4", "--dry-run", cwd=tmp_path)
     assert ended.returncode == 0
     assert "Mustache" in ended.stdout
     assert "split: official" in ended.stdout
@@ -239,67 +241,71 @@ def test_names_that_look_like_markup_are_shown_as_they_are(
     assert ":x:" in in_process("build", ":x:").stderr
 
 
-def test_missing_source_exits_1_and_names_it(tmp_path: Path) -> None:
-    check_refused(facepack("build", "celeba", cwd=tmp_path), 1, "data/celeba: no such folder", "--src")
+def test_missing_source_exits_1_and_names_it(in_process: Callable[..., Any], tmp_path: Path) -> None:
+    check_refused(in_process("build", "celeba", cwd=tmp_path), 1, "data/celeba: no such folder", "--src")
     (tmp_path / "data" / "celeba").mkdir(parents=True)
-    check_refused(facepack("build", "celeba", cwd=tmp_path), 1, "data/celeba: an empty folder")
+    check_refused(in_process("build", "celeba", cwd=tmp_path), 1, "data/celeba: an empty folder")
 
 
-def test_missing_label_file_exits_1_and_names_it(celeba: Path, tmp_path: Path) -> None:
+def test_missing_label_file_exits_1_and_names_it(in_process: Callable[..., Any], celeba: Path, tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(celeba, source)
     (source / "list_eval_partition.txt").unlink()
-    planned = facepack("build", "celeba", "--src", source, "--dry-run", cwd=tmp_path)
+    planned = in_process("build", "celeba", "--src", source, "--dry-run", cwd=tmp_path)
     assert planned.returncode == 0
     assert planned.stderr == "warning: no official split here, for there is no list_eval_partition.txt\n"
-    refused = facepack("build", "celeba", "--src", source, "--split", "official", cwd=tmp_path)
+    refused = in_process("build", "celeba", "--src", source, "--split", "official", cwd=tmp_path)
     check_refused(refused, 2, "--split official")
     (source / "list_attr_celeba.txt").unlink()
-    check_refused(facepack("build", "celeba", "--src", source, cwd=tmp_path), 1, "list_attr_celeba.txt")
+    check_refused(in_process("build", "celeba", "--src", source, cwd=tmp_path), 1, "list_attr_celeba.txt")
 
 
-def test_label_file_without_a_column_exits_1_and_names_it(celeba: Path, tmp_path: Path) -> None:
+def test_label_file_without_a_column_exits_1_and_names_it(
+    in_process: Callable[..., Any], celeba: Path, tmp_path: Path
+) -> None:
     source = tmp_path / "source"
     shutil.copytree(celeba, source)
     path = source / "list_attr_celeba.txt"
     path.write_bytes(path.read_bytes().replace(b" Bald ", b" Balt ", 1))
-    check_refused(facepack("build", "celeba", "--src", source, cwd=tmp_path), 1, "list_attr_celeba.txt", "'Bald'")
+    check_refused(in_process("build", "celeba", "--src", source, cwd=tmp_path), 1, "list_attr_celeba.txt", "'Bald'")
 
 
-def test_no_image_at_all_exits_1(celeba: Path, tmp_path: Path) -> None:
+def test_no_image_at_all_exits_1(in_process: Callable[..., Any], celeba: Path, tmp_path: Path) -> None:
     for path in celeba.glob("*.txt"):
         shutil.copy(path, tmp_path)
-    check_refused(facepack("build", "celeba", "--src", tmp_path), 1, "none of the 300 images is there")
-    planned = facepack("build", "celeba", "--src", tmp_path, "--dry-run")
+    check_refused(in_process("build", "celeba", "--src", tmp_path), 1, "none of the 300 images is there")
+    planned = in_process("build", "celeba", "--src", tmp_path, "--dry-run")
     assert planned.returncode == 0
     assert "300 rows in 0 shards" in planned.stdout
     assert f"none of the images is in {tmp_path}" in planned.stderr
 
 
-def test_no_row_of_a_class_exits_1(tmp_path: Path) -> None:
+def test_no_row_of_a_class_exits_1(in_process: Callable[..., Any], tmp_path: Path) -> None:
     synthetic.draw("afad", tmp_path / "afad", num_images=40)
     words = ("build", "afad", "--src", tmp_path / "afad", "--age-bins", "90-", "--out", tmp_path / "build")
-    check_refused(facepack(*words), 1, "no row is of any of the classes 90-")
+    check_refused(in_process(*words), 1, "no row is of any of the classes 90-")
 
 
-def test_damaged_archive_exits_1(celeba: Path, tmp_path: Path) -> None:
+def test_damaged_archive_exits_1(in_process: Callable[..., Any], celeba: Path, tmp_path: Path) -> None:
     archive = Path(shutil.make_archive(str(tmp_path / "celeba"), "zip", celeba))
     archive.write_bytes(archive.read_bytes()[:-200])
     check_refused(
-        facepack("build", "celeba", "--src", archive, "--out", tmp_path / "b"), 1, "celeba.zip", "damaged archive"
+        in_process("build", "celeba", "--src", archive, "--out", tmp_path / "b"), 1, "celeba.zip", "damaged archive"
     )
 
 
-def test_verify_of_a_changed_build_exits_1_and_names_the_change(celeba: Path, tmp_path: Path) -> None:
+def test_verify_of_a_changed_build_exits_1_and_names_the_change(
+    in_process: Callable[..., Any], celeba: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "build"
-    facepack("build", "celeba", "--src", celeba, "--size", "32", "--limit", "20", "--out", out, "--workers", "0")
+    in_process("build", "celeba", "--src", celeba, "--size", "32", "--limit", "20", "--out", out, "--workers", "0")
     tar = next(iter(sorted(out.glob("*.tar"))))
     tar.write_bytes(tar.read_bytes().replace(b'"Male":', b'"Mole":', 1))
-    ended = facepack("verify", out)
+    ended = in_process("verify", out)
     assert f"wrong: {tar.name}: sha256 is" in ended.stderr
     assert "label Male is None in the tar" in ended.stderr
     check_refused(ended, 1, "2 disagreements")
-    check_refused(facepack("verify", tmp_path / "nothing"), 1, "no complete build")
+    check_refused(in_process("verify", tmp_path / "nothing"), 1, "no complete build")
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
@@ -308,14 +314,14 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in ended.stderr
 
 
-def test_preview_writes_a_page_and_says_where(celeba: Path, tmp_path: Path) -> None:
-    ended = facepack("preview", "celeba", "--src", celeba, "--classes", "rarest4", "--png", cwd=tmp_path)
+def test_preview_writes_a_page_and_says_where(in_process: Callable[..., Any], celeba: Path, tmp_path: Path) -> None:
+    ended = in_process("preview", "celeba", "--src", celeba, "--classes", "rarest4", "--png", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith("celeba-preview.html: ")
     assert (tmp_path / "celeba-preview.html").exists()
     assert (tmp_path / "celeba-preview.png").exists()
-    check_refused(facepack("preview", "celebs"), 2, "unknown dataset 'celebs'", "celeba")
-    check_refused(facepack("preview", "builds/none", cwd=tmp_path), 1, "builds/none: no build.json")
+    check_refused(in_process("preview", "celebs"), 2, "unknown dataset 'celebs'", "celeba")
+    check_refused(in_process("preview", "builds/none", cwd=tmp_path), 1, "builds/none: no build.json")
 
 
 TRAIN = ("train", "celeba_rarest4", "--data", "builds/celeba-rarest4")

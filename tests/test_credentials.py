@@ -3,7 +3,6 @@
 import base64
 import os
 import pickle
-import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+from web import started
 
 from facepack.credentials import access
 from facepack.errors import JobError, UsageError
@@ -160,8 +160,7 @@ def server() -> Iterator[tuple[str, list[str]]]:
         def log_message(self, *_: object) -> None:
             pass
 
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-    threading.Thread(target=running.serve_forever, daemon=True).start()
+    running = started(ThreadingHTTPServer(("127.0.0.1", 0), Answers))
     yield f"127.0.0.1:{running.server_address[1]}", sent
     running.shutdown()
     running.server_close()

@@ -160,7 +160,7 @@ def test_tiny_image_is_too_small(size: tuple[int, int]) -> None:
 
 
 @given(st.sampled_from(["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF"]), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_damaged_image_of_any_kind_is_decoded_or_rejected_and_stops_nothing(form: str, data: st.DataObject) -> None:
     content = bytearray(encoded(photo(), form))
     places = st.integers(0, min(len(content), 200) - 1)

@@ -88,6 +88,6 @@ def test_a_file_that_ends_early_is_truncated() -> None:
 
 @pytest.mark.parametrize(("least", "expected"), [((201, 10), 200), ((100, 100), 100), ((51, 20), 100), ((25, 25), 25)])
 def test_a_reduced_scale_is_the_smallest_that_is_large_enough(least: tuple[int, int], expected: int) -> None:
-    image_hwc = jpeg.decode(SOUND, min_size_wh=least)
+    image_hwc = jpeg.decode(SOUND, scale=jpeg.scale_for((200, 200), least_wh=least))
     assert image_hwc is not None
     assert image_hwc.shape == (expected, expected, 3)

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -24,6 +23,7 @@ from conftest import hear_interrupts, make, use_s3
 from faulty import Proxy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from web import started
 
 from facepack import image, manifest
 from facepack.drawn import synthetic
@@ -165,7 +165,7 @@ def test_batches_that_are_kept_stay_as_they_were(build: Path) -> None:
 
 
 @given(st.integers(1, 40), st.integers(1, 4), st.integers(1, 4), st.integers(0, 12), st.booleans())
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_resumed_anywhere_on_any_number_of_ranks_the_epoch_is_whole(
     build: Path, batch_size: int, before: int, after: int, stop: int, pad: bool
 ) -> None:
@@ -665,8 +665,7 @@ def test_build_behind_a_plain_web_server(build: Path, tmp_path: Path) -> None:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(build.parent)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server = started(ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(build.parent))))
     try:
         staging = StagingSettings(cache_folder=str(tmp_path))
         url = f"http://127.0.0.1:{server.server_address[1]}/{build.name}/"

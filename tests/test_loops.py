@@ -169,7 +169,7 @@ def state_after(loader: Loader, num_batches: int) -> dict[str, Any]:
 
 
 @given(st.integers(0, 12), st.integers(9, 48), st.booleans(), st.booleans())
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_state_at_every_position_goes_on_with_the_next_batch(
     build: Path, num_batches: int, batch_size: int, drop: bool, balanced: bool
 ) -> None:

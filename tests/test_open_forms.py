@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from conftest import digests
+from conftest import digests, make
 from parquet_files import photo, write
 
-from facepack.builder import Place, build
 from facepack.configuration import Configuration
 from facepack.errors import FieldError, JobError
 from facepack.prepare import Prepared, prepare_build
@@ -281,7 +280,7 @@ def test_bytes_are_the_same_with_any_number_of_workers(tmp_path: Path, form: str
     sums = []
     for place, workers in (("a", 0), ("b", others)):
         out = tmp_path / place
-        build(Configuration.of("folder", samples_per_shard=6), place=Place(str(source), str(out), workers=workers))
+        make(source, out, workers=workers, dataset="folder", classes="", size="keep", samples_per_shard=6)
         assert verify(str(out), deep=True).problems == ()
         sums.append({name: sha for name, sha in digests(out).items() if name.endswith((".tar", ".idx"))})
     assert len(sums[0]) > 4

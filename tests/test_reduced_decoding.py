@@ -49,9 +49,10 @@ def psnr(first: Pixels, second: Pixels) -> float:
 
 
 def photos() -> list[bytes]:
-    """Real photos at hand, else drawn ones, 200 pixels wide and high as UTKFace has them."""
+    """Real photos at hand, else drawn ones as soft as a lens, 200 pixels wide and high as UTKFace has them."""
     if not REAL:
-        return [encoded(drawn(width=200, height=200, seed=seed)) for seed in range(40)]
+        pictures = [drawn(width=200, height=200, seed=seed) for seed in range(40)]
+        return [encoded(cv2.GaussianBlur(picture, (0, 0), 1)) for picture in pictures]  # type: ignore[arg-type]
     files = sorted(Path(REAL, "utkface").rglob("*.jpg"))[:300:3] or sorted(Path(REAL, "detect").rglob("*.jpg"))
     return [file.read_bytes() for file in files]
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from conftest import make
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from facepack import image, manifest
@@ -59,7 +59,6 @@ def test_tar_is_byte_for_byte_that_of_tarfile(pairs: list[tuple[bytes, bytes]]) 
     assert num_bytes == len(theirs.getvalue())
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(

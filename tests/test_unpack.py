@@ -125,7 +125,8 @@ def bomb(path: Path, kind: str) -> Path:
         part = pack(bytes(1 << 24))
         path.write_bytes((pack(info.tobuf()) if kind.startswith("tar") else b"") + 640 * part)
         return path
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as opened, opened.open("zeros.jpg", "w") as file:
+    deflated = zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
+    with deflated, deflated.open("zeros.jpg", "w") as file:
         for _ in range(70):
             file.write(bytes(1 << 24))
     stated = 100 if kind == "zip that lies" else 0xFFFFFFF0

@@ -14,6 +14,12 @@ Behaviour = Callable[[str, int], str]
 """By name and how often it was asked for before: "", or a word that `Web` knows."""
 
 
+def started(server: ThreadingHTTPServer) -> ThreadingHTTPServer:
+    """The server, at work on a thread of its own; its `shutdown` takes a hundredth of a second, not half a one."""
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    return server
+
+
 def serving(answer: Callable[[BaseHTTPRequestHandler], None]) -> ThreadingHTTPServer:
     """A running server on loopback whose every request a function answers; clients that go away are passed over."""
 
@@ -34,9 +40,7 @@ def serving(answer: Callable[[BaseHTTPRequestHandler], None]) -> ThreadingHTTPSe
         def handle_error(self, *_: Any) -> None:
             pass
 
-    server = Server(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server
+    return started(Server(("127.0.0.1", 0), Handler))
 
 
 class Web:

@@ -10,7 +10,7 @@ from torch import nn
 
 from facepack.errors import UsageError
 from facepack.storage import is_url
-from trainer import devices, models, optim
+from trainer import devices, layers, models, optim
 from trainer.data import Data
 from trainer.layers import Size
 from trainer.loading.loader import Loader
@@ -63,7 +63,9 @@ class Steps:
         network = models.network(recipe.network, num_outputs=recipe.task.num_outputs(tuple(names)), size_hw=size_hw)
         if isinstance(network, models.FitAtOnce):
             raise UsageError(f"{recipe.network} is fitted at once: it has no steps to measure")
-        self._network: nn.Module = network.to(self._device).to(memory_format=torch.channels_last).train()
+        layers.freeze(network, recipe.start.freeze)
+        self._network: nn.Module = network.to(self._device).to(memory_format=torch.channels_last)
+        layers.set_training(self._network)
         self._optimizer = optim.optimizer(recipe.optimizer, self._network)
         self._is_mixed = devices.precision_of(recipe, self._device.type) != "32-true"
 
