@@ -117,6 +117,18 @@ def test_face_is_cut_out_as_the_build_did(wild: Path) -> None:
         assert predicted.probabilities == {}
 
 
+def test_faces_are_looked_for_on_several_threads(wild: Path) -> None:
+    photos = [wild / "utkface" / row["source"] for row in packed_rows(wild / "build")[:40]]
+    predictor = Predictor(wild / "run", device="cpu", batch_size=8)
+    expected = [predicted for photo in photos for predicted in predictor(photo)]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(predictor, [photos] * 4, timeout=100))
+    for predictions in together:
+        assert [predicted.box for predicted in predictions] == [predicted.box for predicted in expected]
+        numbers = [predicted.number for predicted in predictions]
+        assert numbers == pytest.approx([predicted.number for predicted in expected], abs=1e-3)
+
+
 def two_faces(wild: Path) -> npt.NDArray[np.uint8]:
     """Two packed faces side by side, BGR."""
     rows = packed_rows(wild / "build")
