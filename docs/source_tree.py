@@ -41,9 +41,11 @@ CAPTIONS = {
     "trainer": {
         "loaded: from shards to batches": "augment feed loader loading staging",
         "learnt: what a recipe is made of": "calls checks layers models optim recipe recipes stopping task weights",
-        "trained: a run, step by step": "checkpoint data devices experiments logs memory progress ranks runs training",
-        "measured: how right, how fast": "bench evaluation headspace metrics prediction results rivals scores",
-        "shown": "comparison contact_sheet plots report run_record",
+        "trained: a run, step by step": (
+            "checkpoint data devices experiments going_on logs memory progress ranks remote_runs runs training"
+        ),
+        "measured: how right, how fast": ("bench evaluation headspace metrics photos prediction results rivals scores"),
+        "shown": "comparison contact_sheet exporting model_card plots prediction_files report run_record",
         "edge: the command line, the library's surface": "api commands",
     },
 }

@@ -1,8 +1,8 @@
 """Align: finds the face of a photo and cuts it out, as a square crop or as a chip with the eyes in place."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -68,12 +68,19 @@ class Face(NamedTuple):
 # Detecting
 
 
-@cache
-def _detector() -> Any:
-    """dlib's frontal HOG detector (Dalal and Triggs 2005; King 2015), one per process."""
-    import dlib
+_of_thread = threading.local()
 
-    return dlib.get_frontal_face_detector()
+
+def _detector() -> Any:
+    """dlib's frontal HOG detector (Dalal and Triggs 2005; King 2015).
+
+    One per thread, for it works without Python's lock on memory of its own.
+    """
+    if not hasattr(_of_thread, "detector"):
+        import dlib
+
+        _of_thread.detector = dlib.get_frontal_face_detector()
+    return _of_thread.detector
 
 
 def find(grey_hw: npt.NDArray[np.uint8]) -> list[Box]:

@@ -64,17 +64,22 @@ def decode(
     size = {"JPEG": jpeg.frame_size, "PNG": _png_size}.get(kind, _size)(content)
     if size is None:
         raise BadImageError(Status.TRUNCATED if kind != "TIFF" or _ends_early(kind, content) else Status.UNREADABLE)
-    width_px, height_px = size
-    if width_px * height_px > max_pixels or max(width_px, height_px) > MAX_SIDE_PX:
-        raise BadImageError(Status.TOO_LARGE)
-    if min(width_px, height_px) < min_side_px:
-        raise BadImageError(Status.TOO_SMALL)
+    check_size(size, max_pixels, min_side_px=min_side_px)
     image_hwc = None
     if kind == "JPEG":
         image_hwc = _decode_jpeg(content, size, least_wh=least_size_wh, keep_damaged=keep_damaged)
     if image_hwc is None:
         image_hwc = _decode_any(content, kind)
     return colour.to_srgb(image_hwc, profile=colour.profile_of(content))
+
+
+def check_size(size_wh: tuple[int, int], max_pixels: int, *, min_side_px: int) -> None:
+    """Raise `BadImageError` for an image (width, height in pixels) that is too large or too small."""
+    width_px, height_px = size_wh
+    if width_px * height_px > max_pixels or max(width_px, height_px) > MAX_SIDE_PX:
+        raise BadImageError(Status.TOO_LARGE)
+    if min(width_px, height_px) < min_side_px:
+        raise BadImageError(Status.TOO_SMALL)
 
 
 def _decode_jpeg(

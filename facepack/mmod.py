@@ -1,6 +1,7 @@
 """The mmod detector: dlib's convolutional network, which finds faces that turn away, in a second or more a photo."""
 
 import tempfile
+import threading
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,8 @@ MOST_ENLARGED = 2.0
 """How much a small photo is enlarged for that, at most."""
 _WINDOW_PX = 80
 """The side of the network's window: what is smaller gets a border, for dlib cannot look at it."""
+_turn = threading.Lock()
+"""The network looks at one photo at a time, for it works on memory of its own."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,9 @@ class Network:
         across, down = width / scaled_width, height / scaled_height
         below, behind = max(0, _WINDOW_PX - scaled_height), max(0, _WINDOW_PX - scaled_width)
         scaled_hwc = cv2.copyMakeBorder(scaled_hwc, 0, below, 0, behind, cv2.BORDER_REPLICATE)
-        faces = _loaded(self.content)(cv2.cvtColor(scaled_hwc, cv2.COLOR_BGR2RGB), 0)
+        scaled_rgb = cv2.cvtColor(scaled_hwc, cv2.COLOR_BGR2RGB)
+        with _turn:
+            faces = _loaded(self.content)(scaled_rgb, 0)
         places = (face.rect for face in sorted(faces, key=lambda face: -face.confidence))
         return [
             (place.left() * across, place.top() * down, (place.right() + 1) * across, (place.bottom() + 1) * down)

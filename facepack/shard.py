@@ -290,8 +290,13 @@ class Reject(NamedTuple):
     face: int | None = None
 
 
-def outcomes_of(content: bytes, configuration: Configuration, *, aligner: Cut | None) -> list[Sample | Reject]:
-    """What becomes of a photo: a sample, or with on_several all one for each face, the largest first, or why not."""
+def outcomes_of(
+    content: bytes | image.Pixels, configuration: Configuration, *, aligner: Cut | None
+) -> list[Sample | Reject]:
+    """What becomes of a photo: a sample, or with on_several all one for each face, the largest first, or why not.
+
+    The photo is the bytes of a file, or its pixels, uint8 BGR HWC.
+    """
     try:
         if isinstance(aligner, Aligner) and configuration.on_several == "all":
             return _faces(_decoded(content, configuration), configuration, aligner)
@@ -310,16 +315,20 @@ def _faces(image_hwc: image.Pixels, configuration: Configuration, aligner: Align
     return outcomes
 
 
-def _decoded(content: bytes, configuration: Configuration) -> image.Pixels:
+def _decoded(content: bytes | image.Pixels, configuration: Configuration) -> image.Pixels:
     """The photo, at a reduced scale where a configuration shrinks it: not where faces are looked for in it first."""
+    if not isinstance(content, bytes):
+        height_px, width_px = content.shape[:2]
+        image.check_size((width_px, height_px), configuration.max_pixels, min_side_px=configuration.min_side)
+        return content
     is_reduced = configuration.decode == "fast" and configuration.align == "none"
     least_size_wh = configuration.size_wh if is_reduced else None
     limits = {"max_pixels": configuration.max_pixels, "min_side_px": configuration.min_side}
     return image.decode(content, keep_damaged=configuration.keep_damaged, least_size_wh=least_size_wh, **limits)
 
 
-def transform(content: bytes, configuration: Configuration, *, aligner: Cut | None = None) -> Sample:
-    """Decode, align, resize and encode one image; `aligner` cuts the face out of the photo.
+def transform(content: bytes | image.Pixels, configuration: Configuration, *, aligner: Cut | None = None) -> Sample:
+    """Decode, align, resize and encode one image, bytes or pixels; `aligner` cuts the face out of the photo.
 
     A sound JPEG in which nothing is to change keeps its bytes. Raises `BadImageError`.
     """
@@ -327,7 +336,7 @@ def transform(content: bytes, configuration: Configuration, *, aligner: Cut | No
     if aligner is not None:
         return finished(aligner(image_hwc), configuration)
     keeps_bytes = configuration.size_wh is None and configuration.encoding == "jpeg" and not configuration.keep_damaged
-    if keeps_bytes and image.is_plain_jpeg(content):
+    if keeps_bytes and isinstance(content, bytes) and image.is_plain_jpeg(content):
         return Sample(content, image_hwc)
     return finished(Face(image_hwc, None, None, False), configuration)
 

@@ -79,6 +79,7 @@ VERBS = [
     "experiment",
     "evaluate",
     "predict",
+    "export",
     "report",
     "recipes",
     "bench",
@@ -361,8 +362,15 @@ def test_evaluate_predict_and_report_go_by_the_run_alone(
     assert ended.returncode == 0, ended.stderr
     assert "Pale_Skin" in ended.stdout
     assert (trained / "predictions.png").read_bytes().startswith(b"\x89PNG")
+    (trained / "no_photo.txt").write_text("no picture")
     told = in_process("predict", "runs/celeba_rarest4", photos[0], "--json", cwd=trained)
     assert json.loads(told.stdout)[0]["run"] == "celeba_rarest4"
+    files = ("--out", "a.csv", "--out", "b/a.jsonl")
+    ended = in_process("predict", "runs/celeba_rarest4", *photos, "builds", *files, cwd=trained)
+    assert ended.returncode == 2, "no image in a build"
+    ended = in_process("predict", "runs/celeba_rarest4", *photos, trained / "no_photo.txt", *files, cwd=trained)
+    assert (trained / "a.csv").read_text().count("\n") == len((trained / "b/a.jsonl").read_text().split("\n")) == 4
+    assert "3 photos, 2 predictions; none for 1 text, an empty file" in ended.stderr
     ended = in_process("report", "runs/celeba_rarest4", "runs/celeba_rarest4", cwd=trained)
     assert ended.stdout == "compare.html\n"
     assert in_process("report", "runs/celeba_rarest4", cwd=trained).stdout == "runs/celeba_rarest4/report.html\n"
@@ -396,6 +404,7 @@ def test_evaluate_predict_and_report_go_by_the_run_alone(
         (("evaluate", "runs/none"), 1, ["runs/none: no run.json"]),
         (("predict", "runs/none", "x.jpg"), 2, ["no such photo"]),
         (("predict", "runs/celeba_rarest4"), 2, ["give at least one photo"]),
+        (("predict", "runs/celeba_rarest4", "--out", "a.xlsx"), 2, ["--out a.xlsx: expected a file that ends in .csv"]),
         (("report", "runs/none"), 1, ["runs/none: no run.json"]),
         (("recipes", "nothing_like_it"), 2, ["is not known"]),
     ],

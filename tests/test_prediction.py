@@ -1,7 +1,12 @@
 """prediction: a photo is treated as the images that the run learnt from, and has a problem where it cannot be."""
 
 import json
+import pickle
 import shutil
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from itertools import count, islice
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +23,8 @@ from facepack.drawn import synthetic
 from facepack.errors import UsageError
 from facepack.image import decode
 from facepack.manifest import Status
-from facepack.signature import IMAGE_SUFFIXES
-from trainer import contact_sheet, prediction, runs
+from trainer import contact_sheet, prediction_files, runs
+from trainer.photos import Named, Photo, Unreadable
 from trainer.prediction import Prediction, Predictor
 from trainer.results.attributes import AttributeResults
 from trainer.results.classes import ClassResults
@@ -74,7 +79,7 @@ def test_paths_bytes_images_and_arrays_get_the_same_prediction(celeba: Path, run
     path = sorted((celeba / "img_align_celeba").iterdir())[0]
     pixels = np.ascontiguousarray(decode(path.read_bytes())[:, :, ::-1])
     predictor = Predictor(str(run), device="cpu")
-    photos: list[prediction.Photo] = [path, str(path), path.read_bytes(), Image.fromarray(pixels), pixels]
+    photos: list[Photo] = [path, str(path), path.read_bytes(), Image.fromarray(pixels), pixels]
     predictions = predictor(photos)
     assert [predicted.photo for predicted in predictions] == [str(path), str(path), "photo 3", "photo 4", "photo 5"]
     assert {predicted.run for predicted in predictions} == {"run"}
@@ -112,6 +117,18 @@ def test_face_is_cut_out_as_the_build_did(wild: Path) -> None:
         assert predicted.probabilities == {}
 
 
+def test_faces_are_looked_for_on_several_threads(wild: Path) -> None:
+    photos = [wild / "utkface" / row["source"] for row in packed_rows(wild / "build")[:40]]
+    predictor = Predictor(wild / "run", device="cpu", batch_size=8)
+    expected = [predicted for photo in photos for predicted in predictor(photo)]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(predictor, [photos] * 4, timeout=100))
+    for predictions in together:
+        assert [predicted.box for predicted in predictions] == [predicted.box for predicted in expected]
+        numbers = [predicted.number for predicted in predictions]
+        assert numbers == pytest.approx([predicted.number for predicted in expected], abs=1e-3)
+
+
 def two_faces(wild: Path) -> npt.NDArray[np.uint8]:
     """Two packed faces side by side, BGR."""
     rows = packed_rows(wild / "build")
@@ -144,7 +161,7 @@ def test_several_runs_side_by_side(run: Path, wild: Path, celeba: Path) -> None:
     assert first["probabilities"].keys() == {"Bald", "Mustache", "Gray_Hair", "Pale_Skin"}
     assert first["number"] is None
     assert second["problem"] or second["number"] > 0
-    shown = prediction.table(predictions)
+    shown = prediction_files.table(predictions)
     assert (shown.row_count, len(shown.columns)) == (2, 3)
     png = contact_sheet.png_of(predictions)
     pixels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
@@ -161,29 +178,6 @@ def test_all_faces_of_whole_photos_is_refused(run: Path) -> None:
 def test_device_that_is_not_there_is_refused(run: Path) -> None:
     with pytest.raises(UsageError, match="device gpu: expected cpu, or cuda"):
         Predictor(run, device="gpu")
-
-
-def test_folders_give_their_images_and_empty_ones_an_error(celeba: Path, tmp_path: Path) -> None:
-    assert len(prediction.photos_of([str(celeba / "img_align_celeba")])) == 300
-    with pytest.raises(UsageError, match="no image in this folder"):
-        prediction.photos_of([str(tmp_path)])
-    with pytest.raises(UsageError, match=r"nobody\.jpg: no such photo"):
-        prediction.photos_of([str(tmp_path / "nobody.jpg")])
-
-
-def test_folders_give_the_very_files_that_a_build_takes(celeba: Path, tmp_path: Path) -> None:
-    names = [f"photo{suffix}" for suffix in (*IMAGE_SUFFIXES, ".AVIF", ".txt", ".json", "")]
-    assert {"photo.avif", "photo.heic", "photo.jfif", "photo.jp2", "photo.jxl"} < set(names)
-    (tmp_path / "photos" / "me").mkdir(parents=True)
-    for name in names:
-        (tmp_path / "photos" / "me" / name).write_bytes(b"no picture")
-    shutil.copy(celeba / "img_align_celeba" / "000001.jpg", tmp_path / "photos" / "me" / "photo.jpg")
-    make(tmp_path / "photos", tmp_path / "build", dataset="folder", classes="", split="100/0/0")
-    built = pq.read_table(tmp_path / "build" / "manifest.parquet")["source"].to_pylist()
-    photos = prediction.photos_of([tmp_path / "photos"])
-    predicted = [str(path.relative_to(tmp_path / "photos")) for path in photos]
-    assert sorted(predicted) == sorted(built)
-    assert len(predicted) == len(IMAGE_SUFFIXES) + 1
 
 
 def test_runs_of_one_name_stay_apart(wild: Path, tmp_path: Path) -> None:
@@ -213,3 +207,62 @@ def test_prediction_as_json_has_it() -> None:
         "number": None,
         "problem": None,
     }
+
+
+def numbers_of(predictions: list[Prediction]) -> list[list[float]]:
+    """Probabilities in the order of their names, photo by photo."""
+    return [[value for _, value in sorted(predicted.probabilities.items())] for predicted in predictions]
+
+
+def test_batches_of_any_size_give_the_same_in_the_order_of_the_photos(celeba: Path, run: Path) -> None:
+    photos: list[Photo] = [*sorted((celeba / "img_align_celeba").iterdir())[:11], b"no picture", "absent.jpg"]
+    expected = [predicted for photo in photos for predicted in Predictor(run, device="cpu", batch_size=1)(photo)]
+    for batch_size in (2, 5, 64):
+        predictions = Predictor(run, device="cpu", batch_size=batch_size)(photos)
+        assert [predicted.photo for predicted in predictions[:11]] == [str(photo) for photo in photos[:11]]
+        assert [predicted.problem for predicted in predictions] == [predicted.problem for predicted in expected]
+        assert np.allclose(numbers_of(predictions[:11]), numbers_of(expected[:11]), atol=1e-6)
+    with pytest.raises(UsageError, match="batch_size 0: expected 1 or more"):
+        Predictor(run, device="cpu", batch_size=0)
+
+
+def test_threads_share_a_predictor(celeba: Path, run: Path) -> None:
+    photos = sorted((celeba / "img_align_celeba").iterdir())[:24]
+    predictor = Predictor(run, device="cpu", batch_size=4)
+    expected = numbers_of(predictor(photos))
+    with ThreadPoolExecutor(8) as threads:
+        alone = list(threads.map(predictor, photos, timeout=60))
+        together = list(threads.map(predictor, [photos] * 8, timeout=60))
+    assert np.allclose([numbers_of(predictions)[0] for predictions in alone], expected, atol=1e-6)
+    for predictions in together:
+        assert np.allclose(numbers_of(predictions), expected, atol=1e-6)
+
+
+def test_another_process_loads_a_predictor_anew(celeba: Path, run: Path) -> None:
+    photos = sorted((celeba / "img_align_celeba").iterdir())[:6]
+    predictor = Predictor(run, device="cpu")
+    assert len(pickle.dumps(predictor)) < 1000, "its runs are named, not sent"
+    with ProcessPoolExecutor(1, get_context("spawn")) as processes:
+        predictions = processes.submit(predictor, photos).result(timeout=120)
+    assert np.allclose(numbers_of(predictions), numbers_of(predictor(photos)), atol=1e-6)
+
+
+def test_photos_without_end_are_predicted_as_they_come(celeba: Path, run: Path) -> None:
+    content = sorted((celeba / "img_align_celeba").iterdir())[0].read_bytes()
+    taken: list[int] = []
+
+    def camera() -> Iterator[Photo]:
+        for number in count():
+            taken.append(number)
+            yield Named(f"frame {number}", content)
+
+    predictions = list(islice(Predictor(run, device="cpu", batch_size=4).iterate(camera()), 10))
+    assert [predicted.photo for predicted in predictions] == [f"frame {number}" for number in range(10)]
+    assert len(taken) <= 6 * 4
+
+
+def test_pixels_that_are_too_small_have_the_problem_of_a_file(run: Path) -> None:
+    photos: list[Photo] = [np.zeros((3, 3, 3), np.uint8), Unreadable("clip.mp4", "no video that can be read")]
+    small, unreadable = Predictor(run, device="cpu")(photos)
+    assert small.problem == Status.TOO_SMALL.meaning
+    assert (unreadable.photo, unreadable.problem) == ("clip.mp4", "no video that can be read")

@@ -28,7 +28,7 @@ from trainer.augment import Normalize
 from trainer.loader import EngineSettings, Loader, StagingSettings
 
 FORK = multiprocessing.get_context("fork")
-REFUSED = "UsageError: a Loader was used before this process was forked"
+REFUSED = "UsageError: a Loader or Predictor was used before this process was forked"
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_workers_forked_after_a_loader_was_used_are_told_so(build: Path) -> None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         loader = DataLoader(new(build), batch_size=None, num_workers=1, multiprocessing_context="fork")
-        with pytest.raises(ValueError, match="a Loader was used before this process was forked"):
+        with pytest.raises(ValueError, match="a Loader or Predictor was used before this process was forked"):
             list(loader)
 
 

@@ -1,4 +1,4 @@
-"""API: training in one call."""
+"""API: training, and going on with it, in one call each."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from facepack.errors import UsageError
-from trainer import ranks, recipes, report, training
+from trainer import going_on, ranks, recipes, remote_runs, report, training
 from trainer.recipe import Recipe
 from trainer.run_record import RunRecord
 
@@ -18,6 +18,7 @@ def train(
     out: str | Path = "",
     device: str = "",
     save_every_s: float = 60.0,
+    keep_every: int = 0,
     **settings: Any,
 ) -> RunRecord:
     """Train a recipe on a build, score it and write its report; go on where the same run was stopped.
@@ -25,9 +26,9 @@ def train(
         run = trainer.train("celeba_rarest4", data="builds/celeba-rarest4", epochs=5)
 
     `recipe` is a name, or a Recipe of one's own. `settings` change fields of it: values, or text as after --set.
-    `data` is the folder or URL of a build, or a list of several that are mixed, `out` the folder of the run
-    (runs/RECIPE, or runs/own for a Recipe), `device` cpu or cuda (the GPU where there is one), `save_every_s` the
-    seconds between checkpoints within an epoch.
+    `data` is the folder or URL of a build, or a list of several that are mixed, `out` the folder or URL of
+    the run (runs/RECIPE, or runs/own for a Recipe), `device` cpu or cuda (the GPU where there is one), `save_every_s`
+    the seconds between checkpoints within an epoch, `keep_every` the epochs between checkpoints that are kept.
     Prints nothing; what it logs goes to the logger facepack.trainer.
 
     Gives the finished run: `.folder`, `.results["test"]`, `.network()`. Raises `UsageError` where recipe and build do
@@ -35,14 +36,44 @@ def train(
     """
     name = recipe if isinstance(recipe, str) else "own"
     changed = _changed(recipes.load(recipe) if isinstance(recipe, str) else recipe, settings)
-    folder = Path(out or f"runs/{name}")
-    where = training.Settings(device=device, save_every_s=save_every_s)
-    places = [data] if isinstance(data, str | Path) else data
-    training.train(name, changed, data=[str(place) for place in places], out=folder, settings=where)
-    record = RunRecord.read(folder)
-    if ranks.is_first_rank():
-        report.write(folder)
-    return record
+    place = f"{out}" or f"runs/{name}"
+    where = training.Settings(device=device, save_every_s=save_every_s, keep_every=keep_every)
+    builds = [data] if isinstance(data, str | Path) else data
+    training.train(name, changed, data=[str(build) for build in builds], out=place, settings=where)
+    return _finished(place)
+
+
+def resume(
+    folder: str | Path,
+    *,
+    data: str | Path | Sequence[str | Path] = (),
+    device: str = "",
+    save_every_s: float = 60.0,
+    keep_every: int = 0,
+    **settings: Any,
+) -> RunRecord:
+    """Go on with a run that was stopped, or train a finished one for longer.
+
+        run = trainer.resume("runs/celeba_rarest4", epochs=20)
+
+    `settings` may change epochs, stopping and schedule; run.json records it. With the same settings a stopped run ends
+    with the weights of one never stopped. Without `data` the builds are where they were. Raises as `train` does.
+    """
+    run = going_on.extended(folder, [f"{name}={value}" for name, value in settings.items()])
+    builds = [data] if isinstance(data, str | Path) else data
+    where = training.Settings(device=device, save_every_s=save_every_s, keep_every=keep_every)
+    locations = [str(build) for build in builds] or run.locations
+    training.train(run.recipe_name, run.recipe, data=locations, out=folder, settings=where)
+    return _finished(folder)
+
+
+def _finished(location: str | Path) -> RunRecord:
+    """The run of a folder or URL, with its report."""
+    with remote_runs.changed(location) as folder:
+        record = RunRecord.read(folder)
+        if ranks.is_first_rank():
+            report.write(folder)
+        return record
 
 
 def _changed(recipe: Recipe, settings: dict[str, Any]) -> Recipe:

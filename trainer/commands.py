@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from facepack import terminal
-from facepack.errors import JobError, UsageError
+from facepack.errors import FieldError, JobError, UsageError
 
 if TYPE_CHECKING:
+    from trainer.photos import Sources
+    from trainer.prediction import Predictor
+    from trainer.prediction_files import Tally
     from trainer.recipe import Recipe
     from trainer.results.protocol import Results
     from trainer.training import Settings
@@ -46,7 +49,7 @@ def train(
         list[str] | None,
         typer.Option(show_default="that of --resume", help="The build to train on (folder or URL); several are mixed."),
     ] = None,
-    out: Annotated[str, typer.Option(show_default="runs/RECIPE", help="Folder of the run.")] = "",
+    out: Annotated[str, typer.Option(show_default="runs/RECIPE", help="Folder or URL of the run.")] = "",
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -57,15 +60,25 @@ def train(
         ),
     ] = None,
     resume: Annotated[
-        Path | None,
+        str,
         typer.Option(
             metavar="RUN",
             show_default="a run of its own",
-            help="Go on with this run, instead of RECIPE, --data, --out, --set.",
+            help="Go on with this run, instead of RECIPE, --data, --out; --set epochs=20 trains it for longer.",
         ),
-    ] = None,
+    ] = "",
+    begin_with: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            show_default="the recipe's",
+            help="Begin another run (--out) with all weights of this one, and its recipe with other --set.",
+        ),
+    ] = "",
     device: Device = "",
     save_every: Annotated[float, typer.Option(help="Seconds between checkpoints within an epoch.")] = 60.0,
+    keep_every: Annotated[int, typer.Option(help="Epochs between checkpoints that are kept; 0: last and best.")] = 0,
     wandb: Annotated[bool, typer.Option("--wandb", help="Follow the run in Weights & Biases, too.")] = False,
     show: Open = False,
     debug: Debug = False,
@@ -76,40 +89,49 @@ def train(
     """
     with terminal.errors_as_lines(debug=debug):
         check_installed()
-        if resume is not None:
-            if recipe or out or settings:
-                raise UsageError("--resume RUN: the run decides what is trained; leave out RECIPE, --out and --set")
-            name, changed, folder, build = _resumed(resume, data or [])
+        if resume:
+            if recipe or out or begin_with:
+                raise UsageError("--resume RUN: the run decides what is trained; leave out RECIPE, --out and --from")
+            name, changed, folder, build = _resumed(resume, data or [], settings or [])
+        elif begin_with:
+            if recipe or not out:
+                raise UsageError("--from RUN: give --out for the new run, and no RECIPE: it is that of the run")
+            name, changed, folder, build = _begun_with(begin_with, data or [], out, settings or [])
         else:
             name, changed, folder, build = _fresh(recipe, data or [], out, settings or [])
         from trainer import training
 
-        where = training.Settings(device=device, save_every_s=save_every, wandb=wandb)
+        where = training.Settings(device=device, save_every_s=save_every, wandb=wandb, keep_every=keep_every)
         return trained(name, changed, data=build, out=folder, where=where, show=show)
 
 
-def _resumed(folder: Path, data: list[str]) -> "tuple[str, Recipe, Path, list[str]]":
-    """Name, recipe, folder and builds of a run that goes on."""
-    from trainer import runs
+def _resumed(location: str, data: list[str], settings: list[str]) -> "tuple[str, Recipe, str, list[str]]":
+    """Name, recipe, folder and builds of a run that goes on, with other settings where there are any."""
+    from trainer import going_on
 
-    run = runs.read(folder)
-    return run.recipe_name, run.recipe, folder, data or run.locations
+    run = going_on.extended(location, settings)
+    return run.recipe_name, run.recipe, location, data or run.locations
 
 
-def _fresh(name: str, data: list[str], out: str, settings: list[str]) -> "tuple[str, Recipe, Path, list[str]]":
+def _begun_with(earlier: str, data: list[str], out: str, settings: list[str]) -> "tuple[str, Recipe, str, list[str]]":
+    """Name, recipe, folder and builds of a run that begins with the weights of another."""
+    from trainer import going_on
+
+    run, recipe = going_on.successor(earlier, settings)
+    return run.recipe_name, recipe, out, data or run.locations
+
+
+def _fresh(name: str, data: list[str], out: str, settings: list[str]) -> "tuple[str, Recipe, str, list[str]]":
     """Name, recipe, folder and builds of a run; what is wrong with them is refused before the rest is imported."""
     from facepack.manifest import read_build
-    from facepack.storage import is_url
     from trainer import recipes
 
     if not name or not data:
         raise UsageError("give RECIPE and --data BUILD, or --resume RUN; facepack recipes lists the recipes")
-    if is_url(out):
-        raise UsageError(f"--out {out}: a run is kept in a folder; builds are read from URLs")
     recipe = recipes.load(name, settings)
     for place in data:
         read_build(place)
-    return name, recipe, Path(out or f"runs/{name}"), data
+    return name, recipe, out or f"runs/{name}", data
 
 
 def trained(
@@ -117,20 +139,21 @@ def trained(
     recipe: "Recipe",
     *,
     data: str | list[str],
-    out: Path,
+    out: str | Path,
     where: "Settings | None" = None,
     show: bool = False,
 ) -> None:
     """Train a recipe, write the report and print the scores."""
-    from trainer import report, training
+    from trainer import remote_runs, report, training
     from trainer.progress import TrainingProgress
     from trainer.run_record import RunRecord
 
     training.train(name, recipe, data=data, out=out, settings=where, watchers=[TrainingProgress()])
     if not training.is_first_rank():
         return
-    path = report.write(out)
-    _show_results(RunRecord.read(out).results)
+    with remote_runs.changed(out) as folder:
+        path = report.write(folder)
+        _show_results(RunRecord.read(folder).results)
     terminal.out.print(f"{path}: the report", soft_wrap=True)
     if show:
         report.open_page(path)
@@ -179,7 +202,7 @@ def experiment(
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder or URL of a run.")],
     data: Annotated[
         list[str] | None,
         typer.Option(show_default="the run's own", help="Another build of the same classes; several are mixed."),
@@ -196,22 +219,35 @@ def evaluate(
     """
     with terminal.errors_as_lines(debug=debug):
         check_installed()
-        from trainer import evaluation, report
+        from trainer import evaluation, remote_runs, report
 
-        evaluated = evaluation.evaluate(run, data=data or [], splits=split or [], device=device)
+        with remote_runs.changed(run) as folder:
+            evaluated = evaluation.evaluate(folder, data=data or [], splits=split or [], device=device)
+            if evaluated.folder == folder:
+                report.write(folder)
         results = evaluated.results.items()
         _show_results({name: of_split for name, of_split in results if not split or name in split})
-        if evaluated.folder == run:
-            report.write(run)
         terminal.out.print(f"{evaluated.folder}: scores.json, predictions.parquet", soft_wrap=True)
 
 
 def predict(
     given: Annotated[
-        list[str], typer.Argument(metavar="RUN... PHOTO...", help="Runs, then photos or folders of them.")
+        list[str],
+        typer.Argument(
+            metavar="RUN... PHOTO...",
+            help="Runs; then photos, videos, folders, quoted patterns such as 'a/**/*.jpg', or - for standard input: "
+            "an image, or names, one per line.",
+        ),
     ],
     all_faces: Annotated[bool, typer.Option("--all-faces", help="Every face of a photo, not the only one.")] = False,
-    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("predictions.png"),
+    out: Annotated[
+        list[str] | None,
+        typer.Option(
+            show_default="predictions.png",
+            help="The file to write: .csv, .jsonl or .parquet for all, .png for a picture of the first; repeatable.",
+        ),
+    ] = None,
+    every: Annotated[float, typer.Option(help="Seconds between frames of a video; 0: every frame.")] = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     landmarks: Annotated[
         str, typer.Option(show_default="looked for among the models", help="Landmark model, for runs on chips.")
@@ -219,32 +255,90 @@ def predict(
     device: Device = "",
     debug: Debug = False,
 ) -> None:
-    """Predict photos with one or more runs: a table, and a picture with the faces marked.
+    """Predict photos and videos with one or more runs: a table, and a picture with the faces marked, or files.
 
-    Example: facepack predict runs/appa_real_age runs/afad_age me.jpg
+    Example: facepack predict runs/appa_real_age runs/afad_age holiday/ --out ages.csv
     """
     with terminal.errors_as_lines(debug=debug):
         check_installed()
-        from facepack.storage import Store
-        from trainer import contact_sheet, prediction
+        from trainer import photos, prediction, prediction_files, remote_runs
 
-        folders = [Path(name) for name in given if Path(name, "run.json").is_file()]
-        photos = prediction.photos_of([name for name in given if not Path(name, "run.json").is_file()])
+        places = out or ["predictions.png"]
+        prediction_files.check_places(places)
+        if not every >= 0:
+            raise FieldError("every", f"{every:g}", "expected seconds between frames, or 0 for every frame")
+        folders = [name for name in given if remote_runs.is_run(name)]
+        names = [name for name in given if name not in folders]
+        sources = photos.sources_of(names)
         if not folders:
             raise UsageError("give at least one run, a folder with run.json that facepack train made")
-        if not photos:
+        if not names:
             raise UsageError("give at least one photo after the runs")
+        if sources.num_passed:
+            terminal.note(f"{sources.num_passed:,} files passed over: neither images nor videos")
         predictor = prediction.Predictor(folders, device=device, all_faces=all_faces, landmarks=landmarks)
-        predictions = predictor(photos)
-        Store(str(out.parent)).write(out.name, contact_sheet.png_of(predictions))
-        if as_json:
-            text = json.dumps([prediction.to_dict() for prediction in predictions], indent=1)
-            terminal.out.print(text, soft_wrap=True)
-        else:
-            terminal.out.print(prediction.table(predictions))
-        if all(prediction.problem for prediction in predictions):
-            raise JobError(f"none of {len(photos):,} photos could be predicted")
-        terminal.note(f"{out}: the first photos, with their predictions")
+        tally = _predicted(predictor, sources, places, every_s=every, as_json=as_json)
+        if not tally.num_predicted:
+            raise JobError(f"none of {tally.num_photos:,} photos could be predicted")
+
+
+def _predicted(
+    predictor: "Predictor", sources: "Sources", places: list[str], *, every_s: float, as_json: bool
+) -> "Tally":
+    """Predict photos, write the files, and print the first predictions, or all as JSON."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+    from trainer import contact_sheet, prediction_files
+
+    pictures: dict[str, contact_sheet.Picture] = {}
+    predictions = predictor.iterate(contact_sheet.keeping(sources.each(every_s=every_s), pictures))
+    for place in places:
+        if not prediction_files.is_picture(place):
+            predictions = prediction_files.through(predictions, place, names=predictor.names)
+    tally, texts = prediction_files.Tally(), []
+    columns = TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with terminal.Meter(*columns) as meter:
+        task = meter.add("", total=sources.num_photos)
+        for prediction in predictions:
+            tally.add(prediction)
+            meter.update(task, line=lambda: f"{tally.num_photos:,} photos", completed=tally.num_photos)
+            if as_json:
+                texts.append(json.dumps(prediction.to_dict(), indent=1))
+    if as_json:
+        terminal.out.print(f"[{', '.join(texts)}]", soft_wrap=True)
+    else:
+        terminal.out.print(prediction_files.table(tally.shown))
+    for place in places:
+        if prediction_files.is_picture(place):
+            store, name = prediction_files.store_of(place)
+            store.write(name, contact_sheet.png_of(tally.shown, pictures))
+    terminal.note(tally.line)
+    terminal.note(f"{', '.join(places)}: written")
+    return tally
+
+
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder or URL of a run.")],
+    kind: Annotated[str, typer.Option("--format", help="onnx, safetensors or torch-export.")] = "onnx",
+    out: Annotated[
+        str, typer.Option(show_default="RUN/export/model.onnx, .safetensors or .pt2", help="The file to write.")
+    ] = "",
+    data: Annotated[
+        str, typer.Option(show_default="the run's own", help="The build on whose photos the file is compared.")
+    ] = "",
+    debug: Debug = False,
+) -> None:
+    """Write a run's network for use without facepack, compared with the run on photos, and a model card.
+
+    Example: facepack export runs/celeba_rarest4 --format onnx
+    """
+    with terminal.errors_as_lines(debug=debug):
+        check_installed()
+        from trainer import exporting
+
+        exported = exporting.export(run, kind=kind, out=out, data=data)
+        terminal.out.print(exported.comparison.line)
+        terminal.out.print(f"{exported.path}: the network; {exported.card.name}: its card", soft_wrap=True)
 
 
 def recipes(
@@ -274,7 +368,7 @@ def recipes(
 
 
 def report(
-    given: Annotated[list[Path], typer.Argument(metavar="RUN [RUN...]", help="Folders of runs.")],
+    given: Annotated[list[str], typer.Argument(metavar="RUN [RUN...]", help="Folders or URLs of runs.")],
     out: Annotated[
         Path | None,
         typer.Option(show_default="report.html in the run; compare.html for several", help="The page."),
@@ -288,12 +382,13 @@ def report(
     """
     with terminal.errors_as_lines(debug=debug):
         check_installed()
-        from trainer import comparison, report
+        from trainer import comparison, remote_runs, report
 
         if len(given) == 1:
-            path = report.write(given[0], out=out)
+            with remote_runs.changed(given[0]) as folder:
+                path = report.write(folder, out=out)
         else:
-            path = comparison.compare(given, out=out or _COMPARE_FILE)
+            path = comparison.compare([remote_runs.folder_of(run) for run in given], out=out or _COMPARE_FILE)
         terminal.out.print(f"{path}", soft_wrap=True)
         if show:
             report.open_page(path)

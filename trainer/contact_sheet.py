@@ -1,7 +1,7 @@
 """Contact sheet: photos with the faces marked and the predictions for them beside, as a PNG."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,27 @@ import numpy as np
 
 from facepack import image
 from facepack.image import BadImageError, Pixels
+from trainer import photos
+from trainer.photos import Named, Photo
 from trainer.plots import QUIET, plain_text
 from trainer.prediction import Prediction
+from trainer.prediction_files import SHOWN_PHOTOS
 
-_MAX_PHOTOS, _SHOWN_PX = 40, 640
+_SHOWN_PX = 640
 _INK, _FRAME, _FRAME_LABEL = "#1b2330", "#3cc828", "#2f9d1f"
 _LINE_HEIGHT, _TEXT_SIZE = 0.19, 9.0
 _BLOCKS_PER_ROW = 3
 _PHOTO_WIDTH, _BLOCK_WIDTH = 3.0, 2.6
 """Inches."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A photo reduced to what is shown of it, RGB; and by how much."""
+
+    image_hwc: Pixels | None = None
+    """None where it cannot be read."""
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -41,14 +53,27 @@ class _Panel:
         return max(2.4, _LINE_HEIGHT * self.num_rows * num_lines + 0.3)
 
 
-def png_of(predictions: Sequence[Prediction]) -> bytes:
-    """A PNG of the first forty photos that were given as files, with faces marked and numbered."""
+def keeping(given: Iterable[Photo], pictures: dict[str, Picture]) -> Iterator[Photo]:
+    """The same photos; into `pictures` go those of the first ones that are no files, such as frames of videos."""
+    for number, photo in enumerate(given):
+        if number < SHOWN_PHOTOS and isinstance(photo, Named):
+            pictures[photo.name] = _picture(photo)
+        yield photo
+
+
+def png_of(predictions: Sequence[Prediction], pictures: Mapping[str, Picture] | None = None) -> bytes:
+    """A PNG of the first forty photos, with faces marked and numbered.
+
+    Photos are files by name, but for those in `pictures`.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    panels = [_panel(photo, predictions) for photo in list(dict.fromkeys(p.photo for p in predictions))[:_MAX_PHOTOS]]
+    names = list(dict.fromkeys(prediction.photo for prediction in predictions))[:SHOWN_PHOTOS]
+    kept = pictures or {}
+    panels = [_panel(predictions, name, kept.get(name) or _picture(Path(name))) for name in names]
     num_blocks = max(len(panel.blocks) for panel in panels)
     width = _PHOTO_WIDTH + _BLOCK_WIDTH * min(_BLOCKS_PER_ROW, num_blocks)
     height = sum(panel.height for panel in panels)
@@ -65,7 +90,7 @@ def png_of(predictions: Sequence[Prediction]) -> bytes:
     return file.getvalue()
 
 
-def _panel(photo: str, predictions: Sequence[Prediction]) -> _Panel:
+def _panel(predictions: Sequence[Prediction], photo: str, picture: Picture) -> _Panel:
     of_photo = [prediction for prediction in predictions if prediction.photo == photo]
     boxes = list(dict.fromkeys(prediction.box for prediction in of_photo if prediction.box is not None))
     blocks = []
@@ -73,20 +98,20 @@ def _panel(photo: str, predictions: Sequence[Prediction]) -> _Panel:
         is_numbered = prediction.box is not None and len(boxes) > 1
         number = f"  face {boxes.index(prediction.box) + 1}" if is_numbered and prediction.box else ""
         blocks.append((f"{prediction.run}{number}", prediction.lines))
-    shown_hwc, scale = _reduced(Path(photo))
-    return _Panel(Path(photo).name, shown_hwc, [tuple(side * scale for side in box) for box in boxes], blocks)
+    boxes_shown = [tuple(side * picture.scale for side in box) for box in boxes]
+    return _Panel(Path(photo).name, picture.image_hwc, boxes_shown, blocks)
 
 
-def _reduced(photo: Path) -> tuple[Pixels | None, float]:
-    """RGB pixels of a photo, reduced, and by how much; None where it has none."""
+def _picture(photo: Photo) -> Picture:
     try:
-        photo_hwc = image.decode(photo.read_bytes())
+        content = photos.content_of(photo)
+        photo_hwc = image.decode(content) if isinstance(content, bytes) else content
     except (BadImageError, OSError):
-        return None, 1.0
+        return Picture()
     height, width = photo_hwc.shape[:2]
     scale = min(1.0, _SHOWN_PX / max(height, width))
     small_hwc = image.resize(photo_hwc, width_px=max(1, round(width * scale)), height_px=max(1, round(height * scale)))
-    return np.ascontiguousarray(small_hwc[:, :, ::-1]), scale
+    return Picture(np.ascontiguousarray(small_hwc[:, :, ::-1]), scale)
 
 
 def _draw_photo(axis: Any, panel: _Panel) -> None:

@@ -17,7 +17,7 @@ from torch import nn
 from facepack import manifest
 from facepack.errors import FieldError, JobError, UsageError
 from facepack.storage import Store
-from trainer import checkpoint, memory, models, ranks, runs, scores
+from trainer import checkpoint, memory, models, ranks, remote_runs, runs, scores
 from trainer.data import Data, Mixture, Placement
 from trainer.loading.loader import Loader
 from trainer.recipe import Recipe
@@ -200,10 +200,14 @@ def evaluate(
     results are those of all splits that scores.json holds. Raises `UsageError` for a build with other classes or of
     another image size, `JobError` where the run or the build is not there.
     """
-    folder = Path(folder)
-    run, place = runs.read(folder), device_of(device)
-    trained = load_network(folder, run, device=place)
-    opened = _opened(run, data, folder=folder, device=place)
+    with remote_runs.changed(folder) as place:
+        return _evaluated(place, data=data, splits=splits, device=device_of(device))
+
+
+def _evaluated(folder: Path, *, data: str | Sequence[str], splits: Sequence[str], device: torch.device) -> Evaluation:
+    run = runs.read(folder)
+    trained = load_network(folder, run, device=device)
+    opened = _opened(run, data, folder=folder, device=device)
     is_own = run.is_trained_on(opened.trained_on)
     if is_own and opened.locations != run.locations:  # it was moved
         run = run.moved(opened.locations)
@@ -214,7 +218,7 @@ def evaluate(
         _check_fits(loader, run, where=opened.location, folder=folder)
     predictions = {}
     for split, loader in loaders.items():
-        with loader, memory.keep_freed_memory(place):
+        with loader, memory.keep_freed_memory(device):
             of_split = predictions_of(trained.network, loader, run=run)
         assert of_split is not None
         predictions[split] = of_split

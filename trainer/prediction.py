@@ -1,35 +1,37 @@
 """Prediction: what trained networks predict for photos, cut out and normalised as the images they learnt from."""
 
-import io
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
 
 from facepack import align, shard
 from facepack.align import Aligner, Box
+from facepack.cores import num_cores
 from facepack.errors import FieldError, UsageError
 from facepack.hashing import sha256_of
+from facepack.image import Pixels
 from facepack.shard import Reject, Sample
-from facepack.signature import IMAGE_SUFFIXES
-from trainer import evaluation, runs
+from trainer import evaluation, photos, remote_runs, runs
 from trainer.loading.augment import normalizes
 from trainer.loading.engines import new_pipeline
 from trainer.loading.graphs import Graph
-from trainer.loading.pipeline import Engine
+from trainer.loading.pipeline import Engine, check_process
+from trainer.photos import Photo
 from trainer.run_record import distinct_names
 from trainer.runs import Run
 
-if TYPE_CHECKING:
-    from rich.table import Table
+_BATCHES_AHEAD = 2
 
-Photo: TypeAlias = str | Path | bytes | Image.Image | npt.NDArray[np.uint8]
-"""A file, the bytes of one, a PIL image, or pixels uint8 RGB (height, width, 3)."""
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,9 @@ class Predictor:
 
     predictor = Predictor("runs/celeba_rarest4")
     predictor("me.jpg")[0].probabilities
+
+    Threads may share one. It can be pickled, and is loaded anew in the other process; a process that is forked after
+    one was made gets a `UsageError`.
     """
 
     def __init__(
@@ -76,48 +81,110 @@ class Predictor:
         device: str | torch.device | None = None,
         all_faces: bool = False,
         landmarks: str = "",
+        batch_size: int = 32,
     ) -> None:
         """Load the networks of these runs.
 
         `device` is cpu or cuda, by default the GPU where there is one. `all_faces` predicts for every face of a photo;
         else a photo must have exactly one, where the build looked for faces. `landmarks` is the landmark model for
-        runs on chips. Raises `JobError` where a run is not there or damaged, `UsageError` for settings that do not fit.
+        runs on chips. The networks get the faces of `batch_size` photos at once. Raises `JobError` where a run is not
+        there or damaged, `UsageError` for settings that do not fit.
         """
-        paths = [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
+        if batch_size < 1:
+            raise FieldError("batch_size", f"{batch_size}", "expected 1 or more")
+        locations = [folders] if isinstance(folders, str | Path) else folders
+        paths = [remote_runs.folder_of(location) for location in locations]
+        settings = {"device": device, "all_faces": all_faces, "landmarks": landmarks, "batch_size": batch_size}
+        self._arguments = [path.absolute() for path in paths], settings
         place = evaluation.device_of(device)
         pairs = zip(paths, distinct_names(paths), strict=True)
-        self._networks = [_RunNetwork(path, name=name, device=place, landmarks=landmarks) for path, name in pairs]
-        self._all_faces = all_faces
+        self._networks = [
+            _RunNetwork(path, name=name, device=place, landmarks=landmarks, batch_size=batch_size)
+            for path, name in pairs
+        ]
+        self._all_faces, self._batch_size = all_faces, batch_size
         if all_faces and all(network.run.data.configuration.align == "none" for network in self._networks):
             raise FieldError(
                 "all_faces", "", "these runs were trained on whole photos, in which no faces were looked for"
             )
+        self._threads = ThreadPoolExecutor(num_cores(), "facepack-photos")
 
-    def __call__(self, photos: Photo | Iterable[Photo]) -> list[Prediction]:
+    def __getstate__(self) -> Any:
+        return self._arguments
+
+    def __setstate__(self, arguments: Any) -> None:
+        paths, settings = arguments
+        self.__init__(paths, **settings)  # type: ignore[misc] # a network is loaded, not sent
+
+    @property
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """Classes or attributes in order by the name of each run; none for a number."""
+        return {network.name: network.run.names for network in self._networks}
+
+    def __call__(self, given: Photo | Iterable[Photo]) -> list[Prediction]:
         """The predictions of all runs for the first photo, then for the second; a photo without one has a problem.
 
         One photo or several: paths, bytes of image files, PIL images, or pixels uint8 RGB (height, width, 3), also
         stacked (num, height, width, 3). A JPEG is decoded as the build decoded its own, at a reduced scale where it
         shrinks them; its pixels, given as such, may differ by a level or two. Raises `UsageError` for anything else.
         """
-        predictions = []
-        for number, photo in enumerate(_listed(photos), start=1):
-            name = f"{photo}" if isinstance(photo, str | Path) else f"photo {number}"
-            try:
-                content = _content(photo)
-            except OSError as error:
-                problem = f"cannot be read: {error.strerror or error}"
-                predictions += [_without(name, network.name, problem) for network in self._networks]
-                continue
-            for network in self._networks:
-                predictions += network.predictions(content, photo=name, all_faces=self._all_faces)
-        return predictions
+        return list(self.iterate(given))
+
+    def iterate(self, given: Photo | Iterable[Photo]) -> Iterator[Prediction]:
+        """The same one by one, for photos without end: a few batches are read ahead, and nothing else is kept."""
+        check_process()
+        coming: deque[list[Future[_Prepared]]] = deque()
+        numbered = enumerate(photos.listed(given), start=1)
+        for batch in _batches(numbered, size=self._batch_size):
+            coming.append([self._threads.submit(self._prepared, photo, number) for number, photo in batch])
+            if len(coming) > _BATCHES_AHEAD:
+                yield from self._of_batch([future.result() for future in coming.popleft()])
+        while coming:
+            yield from self._of_batch([future.result() for future in coming.popleft()])
+
+    def _prepared(self, photo: Photo, number: int) -> "_Prepared":
+        """A photo decoded, and its faces cut out for each network."""
+        name = photos.name_of(photo, number)
+        try:
+            content = photos.content_of(photo)
+        except OSError as error:
+            problem = f"cannot be read: {error.strerror}" if error.strerror else f"{error}"
+            return _Prepared(name, [[_Face(problem=problem)]] * len(self._networks))
+        return _Prepared(name, [network.faces(content, all_faces=self._all_faces) for network in self._networks])
+
+    def _of_batch(self, batch: Sequence["_Prepared"]) -> Iterator[Prediction]:
+        columns = []
+        for number, network in enumerate(self._networks):
+            pairs = [(photo.name, face) for photo in batch for face in photo.faces[number]]
+            columns.append(iter(network.predictions(pairs)))
+        for photo in batch:
+            for column, faces in zip(columns, photo.faces, strict=True):
+                yield from (next(column) for _ in faces)
+
+
+@dataclass(frozen=True)
+class _Face:
+    """A face of a photo, or a whole photo, as a pipeline takes it; or why it cannot be predicted."""
+
+    box: Box | None = None
+    image: npt.NDArray[np.uint8] | None = None
+    """Encoded bytes, or pixels uint8 RGB HWC."""
+    size_hw: tuple[int, int] = (0, 0)
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A photo, with its faces for each network."""
+
+    name: str
+    faces: Sequence[Sequence[_Face]]
 
 
 class _RunNetwork:
     """The network of a run, with all that its build did to images."""
 
-    def __init__(self, folder: Path, *, name: str, device: torch.device, landmarks: str) -> None:
+    def __init__(self, folder: Path, *, name: str, device: torch.device, landmarks: str, batch_size: int) -> None:
         self.name = name
         self.run: Run = runs.read(folder)
         self._trained = evaluation.load_network(folder, self.run, device=device)
@@ -127,50 +194,60 @@ class _RunNetwork:
         if file is not None and configuration.landmarks not in ("", sha256_of(file)):
             raise UsageError(f"{file}: another landmark model than {folder} was trained with")
         self._aligner = Aligner.of(configuration, landmarks=file)
-        self._graph = _graph(self.run)
-        engine = Engine(device, 1, 1)
-        self._pipeline = new_pipeline(self._graph, batch_size=1, size_hw=self.run.size_hw, engine=engine)
+        self._graph, self._batch_size = _graph(self.run), batch_size
+        engine = Engine(device, 0, 1)
+        self._pipeline = new_pipeline(self._graph, batch_size=batch_size, size_hw=self.run.size_hw, engine=engine)
+        self._turn = threading.Lock()
+        """A pipeline makes one batch at a time."""
 
-    def predictions(self, content: bytes, *, photo: str, all_faces: bool) -> list[Prediction]:
-        """For the one face of a photo, or for each."""
-        predictions = []
-        for sample in self._samples(content, all_faces=all_faces):
-            if isinstance(sample, Reject):
-                predictions.append(_without(photo, self.name, sample.status.meaning))
-                continue
-            try:
-                values = self._predicted(sample)
-            except UsageError as error:
-                predictions.append(_without(photo, self.name, f"{error}", box=sample.box))
-                continue
-            predictions.append(self._prediction(values, photo=photo, box=sample.box))
-        return predictions
-
-    def _samples(self, content: bytes, *, all_faces: bool) -> list[Sample | Reject]:
-        """What a build would hold of a photo, or of each face, where it would hold it."""
+    def faces(self, content: bytes | Pixels, *, all_faces: bool) -> list[_Face]:
+        """What a build would hold of a photo, or of each face, as the pipeline takes it; from any thread."""
         configuration = self.run.data.configuration
         if all_faces and self._aligner is not None:
             configuration = replace(configuration, on_several="all", landmarks_from="model")
-        return shard.outcomes_of(content, configuration, aligner=self._aligner)
+        outcomes = shard.outcomes_of(content, configuration, aligner=self._aligner)
+        return [
+            _Face(problem=outcome.status.meaning) if isinstance(outcome, Reject) else self._face(outcome)
+            for outcome in outcomes
+        ]
 
-    def _predicted(self, sample: Sample) -> npt.NDArray[np.float32]:
-        """Probabilities (num_names,), or a number (1,), for one image as a build would hold it."""
-        logits = evaluation.forward(self._trained.network, self._normalised(sample), run=self.run)
-        predictions = self.run.recipe.task.predictions(logits / self._trained.temperature)
-        return np.asarray(predictions[0].cpu().numpy(), np.float32)
-
-    def _normalised(self, sample: Sample) -> torch.Tensor:
-        """The image as the loader would give it: decoded and normalised by the same pipeline, (1, 3, height, width)."""
-        height, width = sample.image_hwc.shape[:2]
-        sizes_hw = np.array([[height, width]], np.int64)
-        parameters, after_hw = self._graph.parameters(seed=0, epoch=0, places=np.zeros(1, np.int64), sizes_hw=sizes_hw)
+    def _face(self, sample: Sample) -> _Face:
+        """The image as the loader would give it to its pipeline, or that the network was trained on another size."""
+        height, width = size_hw = sample.image_hwc.shape[:2]
         expected = self.run.size_hw
-        if tuple(after_hw[0].tolist()) != expected:
-            raise UsageError(f"{width}x{height} pixels, but it was trained on {expected[1]}x{expected[0]}")
-        content = np.frombuffer(sample.content, np.uint8)
+        try:
+            after_hw = tuple(self._graph.sizes_after(np.array([size_hw], np.int64))[0].tolist())
+        except UsageError as error:
+            return _Face(sample.box, problem=f"{error}")
+        if after_hw != expected:
+            problem = f"{width}x{height} pixels, but it was trained on {expected[1]}x{expected[0]}"
+            return _Face(sample.box, problem=problem)
+        image = np.frombuffer(sample.content, np.uint8)
         if not self._graph.is_encoded:
-            content = np.ascontiguousarray(sample.image_hwc[:, :, ::-1])
-        return self._pipeline.run_on([content], parameters)
+            image = np.ascontiguousarray(sample.image_hwc[:, :, ::-1])
+        return _Face(sample.box, image, size_hw)
+
+    def predictions(self, pairs: Sequence[tuple[str, _Face]]) -> list[Prediction]:
+        """One for each face, beside the name of its photo."""
+        faces = [face for _, face in pairs if face.image is not None]
+        with self._turn:
+            parts = [self._predicted(batch) for batch in _batches(faces, size=self._batch_size)]
+        rows = (row for part in parts for row in part)
+        return [
+            _without(name, self.name, face.problem, box=face.box)
+            if face.image is None
+            else self._prediction(next(rows), photo=name, box=face.box)
+            for name, face in pairs
+        ]
+
+    def _predicted(self, faces: Sequence[_Face]) -> npt.NDArray[np.float32]:
+        """Probabilities (batch, num_names), or numbers (batch, 1): decoded and normalised by the loader's pipeline."""
+        sizes_hw, places = np.array([face.size_hw for face in faces], np.int64), np.zeros(len(faces), np.int64)
+        parameters, _ = self._graph.parameters(seed=0, epoch=0, places=places, sizes_hw=sizes_hw)
+        images = self._pipeline.run_on([face.image for face in faces], parameters)
+        logits = evaluation.forward(self._trained.network, images, run=self.run)
+        predictions = self.run.recipe.task.predictions(logits / self._trained.temperature)
+        return np.asarray(predictions.cpu().numpy(), np.float32)
 
     def _prediction(self, values: npt.NDArray[np.float32], *, photo: str, box: Box | None) -> Prediction:
         task = self.run.recipe.task
@@ -186,76 +263,16 @@ def _without(photo: str, run: str, problem: str, *, box: Box | None = None) -> P
     return Prediction(photo, run, box, lines=(problem,), problem=problem)
 
 
+def _batches(items: Iterable[_Item], *, size: int) -> Iterator[list[_Item]]:
+    """Lists of so many of them; the last may be shorter."""
+    remaining = iter(items)
+    while batch := list(islice(remaining, size)):
+        yield batch
+
+
 def _graph(run: Run) -> Graph:
     """What is done to an image of a run's build before its network gets it."""
     steps = run.statistics.filled(run.recipe.eval_augment)
     step = normalizes(steps)
     assert step is not None and step.mean is not None and step.std is not None
     return Graph(steps, 0, run.data.configuration.encoding != "raw", tuple(step.mean), tuple(step.std))
-
-
-# Photos
-
-
-def _listed(photos: Photo | Iterable[Photo]) -> list[Photo]:
-    """Several photos, or the one."""
-    if isinstance(photos, str | Path | bytes | Image.Image) or (isinstance(photos, np.ndarray) and photos.ndim < 4):
-        return [photos]
-    if not isinstance(photos, Iterable):
-        raise UsageError(_unusable(photos))
-    return list(photos)
-
-
-def _content(photo: Photo) -> bytes:
-    """The bytes of an image file: pixels as PNG, which loses nothing. `OSError` where a file cannot be read."""
-    if isinstance(photo, str | Path):
-        return Path(photo).read_bytes()
-    if isinstance(photo, bytes):
-        return photo
-    if isinstance(photo, Image.Image):
-        upright = ImageOps.exif_transpose(photo).convert("RGB")
-        return _content(np.asarray(upright))
-    if not (isinstance(photo, np.ndarray) and photo.dtype == np.uint8 and photo.ndim == 3 and photo.shape[2] == 3):
-        raise UsageError(_unusable(photo))
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(photo)).save(file, "PNG", compress_level=1)
-    return file.getvalue()
-
-
-def _unusable(photo: object) -> str:
-    shape = f"{photo.dtype} {photo.shape}" if isinstance(photo, np.ndarray) else type(photo).__name__
-    return f"photo: {shape}; expected a path, bytes, a PIL image, or a uint8 RGB array (height, width, 3)"
-
-
-def photos_of(names: Sequence[str | Path]) -> list[Path]:
-    """Files, and the images in folders; `UsageError` where there are none."""
-    photos: list[Path] = []
-    for path in map(Path, names):
-        if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-            if not inside:
-                raise UsageError(f"{path}: no image in this folder")
-            photos += inside
-        elif path.exists():
-            photos.append(path)
-        else:
-            raise UsageError(f"{path}: no such photo")
-    return photos
-
-
-def table(predictions: Sequence[Prediction]) -> "Table":
-    """A row per photo and face, a column per run, for a terminal."""
-    from rich import box as rich_box
-    from rich.table import Table
-
-    names = list(dict.fromkeys(prediction.run for prediction in predictions))
-    shown = Table(box=rich_box.SIMPLE_HEAD)
-    for name in ("photo", *names):
-        shown.add_column(name, overflow="fold")
-    for photo in dict.fromkeys(prediction.photo for prediction in predictions):
-        of_photo = [prediction for prediction in predictions if prediction.photo == photo]
-        columns = [[prediction.lines for prediction in of_photo if prediction.run == name] for name in names]
-        for number in range(max(map(len, columns))):
-            cells = [", ".join(column[number]) if number < len(column) else "" for column in columns]
-            shown.add_row(f"{Path(photo).name}{f' face {number + 1}' if number else ''}", *cells)
-    return shown

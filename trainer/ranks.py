@@ -1,5 +1,6 @@
 """Ranks: the collective calls of a run on several processes; on one process they do nothing."""
 
+import os
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -13,6 +14,11 @@ T = TypeVar("T")
 def is_first_rank() -> bool:
     """True in the process that writes."""
     return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+
+
+def is_first_of_launch() -> bool:
+    """The same before the processes of torchrun know of each other."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def world_size() -> int:

@@ -42,6 +42,8 @@ class Start:
     weights: str = ""
     """The weights of all layers but the head: a finished run, a file, an address (https://...#sha256=...), or a
     published name such as IMAGENET1K_V1. Random, where it is empty."""
+    keep_head: bool = False
+    """The weights of the head, too, as of a run of the same classes."""
     freeze: str = "none"
     """What learns: all (`none`), the `head` alone (feature extraction), `last_block` and head, or all from a layer on
     (`from:layer3`). The layers before it stay as they are."""

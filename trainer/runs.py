@@ -27,6 +27,11 @@ TIMES_FILE = "times.csv"
 PREDICTIONS_FILE = "predictions.parquet"
 REPORT_FILE = "report.html"
 LAST_FILE, BEST_FILE = "last.ckpt", "best.ckpt"
+KEPT_PREFIX = "epoch-"
+"""Of the names of checkpoints that are kept."""
+
+MAY_CHANGE = ("epochs", "stopping", "schedule")
+"""Fields of the recipe that a run may go on with other values of."""
 
 _LIBRARIES = ("facepack", "torch", "nvidia-dali-cuda120", "lightning-fabric", "scikit-learn", "numpy")
 
@@ -36,6 +41,16 @@ def _recipe(content: Any) -> Recipe:
     if not isinstance(content, dict):
         raise UsageError("not a recipe")
     return from_dict(content, where="recipe")
+
+
+@dataclass(frozen=True)
+class Change:
+    """Settings that a run went on with from an epoch."""
+
+    epoch: int
+    """The number of epochs before."""
+    settings: dict[str, str]
+    """By name, "10, then 20"."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +77,8 @@ class Run:
     machine: dict[str, str]
     more_data: list[TrainedOn] = field(default_factory=list)
     """The other builds of a mixture."""
+    changes: list[Change] = field(default_factory=list)
+    """What it went on with, in order."""
 
     def write(self, folder: Path) -> None:
         """Write run.json, whole."""
@@ -83,7 +100,11 @@ class Run:
             differences["precision"] = (self.precision, earlier.precision)
         if differences:
             listed = "; ".join(f"{name}: {there} there, {here} here" for name, (here, there) in differences.items())
-            raise UsageError(f"{folder}: holds another run ({listed}); give another --out, or delete it")
+            advice = "give another --out, or delete it"
+            if all(name.partition(".")[0] in MAY_CHANGE for name in differences):
+                settings = " ".join(f"--set {name}={here}" for name, (here, _) in differences.items())
+                advice += f"; facepack train --resume {folder} {settings} goes on with it"
+            raise UsageError(f"{folder}: holds another run ({listed}); {advice}")
 
     @property
     def builds(self) -> list[TrainedOn]:
@@ -132,6 +153,11 @@ def read(folder: Path) -> Run:
     except ValidationError as error:
         fault = first_fault(error)
         raise JobError(f"{folder / RUN_FILE}: damaged, or of another version ({fault}); train it again") from error
+
+
+def kept_file(num_epochs: int) -> str:
+    """The name of the checkpoint that is kept of a run after so many epochs."""
+    return f"{KEPT_PREFIX}{num_epochs:04d}.ckpt"
 
 
 def digest_of(path: Path) -> str:

@@ -4,7 +4,7 @@ import csv
 import io
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,8 @@ class Session:
         self.optimizer: Any = None
         """Fabric's, around torch's; None of a classifier that is fitted at once."""
         self.state = TrainingState()
+        self.after_save: Callable[[], None] = lambda: None
+        """Called on the first rank whenever a checkpoint was written."""
 
     @property
     def is_fit_at_once(self) -> bool:
@@ -159,8 +161,11 @@ class Session:
         is_over = self.state.step >= (self.state.epoch + 1) * len(self.train_loader)
         return iter(()) if is_over else iter(self.train_loader)
 
-    def end_epoch(self, validation: Row) -> EpochEnd:
-        """Add an epoch to the history; write best.ckpt, last.ckpt, metrics.csv and times.csv."""
+    def end_epoch(self, validation: Row, *, keep_every: int = 0) -> EpochEnd:
+        """Add an epoch to the history; write best.ckpt, last.ckpt, metrics.csv and times.csv.
+
+        Every `keep_every` epochs, and not with 0, the checkpoint is kept under a name of its own as well.
+        """
         state, recipe, began = self.state, self.run.recipe, time.monotonic()
         loss, score, num = state.sums
         row: Row = {"epoch": state.epoch, "step": state.step}
@@ -175,6 +180,9 @@ class Session:
             self._save_best()
         state.ended = self.is_fit_at_once or recipe.stopping.is_over(state.history, best=best)
         state.begin_epoch()
+        # First, for a run that is killed in between does this epoch again.
+        if keep_every and state.epoch % keep_every == 0:
+            self._save(runs.kept_file(state.epoch))
         self.save()
         times["save_s"] += time.monotonic() - began
         self.write_history()
@@ -182,6 +190,11 @@ class Session:
 
     def save(self) -> None:
         """Write last.ckpt: everything that is needed to go on."""
+        self._save(runs.LAST_FILE)
+        if self.fabric.is_global_zero:
+            self.after_save()
+
+    def _save(self, name: str) -> None:
         if not self.fabric.is_global_zero:
             return
         content: dict[str, Any] = {item.name: getattr(self.state, item.name) for item in fields(TrainingState)}
@@ -189,7 +202,7 @@ class Session:
         content["averaged"] = None if self.averaged is None else self.averaged.state_dict()
         content["optimizer"] = None if self.optimizer is None else self.optimizer.state_dict()
         content["loader"] = self.train_loader.state_dict()
-        checkpoint.save(self.folder / runs.LAST_FILE, content)
+        checkpoint.save(self.folder / name, content)
 
     def write_history(self) -> None:
         """Write metrics.csv and times.csv whole: no gap and no repeat, wherever a run was stopped."""
@@ -204,7 +217,10 @@ class Session:
         num_outputs = recipe.task.num_outputs(self._names(recipe))
         network = models.network(recipe.network, num_outputs=num_outputs, size_hw=self.train_loader.size_hw)
         if initial is not None and not isinstance(network, models.FitAtOnce):  # which takes none, and is refused later
-            weights.load_into(network, initial, name=recipe.network)
+            with_head = recipe.start.keep_head
+            if with_head and initial.run is not None:
+                evaluation.check_names(initial.run, self._names(recipe), where=self.data.location, folder=initial.path)
+            weights.load_into(network, initial, name=recipe.network, with_head=with_head)
         layers.freeze(network, recipe.start.freeze)
         return network
 
@@ -248,6 +264,8 @@ class Session:
                 self.optimizer.load_state_dict(content["optimizer"])
             self.train_loader.load_state_dict(content["loader"])
             self.state = TrainingState(**{item.name: content[item.name] for item in fields(TrainingState)})
+            if self.state.history and not self.is_fit_at_once:  # by the rule of now, which may be another
+                self.state.ended = self.run.recipe.stopping.is_over(self.state.history, best=self.best_epoch)
         except (KeyError, RuntimeError, TypeError, ValueError, UsageError) as error:
             file = self.folder / runs.LAST_FILE
             raise JobError(f"{file}: not of this run: {str(error).splitlines()[0]}; give another --out") from error

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from facepack.errors import JobError
+from facepack.errors import FieldError, JobError
 from facepack.lock import RUN, held
 from facepack.storage import Store
-from trainer import devices, evaluation, fit_at_once, headspace, layers, memory, optim, ranks, runs
+from trainer import devices, evaluation, fit_at_once, headspace, layers, memory, optim, ranks, remote_runs, runs
 from trainer.interrupts import Interrupts
 from trainer.logs import Logs
 from trainer.recipe import Recipe
@@ -38,6 +38,12 @@ class Settings:
     save_every_s: float = 60.0
     """Seconds between checkpoints within an epoch."""
     wandb: bool = False
+    keep_every: int = 0
+    """Epochs between checkpoints that are kept; 0: only the last and the best are."""
+
+    def __post_init__(self) -> None:
+        if self.keep_every < 0:
+            raise FieldError("keep_every", f"{self.keep_every}", "expected epochs between checkpoints, or 0 for none")
 
 
 def train(
@@ -45,11 +51,11 @@ def train(
     recipe: Recipe,
     *,
     data: str | list[str],
-    out: Path,
+    out: str | Path,
     settings: Settings | None = None,
     watchers: Sequence[Watcher] = (),
 ) -> Run:
-    """Train a recipe on a build, into a folder; go on where the same run was stopped.
+    """Train a recipe on a build, into a folder or a URL; go on where the same run was stopped.
 
     Writes run.json, metrics.csv, times.csv, TensorBoard events, last.ckpt, best.ckpt, and at the end scores.json and
     predictions.parquet. `watchers` follow it, such as `trainer.progress.TrainingProgress()`. Raises `UsageError` where
@@ -58,7 +64,15 @@ def train(
     """
     settings = settings or Settings()
     fabric = devices.launched(settings.device, recipe)
-    session = Session(fabric, recipe_name, recipe, data=data, folder=out.absolute())
+    with remote_runs.opened(out, is_first_here=fabric.local_rank == 0) as place:
+        session = Session(fabric, recipe_name, recipe, data=data, folder=place.folder)
+        session.after_save = place.put
+        return _trained(session, settings=settings, watchers=watchers)
+
+
+def _trained(session: Session, *, settings: Settings, watchers: Sequence[Watcher]) -> Run:
+    """Train and score, while no other process works in the folder."""
+    fabric = session.fabric
     if session.is_fit_at_once:
         fit_at_once.check(session)
     store = Store(str(session.folder))
@@ -68,9 +82,12 @@ def train(
         try:
             session.set_up()
             _train(session, settings=settings, watchers=watchers)
-            return _score(session)
+            run = _score(session)
         except torch.OutOfMemoryError as error:
-            raise JobError(f"the GPU has too little memory: --set batch_size={recipe.batch_size // 2}") from error
+            batch_size = session.run.recipe.batch_size // 2
+            raise JobError(f"the GPU has too little memory: --set batch_size={batch_size}") from error
+    session.after_save()
+    return run
 
 
 def is_first_rank() -> bool:
@@ -158,7 +175,7 @@ def _train_by_steps(session: Session, *, settings: Settings, watcher: Watcher) -
             sums.read()
             state.train_s += time.monotonic() - asked
             validation = _validate(session)
-            checkpoint = session.end_epoch(validation)
+            checkpoint = session.end_epoch(validation, keep_every=settings.keep_every)
             watcher.after_epoch(checkpoint)
             _report_waiting(session, checkpoint.times)
 

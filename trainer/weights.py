@@ -59,16 +59,17 @@ def find(source: str, *, network: str) -> Weights | None:
     return _by_name(source, network=calls.name_and_arguments(network, what="network")[0])
 
 
-def load_into(network: nn.Module, weights: Weights, *, name: str) -> None:
-    """Take all layers but the head; `UsageError` names the first layer that is not the same in both."""
+def load_into(network: nn.Module, weights: Weights, *, name: str, with_head: bool = False) -> None:
+    """Take all layers but the head, or all; `UsageError` names the first layer that is not the same in both."""
     try:
         content = checkpoint.load(weights.path)
     except JobError as error:
         raise JobError(f"{error}; if it was fetched, delete it to have it fetched again") from error
     state = next((content[key] for key in ("network", "state_dict") if isinstance(content.get(key), dict)), content)
     head, own = layers.head(network), network.state_dict()
-    backbone = {key: value for key, value in state.items() if not layers.is_in(key, head)}
-    needed = {key for key in own if not layers.is_in(key, head) and not key.endswith("num_batches_tracked")}
+    left = {key for key in (*own, *state) if not with_head and layers.is_in(key, head)}
+    backbone = {key: value for key, value in state.items() if key not in left}
+    needed = {key for key in own if key not in left and not key.endswith("num_batches_tracked")}
     odd = sorted(needed - set(backbone)) + sorted(set(backbone) - set(own))
     odd += [key for key in sorted(needed & set(backbone)) if getattr(backbone[key], "shape", None) != own[key].shape]
     if odd:
@@ -78,7 +79,7 @@ def load_into(network: nn.Module, weights: Weights, *, name: str) -> None:
             + (f" and {len(odd) - 1:,} more" if len(odd) > 1 else "")
             + f" differ or are missing{hint}"
         )
-    network.load_state_dict(backbone | {key: value for key, value in own.items() if layers.is_in(key, head)})
+    network.load_state_dict(backbone | {key: value for key, value in own.items() if key in left})
 
 
 def _from_address(address: str) -> Weights:

@@ -50,8 +50,8 @@ def check_process() -> None:
     """Refuse to go on in a process that was forked after DALI ran: `UsageError`, where it would wait for ever."""
     if is_forked():
         raise UsageError(
-            "a Loader was used before this process was forked, and DALI cannot go on in a forked process: start it by "
-            'spawn or forkserver, as with multiprocessing_context="spawn" of a DataLoader'
+            "a Loader or Predictor was used before this process was forked, and DALI cannot go on in a forked process: "
+            'start it by spawn or forkserver, as with multiprocessing_context="spawn" of a DataLoader'
         )
 
 

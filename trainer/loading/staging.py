@@ -189,7 +189,7 @@ def _cache(location: str, records: Sequence[ShardRecord], *, settings: StagingSe
     largest = max(records, key=lambda record: record.num_bytes)
     if largest.num_bytes > limit:
         raise FieldError("cache_bytes", f"{limit:,}", f"shard {largest.name} alone takes {largest.num_bytes:,}")
-    folder = _folder(settings.cache_folder)
+    folder = cache_folder(settings.cache_folder)
     try:
         return ShardCache(
             folder,
@@ -209,7 +209,7 @@ def _folder_name(location: str) -> str:
     return f"{last or 'build'}-{hashlib.sha256(location.encode()).hexdigest()[:12]}"
 
 
-def _folder(path: str) -> Path:
+def cache_folder(path: str = "") -> Path:
     """The cache folder that was chosen, or the usual one."""
     chosen = path or os.environ.get("FACEPACK_CACHE", "")
     try:
