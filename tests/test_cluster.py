@@ -111,6 +111,12 @@ class Running:
         wait_until(lambda: self.process.poll() is not None or len(self._shards()) >= number, what=f"{number} shards")
         assert self.process.poll() is None, self.process.communicate()
 
+    def read_until(self, start: str) -> None:
+        """Until it says a line; a build that ends before is a failure."""
+        assert self.process.stderr is not None
+        while not (line := self.process.stderr.readline()).startswith(start):
+            assert line, "it ended"
+
     def _shards(self) -> list[Path]:
         return list(self._out.glob("*.parquet"))
 
@@ -211,16 +217,17 @@ def test_driver_that_is_killed_leaves_no_worker_and_the_next_one_goes_on(
 
 
 @pytest.mark.slow
-def test_machine_that_joins_late_gets_work(
+def test_machine_that_joins_late_is_waited_for_and_gets_the_work(
     own: RayCluster, source: Path, tmp_path: Path, reference: dict[str, str]
 ) -> None:
     out = tmp_path / "build"
-    running = Running(own, source, out, "--samples-per-shard", "4")
-    late = own.join(4)
+    running = Running(own, source, out, "--worker-cpus", "2")  # more than any machine has
+    running.read_until("no worker has begun: 3 of 3 cores on 3 nodes are free")
+    late = own.join(4, num_cpus=2)
     code, said = running.end()
     assert (code, same(out, reference)) == (0, True), said
-    assert f"node {late.address} joined with 1 cores" in said
-    assert late.address in {json.loads(line)["node"] for line in (out / LOG).read_text().splitlines()}
+    assert f"node {late.address} joined with 2 cores" in said
+    assert {json.loads(line)["node"] for line in (out / LOG).read_text().splitlines()} == {late.address}
 
 
 @pytest.mark.slow
@@ -242,9 +249,7 @@ signal.pause()
     assert holding.stdout is not None
     assert holding.stdout.readline() == "held\n"
     running = Running(own, source, tmp_path / "build")
-    assert running.process.stderr is not None
-    while not (line := running.process.stderr.readline()).startswith("no worker has begun"):
-        assert line, "it ended"
+    running.read_until("no worker has begun: 0 of 3 cores on 3 nodes are free")
     holding.kill()
     code, said = running.end()
     assert (code, same(tmp_path / "build", reference)) == (0, True), said
