@@ -38,7 +38,9 @@ CAPTIONS = {
     },
     "trainer": {
         "loaded: from shards to batches": "augment feed loader loading staging",
-        "learnt: what a recipe is made of": "calls checks layers models optim recipe recipes stopping task weights",
+        "learnt: what a recipe is made of": (
+            "calls checks layers models optim other_networks recipe recipes stopping task weights"
+        ),
         "trained: a run, step by step": "checkpoint data devices experiments logs memory progress ranks runs training",
         "measured: how right, how fast": "bench evaluation headspace metrics prediction results rivals scores",
         "shown": "comparison contact_sheet plots report run_record",
