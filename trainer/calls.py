@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -9,9 +10,17 @@ from facepack.errors import UsageError, nearest
 
 T = TypeVar("T")
 
+_PLACED = re.compile(r"\s*([\w.]+:[\w.]+)\s*(\(.*\))?\s*", re.DOTALL)
+
 
 def name_and_arguments(text: str, *, what: str) -> tuple[str, list[Any], dict[str, Any]]:
-    """Take "name(1, two=2)", or just "name", apart; arguments are literals. Raises `UsageError`."""
+    """Take "name(1, two=2)", or just "name", apart; arguments are literals. Raises `UsageError`.
+
+    A name may be one of a place, such as timm:convnext_tiny.
+    """
+    if placed := _PLACED.fullmatch(text):
+        _, arguments, named = name_and_arguments(f"call{placed[2] or ''}", what=f"{what} {placed[1]}")
+        return placed[1], arguments, named
     try:
         node = ast.parse(text.strip(), mode="eval").body
         if isinstance(node, ast.Name):

@@ -9,7 +9,7 @@ from zipfile import BadZipFile
 
 import torch
 
-from facepack.errors import JobError
+from facepack.errors import JobError, UsageError
 from facepack.storage import Store
 
 
@@ -22,6 +22,8 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU; `JobError` where there is none, or it holds more than tensors and values."""
+    if path.suffix == ".safetensors":
+        return _safetensors(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the error names what torch warns of in a foreign file
@@ -36,4 +38,20 @@ def load(path: Path) -> dict[str, Any]:
         raise JobError(f"{path}: damaged ({(str(error) or 'it ends early').splitlines()[0]})") from error
     if not isinstance(content, dict):
         raise JobError(f"{path}: not a checkpoint of facepack train")
+    return content
+
+
+def _safetensors(path: Path) -> dict[str, Any]:
+    """Tensors by name."""
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise UsageError(f"{path}: safetensors is not installed: pip install safetensors") from error
+    try:
+        content: dict[str, Any] = load_file(path)
+    except FileNotFoundError as error:
+        raise JobError(f"{path}: no such file") from error
+    except (SafetensorError, OSError) as error:
+        raise JobError(f"{path}: damaged ({error})") from error
     return content

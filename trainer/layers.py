@@ -19,8 +19,16 @@ def with_last_block(network: nn.Module, name: str) -> nn.Module:
     return network
 
 
+def with_head(network: nn.Module, name: str) -> nn.Module:
+    """The network with the name of the layer that gives its logits."""
+    network.head_name = name  # type: ignore[assignment] # torch types every attribute as a module
+    return network
+
+
 def head(network: nn.Module) -> str:
-    """The name of the layer that gives the logits: the module called head, or else the last linear layer."""
+    """The layer that gives the logits: the one that is named so, the module called head, or the last linear layer."""
+    if named := getattr(network, "head_name", ""):
+        return str(named)
     names = [name for name, module in network.named_modules() if name == "head" or isinstance(module, nn.Linear)]
     if not names:
         raise UsageError("this network has no linear layer, so that nothing of it is a head")

@@ -2,9 +2,12 @@
 
 import hashlib
 import logging
+import os
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urldefrag
 
 import torch
@@ -16,7 +19,6 @@ from facepack.download import Expected
 from facepack.errors import JobError, UsageError
 from facepack.storage import is_url
 from trainer import calls, checkpoint, layers, runs
-from trainer.models import pretrained
 
 log = logging.getLogger("facepack.trainer")
 
@@ -67,6 +69,7 @@ def load_into(network: nn.Module, weights: Weights, *, name: str, with_head: boo
         raise JobError(f"{error}; if it was fetched, delete it to have it fetched again") from error
     state = next((content[key] for key in ("network", "state_dict") if isinstance(content.get(key), dict)), content)
     head, own = layers.head(network), network.state_dict()
+    state = _renamed(state, network)
     left = {key for key in (*own, *state) if not with_head and layers.is_in(key, head)}
     backbone = {key: value for key, value in state.items() if key not in left}
     needed = {key for key in own if key not in left and not key.endswith("num_batches_tracked")}
@@ -82,6 +85,26 @@ def load_into(network: nn.Module, weights: Weights, *, name: str, with_head: boo
     network.load_state_dict(backbone | {key: value for key, value in own.items() if key in left})
 
 
+def _renamed(state: dict[str, Any], network: nn.Module) -> dict[str, Any]:
+    """Weights under the names of a network: as timm reads its own, or by their order where all shapes agree in it."""
+    own = {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
+    if set(own) <= set(state) and all(getattr(state[key], "shape", ()) == own[key].shape for key in own):
+        return state
+    theirs = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    head = layers.head(network)
+    pairs = list(zip(own.items(), theirs.items(), strict=False))
+    agree = [
+        mine.shape == getattr(value, "shape", None) for (key, mine), (_, value) in pairs if not layers.is_in(key, head)
+    ]
+    if len(own) == len(theirs) and not set(own) & set(theirs) and all(agree):
+        log.info("weights: no name is the network's, but all shapes are: taken in their order")
+        return {mine: value for (mine, _), (_, value) in pairs}
+    remap = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    is_timms = type(network).__module__.startswith("timm.")
+    renamed: dict[str, Any] = remap(state, network) if is_timms and remap is not None else state
+    return renamed
+
+
 def _from_address(address: str) -> Weights:
     url, fragment = urldefrag(address)
     kind, _, digest = fragment.partition("=")
@@ -92,6 +115,8 @@ def _from_address(address: str) -> Weights:
 
 
 def _by_name(name: str, *, network: str) -> Weights:
+    if network.startswith("timm:"):
+        return _from_timm(name, architecture=network.removeprefix("timm:").partition(".")[0])
     described = {model.name: model for model in map(load_model, model_names()) if model.network == network}
     if name in described:
         (file,) = described[name].files
@@ -111,14 +136,43 @@ def _by_name(name: str, *, network: str) -> Weights:
     return _fetched(urls[name], download.name_of(urls[name]), Expected(sha256=digits[1] if digits else ""))
 
 
+def _from_timm(name: str, *, architecture: str) -> Weights:
+    """Weights by the tag that timm gives them, such as in1k; DEFAULT is the first."""
+    try:
+        from timm.models import get_pretrained_cfg, list_pretrained
+    except ImportError as error:
+        raise UsageError("timm is not installed: pip install 'facepack[timm]'") from error
+    tags = [full.partition(".")[2] for full in list_pretrained(f"{architecture}.*")]
+    if not tags or name not in ("DEFAULT", *tags):
+        choices = f"there are {', '.join(['DEFAULT', *tags])}" if tags else "none are published"
+        raise UsageError(
+            f"weights {name!r} of timm:{architecture}: no such file or run, and not a published name: {choices}"
+        )
+    facts = get_pretrained_cfg(architecture if name == "DEFAULT" else f"{architecture}.{name}")
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    if facts is None or not facts.hf_hub_id:
+        raise UsageError(f"weights {name!r} of timm:{architecture}: not on the hub; give a file")
+    file = facts.hf_hub_filename or "model.safetensors"
+    url = f"{endpoint}/{facts.hf_hub_id}/resolve/main/{file}"
+    return _fetched(url, f"{facts.hf_hub_id.replace('/', '--')}{Path(file).suffix}", Expected())
+
+
 def _urls_of_torchvision(network: str) -> dict[str, str]:
     """Addresses by name, the best last as DEFAULT."""
-    if network not in pretrained.NETWORKS:
+    network = network.removeprefix("torchvision:")
+    if network not in _torchvision_names():
         return {}
     from torchvision.models import get_model_weights
 
     published = get_model_weights(network)
     return {name: published[name].url for name in published.__members__}
+
+
+def _torchvision_names() -> list[str]:
+    from torchvision import models
+
+    names: list[str] = models.list_models(module=models)
+    return names
 
 
 def _fetched(url: str, name: str, expected: Expected) -> Weights:

@@ -1,4 +1,4 @@
-"""Networks, found by looking: every public function of a module here makes one, beside torchvision's."""
+"""Networks by name: every public function of a module here makes one, beside torchvision's, timm's and one's own."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from facepack.errors import UsageError
-from trainer import calls, discovery
+from trainer import calls, discovery, other_networks
 from trainer.layers import Size
 from trainer.models import pretrained
 
@@ -34,9 +34,12 @@ def known() -> dict[str, Callable[..., nn.Module]]:
 
 
 def network(text: str, *, num_outputs: int, size_hw: Size) -> nn.Module:
-    """Make a network from text such as "simpsons_cnn(dropout=0.5)"; `UsageError` where that cannot be."""
+    """Make a network from text such as "simpsons_cnn(dropout=0.5)"; `UsageError` where that cannot be.
+
+    "timm:convnext_tiny", "torchvision:swin_t" and "module:function(width=3)" name those from elsewhere.
+    """
     name, arguments, settings = calls.name_and_arguments(text, what="network")
-    function = calls.look_up(name, known(), what="network")
+    function = other_networks.maker(name) if ":" in name else calls.look_up(name, known(), what="network")
     if fixed := {"num_outputs", "size_hw"} & set(settings):
         raise UsageError(f"network {name}: {' and '.join(sorted(fixed))} follow from the build")
     named: dict[str, Any] = {"num_outputs": num_outputs, "size_hw": size_hw, **settings}
