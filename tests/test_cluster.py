@@ -1,6 +1,7 @@
 """A build on several machines: the same bytes, or one line that says why not, and never a lost image."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -234,8 +235,10 @@ def test_machine_that_joins_late_is_waited_for_and_gets_the_work(
 def test_cores_that_others_hold_are_waited_for_and_that_is_said(
     own: RayCluster, source: Path, tmp_path: Path, reference: dict[str, str]
 ) -> None:
+    release = tmp_path / "release"
+    os.mkfifo(release)
     program = f"""
-import ray, signal
+import ray
 ray.init(address={own.address!r}, log_to_driver=False)
 @ray.remote(num_cpus=1)
 class Holder:
@@ -243,14 +246,14 @@ class Holder:
 holders = [Holder.remote() for _ in range(3)]
 ray.get([holder.holds.remote() for holder in holders])
 print("held", flush=True)
-signal.pause()
+open({str(release)!r}).read()
 """
     holding = own.head.start([sys.executable, "-c", program])
     assert holding.stdout is not None
     assert holding.stdout.readline() == "held\n"
     running = Running(own, source, tmp_path / "build")
     running.read_until("no worker has begun: 0 of 3 cores on 3 nodes are free")
-    holding.kill()
+    release.write_text("")
     code, said = running.end()
     assert (code, same(tmp_path / "build", reference)) == (0, True), said
 
