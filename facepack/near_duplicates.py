@@ -32,6 +32,11 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.first)
 
+    def in_order(self) -> "Pairs":
+        """The same pairs by their numbers."""
+        order = np.lexsort((self.second, self.first))
+        return Pairs(self.first[order], self.second[order], self.distance[order], self.is_mirrored[order])
+
 
 def pairs_within(hashes: Hashes, *, radius: int = RADIUS) -> Pairs:
     """The pairs of pictures of one collection, first < second, whose hashes differ in at most `radius` bits.
@@ -44,12 +49,12 @@ def pairs_within(hashes: Hashes, *, radius: int = RADIUS) -> Pairs:
     once = near.left < near.right
     ends = np.sort([firsts[near.left[once]], firsts[near.right[once]]], axis=0)
     repeats = np.flatnonzero(firsts[numbers] != np.arange(len(hashes)))
-    return _in_order(
+    return Pairs(
         np.append(ends[0], firsts[numbers[repeats]]),
         np.append(ends[1], repeats),
         np.append(near.distance[once], np.zeros(len(repeats), np.uint8)),
         np.append(near.is_mirrored[once], np.zeros(len(repeats), np.bool_)),
-    )
+    ).in_order()
 
 
 def pairs_between(hashes: Hashes, others: Hashes, *, radius: int = RADIUS) -> Pairs:
@@ -65,7 +70,7 @@ def pairs_between(hashes: Hashes, others: Hashes, *, radius: int = RADIUS) -> Pa
     starts, stops = (np.searchsorted(near.right[by_right], numbers, side=side) for side in ("left", "right"))
     pairs = by_right[_ranges(starts, stops)]
     second = np.repeat(np.arange(len(others)), stops - starts)
-    return _in_order(firsts[near.left[pairs]], second, near.distance[pairs], near.is_mirrored[pairs])
+    return Pairs(firsts[near.left[pairs]], second, near.distance[pairs], near.is_mirrored[pairs]).in_order()
 
 
 def groups_of(pairs: Pairs, *, number: int) -> Numbers:
@@ -81,13 +86,6 @@ def groups_of(pairs: Pairs, *, number: int) -> Numbers:
         if (joined == group).all():
             return group
         group = joined
-
-
-def _in_order(
-    first: Numbers, second: Numbers, distance: npt.NDArray[np.uint8], is_mirrored: npt.NDArray[np.bool_]
-) -> Pairs:
-    order = np.lexsort((second, first))
-    return Pairs(first[order], second[order], distance[order], is_mirrored[order])
 
 
 def _ranges(starts: Numbers, stops: Numbers) -> Numbers:
