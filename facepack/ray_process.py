@@ -200,6 +200,7 @@ def _environment(job: Job) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_enable_metrics_collection": "0",  # nobody would see them, and they take 7 % of a core
+        "RAY_worker_niceness": "0",  # at Ray's 15, any other work of the machine would starve a build
     }
     # A secret of its own keeps others off a private Ray; without one Ray would leave a token in the home folder, which
     # later clusters would ask for.
