@@ -32,7 +32,7 @@ CAPTIONS = {
         ),
         "packed: from photos to shards": (
             "align builder card colour cores headers image jpeg labelled_faces lock manifest mmod node_log "
-            "perceptual_hash ray_options resume shard template workers"
+            "perceptual_hash quality ray_options resume shard template workers"
         ),
         "checked and shown": (
             "manifest_checks manifest_rows near_duplicates page preview reader source_check summary verification"

@@ -22,7 +22,7 @@ def fingerprint_of(configuration: Configuration, source: Source, *, leave_out: L
     repeated photos are looked for, of all.
     """
     facts = {
-        "configuration": asdict(configuration),
+        "configuration": configuration.as_record(),
         "description": recorded(configuration.described),
         "versions": manifest.versions(),
         "leave_out": [leave_out.file, leave_out.digest],
