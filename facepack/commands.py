@@ -235,6 +235,10 @@ def build(
     keep_damaged: Annotated[
         bool, typer.Option("--keep-damaged", help="Pack JPEGs that libjpeg complains of, instead of rejecting them.")
     ] = False,
+    near_duplicates: Annotated[
+        Literal["keep", "drop", "same-split"],
+        typer.Option(help="Photos that look alike: keep, drop all but the first by path, or keep in one split."),
+    ] = "keep",
     min_face: Annotated[
         float | None,
         typer.Option(show_default="no limit", help="Reject faces whose box has no side of so many pixels."),
@@ -317,6 +321,7 @@ def build(
             min_side=min_side,
             decode=decode,
             keep_damaged=keep_damaged,
+            near_duplicates=near_duplicates,
             min_face=min_face,
             max_yaw=max_yaw,
             max_roll=max_roll,

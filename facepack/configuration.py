@@ -34,7 +34,7 @@ _PARSED: dict[str, Any] = {
 """Fields whose text has a grammar."""
 _AT_LEAST_ONE = ("limit", "limit_per_class", "max_pixels", "min_per_class", "min_side", "samples_per_shard")
 _LIMITS = ("min_face", "max_yaw", "max_roll", "min_brightness", "max_brightness", "min_contrast", "min_sharpness")
-_LATER = _LIMITS
+_LATER = ("near_duplicates", *_LIMITS)
 """Fields that are recorded only where they have a value, so that the digests of builds made before them still hold."""
 _LOSSY = ("jpeg", "webp")
 """Encodings that have a quality."""
@@ -67,6 +67,7 @@ class Options(TypedDict, total=False):
     decode: Literal["fast", "full"]
     keep_damaged: bool
     samples_per_shard: int
+    near_duplicates: Literal["keep", "drop", "same-split"]
     min_face: float | None
     max_yaw: float | None
     max_roll: float | None
@@ -126,6 +127,8 @@ class Configuration:
     """The description of a dataset that facepack has none of, as `own_description.recorded` gives it."""
     leave_out: str = ""
     """sha256 of the names of images that a list of one's own leaves out."""
+    near_duplicates: Literal["keep", "drop", "same-split"] = "keep"
+    """What becomes of photos that look alike: packed, dropped but for the first by path, or kept in one split."""
     min_face: float | None = None
     """The least longer side of the box of a face, in pixels of the photo."""
     max_yaw: float | None = None

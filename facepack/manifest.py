@@ -110,6 +110,7 @@ class Status(StrEnum):
     LOW_CONTRAST = "low_contrast"
     BLURRED = "blurred"
     DUPLICATE = "duplicate"
+    NEAR_DUPLICATE = "near_duplicate"
 
     @property
     def meaning(self) -> str:
@@ -138,6 +139,7 @@ _MEANINGS = {
     Status.LOW_CONTRAST: "its grey levels deviate by less than --min-contrast",
     Status.BLURRED: "the variance of its Laplacian is below --min-sharpness",
     Status.DUPLICATE: "the same bytes as another file, which is packed",
+    Status.NEAR_DUPLICATE: "looks like another photo that stays: resized, encoded anew, mirrored or cropped a little",
 }
 if set(_MEANINGS) != set(Status):
     raise AssertionError("every status needs a meaning")
@@ -183,6 +185,10 @@ def with_nullable_integers(schema: pa.Schema, names: Collection[str]) -> pa.Sche
     ]
     facts = {"index_columns": [], "column_indexes": [], "columns": columns, "pandas_version": "2.0.0"}
     return schema.with_metadata((schema.metadata or {}) | {b"pandas": json.dumps(facts)})
+
+
+REPEATED = (Status.DUPLICATE, Status.NEAR_DUPLICATE)
+"""Statuses of what another source stands for, which duplicate_of names."""
 
 
 def label_columns(table: pa.Table | pa.Schema) -> list[str]:

@@ -173,7 +173,7 @@ def _check_duplicates(rows: Rows) -> Iterator[str]:
     number = 0
     parts = [pa.array([], pa.string())]
     for part in rows.parts(["status", "duplicate_of"]):
-        is_duplicate = pc.equal(part["status"], Status.DUPLICATE)
+        is_duplicate = pc.is_in(part["status"], value_set=pa.array([str(status) for status in manifest.REPEATED]))
         number += pc.sum(pc.xor(is_duplicate, pc.is_valid(part["duplicate_of"]))).as_py() or 0
         parts.append(part["duplicate_of"].drop_null().combine_chunks())
     if number:

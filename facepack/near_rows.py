@@ -1,6 +1,5 @@
 """Near rows: rows of a manifest whose packed pictures are near-duplicates, and the splits that they stand in."""
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,7 +30,7 @@ class NearRows:
 
     @cached_property
     def in_two_splits(self) -> npt.NDArray[np.bool_]:
-        """Per pair whether its pictures are in two splits."""
+        """Per one of `pairs` whether its pictures are in two splits."""
         is_apart: npt.NDArray[np.bool_] = self._splits[self.pairs.first] != self._splits[self.pairs.second]
         return is_apart
 
@@ -46,16 +45,38 @@ class NearRows:
         sizes: Numbers = np.bincount(self.groups, minlength=1)
         return sizes[sizes > 1]
 
+    @cached_property
+    def num_of_splits(self) -> Numbers:
+        """Number of pairs by the splits of their pictures, (3, 3) with the earlier split first.
+
+        Here each of several pictures of one and the same hash counts, with all that the first of them is paired with.
+        """
+        _, codes = np.unique(self.table["phash"].to_numpy(), return_inverse=True)
+        counts = np.zeros((int(codes.max(initial=-1)) + 1, len(SPLITS)), np.int64)
+        np.add.at(counts, (codes, self._splits), 1)
+        left, right = codes[self.pairs.first], codes[self.pairs.second]
+        is_other = left != right
+        across = counts[left[is_other]].T @ counts[right[is_other]]
+        numbers: Numbers = np.triu(across) + np.tril(across, -1).T + np.triu(counts.T @ counts, 1)
+        within = (counts * (counts - 1) // 2).sum(axis=0)
+        return numbers + np.diag(within)
+
+    @property
+    def num_pairs(self) -> int:
+        """Number of all pairs."""
+        return int(self.num_of_splits.sum())
+
+    @property
+    def num_in_two_splits(self) -> int:
+        """Number of pairs whose pictures are in two splits."""
+        return int(np.triu(self.num_of_splits, 1).sum())
+
     @property
     def per_splits(self) -> dict[str, int]:
         """Number of pairs by the two splits that they stand in."""
-        numbers = Counter(zip(*(np.sort(self._ends, axis=0).tolist()), strict=True))
         pairs = combinations(range(len(SPLITS)), 2)
-        return {f"{SPLITS[a]} and {SPLITS[b]}": numbers[a, b] for a, b in pairs if numbers[a, b]}
-
-    @property
-    def _ends(self) -> Numbers:
-        return np.stack([self._splits[self.pairs.first], self._splits[self.pairs.second]])
+        numbers = {(a, b): int(self.num_of_splits[a, b]) for a, b in pairs}
+        return {f"{SPLITS[a]} and {SPLITS[b]}": number for (a, b), number in numbers.items() if number}
 
     @cached_property
     def _splits(self) -> Numbers:
@@ -85,6 +106,6 @@ def check_near_rows(rows: Rows) -> Iterator[str]:
     names = [near.table["source"][int(ends[first])].as_py() for ends in (near.pairs.first, near.pairs.second)]
     numbers = ", ".join(f"{number:,} {splits}" for splits, number in near.per_splits.items())
     yield (
-        f"{int(near.in_two_splits.sum()):,} pairs of near-duplicates are in two splits ({numbers}), such as "
+        f"{near.num_in_two_splits:,} pairs of near-duplicates are in two splits ({numbers}), such as "
         f"{' and '.join(names)}; facepack preview shows them"
     )

@@ -40,11 +40,11 @@ def twins_of(build: OpenBuild, near: NearRows) -> Twins:
     sizes = near.group_sizes
     order = np.lexsort((near.pairs.distance, ~near.in_two_splits))[: 0 if build.is_remote else _MOST_PAIRS]
     return Twins(
-        num_pairs=len(near.pairs),
+        num_pairs=near.num_pairs,
         num_images=int(sizes.sum()),
         num_groups=len(sizes),
         largest_group=int(sizes.max(initial=0)),
-        num_in_two_splits=int(near.in_two_splits.sum()),
+        num_in_two_splits=near.num_in_two_splits,
         per_splits=list(near.per_splits.items()),
         num_without=near.num_without,
         pairs=[_pair(build, near, int(place)) for place in order],

@@ -53,9 +53,15 @@ def quality_of(
     """
     grey_hw: Any = cv2.cvtColor(image_hwc, cv2.COLOR_BGR2GRAY)
     mean, deviation = (float(value[0, 0]) for value in cv2.meanStdDev(grey_hw))
-    edges = float(cv2.meanStdDev(cv2.Laplacian(grey_hw, cv2.CV_16S))[1][0, 0])
+    edges_hw = cv2.Laplacian(grey_hw, cv2.CV_16S)
+    # A fifth of the time of meanStdDev.
+    sharpness = cv2.norm(edges_hw, cv2.NORM_L2SQR) / edges_hw.size - (cv2.sumElems(edges_hw)[0] / edges_hw.size) ** 2
     pose = None if landmarks is None else pose_of(landmarks, is_published=is_published)
-    return Quality(edges**2, mean, deviation, None if box is None else max(box.width, box.height), *(pose or ()))
+    face_px = None if box is None else max(box.width, box.height)
+    values = sharpness, mean, deviation, face_px, *(pose or ())
+    return Quality(
+        *(value if value is None else float(np.float32(value)) for value in values)
+    )  # as the manifest has it
 
 
 def pose_of(landmarks: tuple[float, ...], *, is_published: bool) -> Pose | None:
