@@ -9,7 +9,7 @@ from pathlib import Path
 from facepack.errors import UsageError
 from facepack.manifest import read_build
 from facepack.storage import is_url
-from trainer import calls, facts, recipes
+from trainer import calls, doubts, facts, ranks, recipes
 from trainer.facts import Facts
 from trainer.loading.augment import Resize
 from trainer.loading.targets import ATTRIBUTES, CLASS
@@ -111,7 +111,10 @@ def options(build: Facts) -> list[Option]:
 def line_of(name: str, recipe: Recipe, *, build: Facts) -> str:
     """What a recipe for any build makes of one, in a line."""
     target, num = build.target(recipe.task.target), build.num.get("train", 0)
-    learnt = f"{target.low:g} to {target.high:g}" if target.kind == "number" else f"{len(target.names)} {target.kind}"
+    head = name if target.name == ATTRIBUTES else f"{name} of {target.name}"
+    learnt = f"{target.low:g} to {target.high:g}"
+    if target.kind != "number":
+        learnt = ", ".join(target.names) if len(target.names) <= _NUM_NAMED else f"{len(target.names)} {target.kind}"
     steps = math.ceil(num / recipe.batch_size)
     size_hw = next((step.size for step in recipe.eval_augment if isinstance(step, Resize)), None)
     height, width = size_hw if isinstance(size_hw, tuple) else build.sizes_hw[-1].tolist()
@@ -123,7 +126,7 @@ def line_of(name: str, recipe: Recipe, *, build: Facts) -> str:
         *(["classes equally often"] * recipe.balanced),
         *([] if recipe.flip_at_test else ["no mirror images"]),
     ]
-    return f"{name} of {target.name} ({learnt}, {num:,} images to learn from): {'; '.join(parts)}"
+    return f"{head} ({learnt}; {num:,} images to learn from): {'; '.join(parts)}"
 
 
 def _suited(name: str, settings: Sequence[str], *, facts: Facts) -> tuple[str, Recipe]:
@@ -134,7 +137,9 @@ def _suited(name: str, settings: Sequence[str], *, facts: Facts) -> tuple[str, R
         if not _asked_target(settings):
             settings = [*option.settings, *settings]
     recipe = recipes.load(name, settings, facts=facts)
-    log.info("%s", line_of(name, recipe, build=facts))
+    doubts.checked_target(recipe, facts)  # refuses what cannot be learnt before anything is said of it
+    if ranks.is_first_of_launch():
+        log.info("%s", line_of(name, recipe, build=facts))
     return name, recipe
 
 
@@ -159,7 +164,8 @@ def _option(build: Facts, settings: Sequence[str]) -> Option:
         raise UsageError("the build has no labels to learn; build with classes, --labels FILE or --age-bins")
     first, *others = listed
     also = ", ".join(_words(option) for option in others[:_NUM_NAMED])
-    log.info("recipe %s, for %s%s", first.name, first.why, f"; it could be {also}, too" if also else "")
+    if ranks.is_first_of_launch():
+        log.info("recipe %s, for %s%s", first.name, first.why, f"; it could be {also}, too" if also else "")
     return first
 
 

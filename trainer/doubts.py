@@ -20,14 +20,19 @@ _SMALL_SHARE = 0.45
 
 def of(recipe: Recipe, facts: Facts) -> list[str]:
     """Warnings before a recipe is trained on a build, a line each; `UsageError` for what cannot work."""
-    lines = list(_of_splits(facts))
+    target = checked_target(recipe, facts)
+    return [*_of_splits(facts), *([] if target is None else _of_names(target, facts))]
+
+
+def checked_target(recipe: Recipe, facts: Facts) -> Target | None:
+    """What a recipe learns from a build, None for boxes and landmarks; `UsageError` for what cannot be learnt."""
     if recipe.task.target in POINTS:
-        return lines
+        return None
     target = facts.target(recipe.task.target)
     _check_values(target, facts)
     if recipe.negatives is None:
         _check_several(target, facts)
-    return [*lines, *_of_names(target, facts)]
+    return target
 
 
 def of_weights(recipe: Recipe, *, size_hw: Size) -> list[str]:

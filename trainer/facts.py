@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from facepack import manifest
 from facepack.bins import Bins
-from facepack.description import SPLITS
+from facepack.description import SPLITS, Split
 from facepack.errors import UsageError, nearest
 from facepack.manifest import Build, Status
 from facepack.storage import Store
@@ -90,14 +90,15 @@ class Facts:
     @cached_property
     def num(self) -> Counts:
         """Packed images by split."""
-        splits, counts = np.unique(self._texts("split"), return_counts=True)
-        return dict(zip(splits.tolist(), counts.tolist(), strict=True))
+        counts = {split: int(self._is_in(split).sum()) for split in SPLITS}
+        return {split: count for split, count in counts.items() if count}
 
     @cached_property
     def sizes_hw(self) -> npt.NDArray[np.int64]:
         """The different heights and widths of images, int64 (num, 2)."""
-        sides = [self.column(name).to_numpy().astype(np.int64) for name in ("height", "width")]
-        return np.unique(np.stack(sides, axis=1), axis=0)
+        heights, widths = (self.column(name).cast(pa.int64()).to_numpy() for name in ("height", "width"))
+        both = np.sort(pc.unique(pa.array(heights << 32 | widths)).to_numpy())
+        return np.stack([both >> 32, both & 0xFFFFFFFF], axis=1)
 
     @property
     def attributes(self) -> list[str]:
@@ -145,9 +146,16 @@ class Facts:
     def _is_packed(self) -> pa.ChunkedArray:
         return pc.equal(self.table["status"], Status.PACKED)
 
-    def _texts(self, name: str) -> npt.NDArray[Any]:
-        texts: npt.NDArray[Any] = self.column(name).to_numpy().astype(str)
-        return texts
+    @cached_property
+    def _splits(self) -> npt.NDArray[np.int64]:
+        """The place of each packed image's split among `SPLITS`."""
+        places = pc.index_in(self.column("split"), value_set=pa.array(SPLITS))
+        numbers: npt.NDArray[np.int64] = places.to_numpy().astype(np.int64)
+        return numbers
+
+    def _is_in(self, split: Split) -> npt.NDArray[np.bool_]:
+        is_in: npt.NDArray[np.bool_] = self._splits == SPLITS.index(split)
+        return is_in
 
     def _is_category(self, name: str) -> bool:
         column = self.column(name)
@@ -164,19 +172,21 @@ class Facts:
         return Target(name, "classes", names, counts, **self._missing(pc.is_in(column, value_set=pa.array(names))))
 
     def _attributes(self) -> Target:
-        names, counts, splits = tuple(self.attributes), {}, self._texts("split")
-        is_known = np.ones(len(splits), bool)
+        names = tuple(self.attributes)
+        counts: dict[str, dict[str, int]] = {}
+        is_known = np.ones(len(self._splits), bool)
         for name in names:
             column = self.column(name)
             is_known &= pc.is_valid(column).to_numpy()
             has_it = pc.fill_null(column, 0).to_numpy() > 0
-            counts[name] = {split: int((has_it & (splits == split)).sum()) for split in self.num}
+            nums = np.bincount(self._splits[has_it], minlength=len(SPLITS)).tolist()
+            counts[name] = {str(split): num for split, num in zip(SPLITS, nums, strict=True) if num}
         return Target(ATTRIBUTES, "attributes", names, counts, **self._missing(pa.chunked_array([pa.array(is_known)])))
 
     def _number(self, name: str, column: pa.ChunkedArray) -> Target:
         values = column.cast(pa.float64()).to_numpy()
         is_known = np.isfinite(values)
-        of_train = values[is_known & (self._texts("split") == "train")]
+        of_train = values[is_known & self._is_in("train")]
         missing = self._missing(pa.chunked_array([pa.array(is_known)]))
         if not len(of_train):
             return Target(name, "number", **missing)
