@@ -32,8 +32,9 @@ CAPTIONS = {
         ),
         "packed: from photos to shards": (
             "align builder card colour cores headers image jpeg labelled_faces lock manifest mmod node_log ray_options "
-            "resume shard template workers"
+            "ray_process resume shard template workers admission"
         ),
+        "told apart: who is who": "describing descriptor_network descriptors people_commands",
         "checked and shown": "manifest_checks manifest_rows page preview reader source_check summary verification",
         "drawn: datasets for the demo and the tests": "drawn",
         "edge: the command line, the library's surface, errors": "__main__ api cli commands errors shadow terminal",
