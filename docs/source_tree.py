@@ -48,7 +48,10 @@ CAPTIONS = {
             "checkpoint data devices experiments going_on logs memory progress ranks remote_runs runs training"
         ),
         "measured: how right, how fast": ("bench evaluation headspace metrics photos prediction results rivals scores"),
-        "shown": "comparison contact_sheet exporting model_card plots prediction_files report run_record",
+        "shown": (
+            "comparison contact_sheet evaluation_page exporting mistakes model_card plots prediction_files report "
+            "run_record"
+        ),
         "edge: the command line, the library's surface": "api commands",
     },
 }

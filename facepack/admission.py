@@ -5,8 +5,12 @@ import pickle
 import random
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+<<<<<<< HEAD
 from dataclasses import dataclass
 from typing import Any
+=======
+from dataclasses import dataclass, replace
+>>>>>>> main
 
 import cv2
 
@@ -14,8 +18,14 @@ from facepack.align import Aligner
 from facepack.configuration import Configuration
 from facepack.errors import JobError
 from facepack.labelled_faces import Cut
+<<<<<<< HEAD
 from facepack.lock import BUILD, Work, token_in
 from facepack.shard import Reject, outcomes_of, pack
+=======
+from facepack.lock import BUILD, token_in
+from facepack.shard import Reject, ShardResult, ShardTask, outcomes_of, pack
+from facepack.sighting import Sighting, sighting_of
+>>>>>>> main
 from facepack.source import Source
 from facepack.storage import Store
 
@@ -43,6 +53,8 @@ class Terms:
     ground: Ground
     sources: dict[str, str]
     packed: dict[str, str]
+    is_elsewhere: bool = False
+    """True where workers may be on other machines: they tell how they see the files of each shard."""
 
     def faults(self) -> list[str]:
         """What this machine lacks, each fit to follow its name."""
@@ -54,7 +66,8 @@ class Terms:
 
 
 def terms_of(ground: Ground, paths: list[str]) -> Terms:
-    """The terms of a build: checksums of some of its files, others each time."""
+    """The terms of a build: checksums of some of its files, others each time; without `paths` for workers here."""
+    is_elsewhere = bool(paths)
     paths = random.SystemRandom().sample(paths, min(_NUM_TRIED, len(paths)))
     sources: dict[str, str] = {}
     packed: dict[str, str] = {}
@@ -67,7 +80,7 @@ def terms_of(ground: Ground, paths: list[str]) -> Terms:
         if len(sources) == NUM_READ:
             break
     source = ground.source.subset(sources)
-    return Terms(Ground(source, ground.store, ground.configuration, ground.aligner, ground.token), sources, packed)
+    return Terms(replace(ground, source=source), sources, packed, is_elsewhere)
 
 
 def faults(terms: Terms) -> list[str]:
@@ -130,10 +143,11 @@ def _packed_digest(content: bytes, ground: Ground) -> str:
 
 
 def packed_tasks(pickled: bytes, terms: Terms) -> bytes:
-    """Pack shards: a pickled list of pickled tasks in, a pickled list of their results out.
+    """Pack shards: a pickled list of pickled tasks in, a pickled list of their results and sightings out.
 
     It ends with the error that ends the build, where there is one.
     """
+<<<<<<< HEAD
     return done_tasks(pickled, lambda task: pack(task, aligner=terms.ground.aligner))
 
 
@@ -146,10 +160,25 @@ def done_tasks(pickled: bytes, work: Callable[[Any], Any]) -> bytes:
     for task in pickle.loads(pickled):  # noqa: S301 - made by the driver
         try:
             outcomes.append(work(pickle.loads(task)))  # noqa: S301 - likewise
+=======
+    outcomes: list[tuple[ShardResult, Sighting] | Exception] = []
+    for task in pickle.loads(pickled):  # noqa: S301 - made by this build
+        try:
+            outcomes.append(_packed(pickle.loads(task), terms))  # noqa: S301 - likewise
+>>>>>>> main
         except (OSError, JobError) as error:
             outcomes.append(error)
             break
     return pickle.dumps(outcomes)
+
+
+def _packed(task: ShardTask, terms: Terms) -> tuple[ShardResult, Sighting]:
+    """The result of a shard, and the files of its images as they were before."""
+    seen: Sighting = {}
+    if terms.is_elsewhere and not task.source.store.is_remote:
+        rows, source = task.rows()
+        seen = sighting_of(source, rows["source"].to_pylist())
+    return pack(task, aligner=terms.ground.aligner), seen
 
 
 def _reason(error: Exception) -> str:
