@@ -5,12 +5,8 @@ import pickle
 import random
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-<<<<<<< HEAD
-from dataclasses import dataclass
-from typing import Any
-=======
 from dataclasses import dataclass, replace
->>>>>>> main
+from typing import Any
 
 import cv2
 
@@ -18,14 +14,9 @@ from facepack.align import Aligner
 from facepack.configuration import Configuration
 from facepack.errors import JobError
 from facepack.labelled_faces import Cut
-<<<<<<< HEAD
 from facepack.lock import BUILD, Work, token_in
-from facepack.shard import Reject, outcomes_of, pack
-=======
-from facepack.lock import BUILD, token_in
 from facepack.shard import Reject, ShardResult, ShardTask, outcomes_of, pack
 from facepack.sighting import Sighting, sighting_of
->>>>>>> main
 from facepack.source import Source
 from facepack.storage import Store
 
@@ -147,8 +138,7 @@ def packed_tasks(pickled: bytes, terms: Terms) -> bytes:
 
     It ends with the error that ends the build, where there is one.
     """
-<<<<<<< HEAD
-    return done_tasks(pickled, lambda task: pack(task, aligner=terms.ground.aligner))
+    return done_tasks(pickled, lambda task: _packed(task, terms))
 
 
 def done_tasks(pickled: bytes, work: Callable[[Any], Any]) -> bytes:
@@ -160,12 +150,6 @@ def done_tasks(pickled: bytes, work: Callable[[Any], Any]) -> bytes:
     for task in pickle.loads(pickled):  # noqa: S301 - made by the driver
         try:
             outcomes.append(work(pickle.loads(task)))  # noqa: S301 - likewise
-=======
-    outcomes: list[tuple[ShardResult, Sighting] | Exception] = []
-    for task in pickle.loads(pickled):  # noqa: S301 - made by this build
-        try:
-            outcomes.append(_packed(pickle.loads(task), terms))  # noqa: S301 - likewise
->>>>>>> main
         except (OSError, JobError) as error:
             outcomes.append(error)
             break

@@ -21,11 +21,6 @@ from facepack.node_environment import read_environment
 from facepack.ray_driver import Job
 from facepack.ray_guest import Letter
 from facepack.ray_options import Cluster, RayOptions
-<<<<<<< HEAD
-=======
-from facepack.shard import ShardResult, ShardTask
-from facepack.sighting import Sighting
->>>>>>> main
 
 log = logging.getLogger("facepack")
 
@@ -65,25 +60,8 @@ class Pool:
     cluster: Cluster | None
 
 
-<<<<<<< HEAD
 def done_on_ray(tasks: Sequence[Task], *, pool: Pool, terms: Terms) -> Iterator[tuple[float, str, Any]]:
     """Do tasks: when the worker began, its node, and the result."""
-=======
-@dataclass(frozen=True)
-class Packed:
-    """A shard that a worker has packed."""
-
-    result: ShardResult
-    node: str
-    begun: float
-    """When the worker began, in seconds since the epoch."""
-    seen: Sighting
-    """How a worker on another machine saw the files of its images."""
-
-
-def packed_on_ray(tasks: Sequence[ShardTask], *, pool: Pool, terms: Terms) -> Iterator[Packed]:
-    """Pack tasks; the results come in no particular order."""
->>>>>>> main
     options, cluster = pool.options, pool.cluster
     environment = read_environment(options.env)
     if cluster is not None:
@@ -120,11 +98,7 @@ class _Conversation:
         self._heard = time.monotonic()
         self._is_silent = False
 
-<<<<<<< HEAD
     def results(self) -> Iterator[tuple[float, str, Any]]:
-=======
-    def results(self) -> Iterator[Packed]:
->>>>>>> main
         """All results; `JobError` with the log of Ray where it ends before."""
         while True:
             kind, value = self._next()
@@ -144,8 +118,7 @@ class _Conversation:
                 for outcome in pickle.loads(outcomes):  # noqa: S301 - made by our own workers
                     if isinstance(outcome, Exception):
                         raise self._of_node(node, outcome)
-                    result, seen = outcome
-                    yield Packed(result, node, begun, seen)
+                    yield begun, node, outcome
 
     def _next(self) -> tuple[str, Any]:
         """The next event; says when there is none for long, and ends where there is none any more."""

@@ -97,18 +97,12 @@ def _packed_on_ray(tasks: list[ShardTask], ground: Ground, *, pool: Pool, progre
     terms = terms_of(ground, _some_paths(tasks) if pool.cluster else [])
     second = second_look.SecondLook(ground)
     with node_log.written(ground.store) as nodes:
-<<<<<<< HEAD
-        for begun, node, result in done_on_ray(tasks, pool=pool, terms=terms):
+        for begun, node, (result, seen) in done_on_ray(tasks, pool=pool, terms=terms):
             progress.begin(begun)
-=======
-        for shard in packed_on_ray(tasks, pool=pool, terms=terms):
-            progress.begin(shard.begun)
-            result, node = shard.result, shard.node
->>>>>>> main
             second_look.check_unread(result, node=node, ground=ground)
             if pool.cluster is not None:
-                second.check(result, shard.seen, node=node)
-                nodes.add(result.record.name.removesuffix(".tar"), node=node, begun=shard.begun)
+                second.check(result, seen, node=node)
+                nodes.add(result.record.name.removesuffix(".tar"), node=node, begun=begun)
             num_images = sum(result.statuses.values())
             progress.advance(num_images, num_images - result.statuses.get(Status.PACKED, 0))
             yield result
