@@ -44,7 +44,8 @@ CAPTIONS = {
     "trainer": {
         "loaded: from shards to batches": "augment feed loader loading staging",
         "learnt: what a recipe is made of": (
-            "calls checks layers models optim other_networks recipe recipes stopping task weights"
+            "calls checks choosing doubts facts layers models optim other_networks pretraining recipe recipes stopping "
+            "task weights"
         ),
         "trained: a run, step by step": (
             "checkpoint data devices experiments going_on logs memory progress ranks remote_runs runs training"
