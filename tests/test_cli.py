@@ -78,6 +78,7 @@ VERBS = [
     "train",
     "experiment",
     "evaluate",
+    "doubt",
     "predict",
     "export",
     "report",
