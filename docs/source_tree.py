@@ -49,7 +49,10 @@ CAPTIONS = {
         "measured: how right, how fast": (
             "bench doubting doubts evaluation folds headspace metrics photos prediction results rivals scores"
         ),
-        "shown": "comparison contact_sheet exporting model_card plots prediction_files report run_record",
+        "shown": (
+            "comparison contact_sheet evaluation_page exporting mistakes model_card plots prediction_files report "
+            "run_record"
+        ),
         "edge: the command line, the library's surface": "api commands",
     },
 }

@@ -18,7 +18,7 @@ from facepack import manifest
 from facepack.errors import FieldError, JobError, UsageError
 from facepack.storage import Store
 from trainer import checkpoint, memory, models, ranks, remote_runs, runs, scores
-from trainer.data import Data, Mixture, Placement
+from trainer.data import Data, Mixture, Placement, TrainedOn
 from trainer.loading.loader import Loader
 from trainer.recipe import Recipe
 from trainer.results import groups
@@ -62,6 +62,16 @@ class Evaluation:
 
     folder: Path
     scores: Scores[Results]
+    run: Run
+    run_name: str
+    """The name of the run's folder."""
+    builds: list[TrainedOn]
+    """The builds that it was scored on: rows of each are counted on after those of the builds before."""
+
+    @property
+    def is_own(self) -> bool:
+        """True where these are the builds that the run was trained on."""
+        return self.run.is_trained_on(self.builds)
 
     @property
     def results(self) -> dict[str, Results]:
@@ -224,7 +234,8 @@ def _evaluated(folder: Path, *, data: str | Sequence[str], splits: Sequence[str]
         predictions[split] = of_split
     place_name = "+".join(Path(location).name for location in opened.locations)
     out = folder if is_own else folder / f"on-{place_name}-{opened.build.plan_digest[:8]}"
-    return Evaluation(out, write_results(predictions, run=run, trained=trained, data=opened, out=out))
+    written = write_results(predictions, run=run, trained=trained, data=opened, out=out)
+    return Evaluation(out, written, run=run, run_name=folder.absolute().name, builds=opened.trained_on)
 
 
 def _opened(run: Run, data: str | Sequence[str], *, folder: Path, device: torch.device) -> Data:

@@ -141,7 +141,7 @@ def _weakness(records: Sequence[RunRecord], split: str) -> Iterator[str]:
     if score <= baseline if is_greater_better else score >= baseline:
         what = "most frequent" if is_greater_better else "median"
         figures = f"{score:.3f} against {baseline:.3f}"
-        yield f"the networks are no better than always predicting the {what}: {figures}; their doubts are worth nothing"
+        yield f"the networks are no better than always predicting the {what}: {figures}; their doubts may be worth nothing"
 
 
 def _check(recipe: Recipe) -> None:

@@ -150,16 +150,12 @@ _MEANING = (
 
 
 def _matrix_table(joint: Joint) -> ResultTable:
+    title = "Confident joint: photos by label, and what they confidently are"
     rows = tuple(
-        (
-            Cell(name),
-            *(Cell(f"{number:,}", is_worse=bool(number) and i != j) for j, number in enumerate(joint.counts[i])),
-        )
-        for i, name in enumerate(joint.names)
+        (Cell(name), *(Cell(f"{number:,}") for number in counts))
+        for name, counts in zip(joint.names, joint.counts, strict=True)
     )
-    return ResultTable(
-        "Confident joint: photos by label, and what they confidently are", ("labelled", *joint.names), rows, _MEANING
-    )
+    return ResultTable(title, ("labelled", *joint.names), rows, _MEANING)
 
 
 def _pairs_table(joint: Joint) -> ResultTable:
@@ -178,10 +174,7 @@ def _attributes_table(joints: Sequence[Joint]) -> ResultTable:
     rows = tuple(
         (
             Cell(joint.title),
-            *(
-                Cell(f"{number:,}", is_worse=bool(number) and place in (1, 2))
-                for place, number in enumerate(joint.counts.ravel())
-            ),
+            *(Cell(f"{number:,}") for number in joint.counts.ravel()),
             Cell(percent(joint.num_wrong / max(joint.num_labels, 1))),
         )
         for joint in joints
