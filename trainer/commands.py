@@ -237,6 +237,59 @@ def evaluate(
             report.open_page(page)
 
 
+def doubt(
+    target: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="A recipe, with --data; or a finished run.")],
+    data: Annotated[
+        str, typer.Option(show_default="that of the run", help="The build whose labels are doubted (folder or URL).")
+    ] = "",
+    folds: Annotated[int, typer.Option(help="Parts of the build, each held out once.")] = 5,
+    out: Annotated[Path | None, typer.Option(show_default="runs/RECIPE-doubts", help="Folder to write into.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            show_default="the recipe as it is",
+            help="Change a field of the recipe; repeatable.",
+        ),
+    ] = None,
+    device: Device = "",
+    show: Open = False,
+    debug: Debug = False,
+) -> None:
+    """Find labels that look wrong: all of a build, by training on parts of it, or those of a run's valid and test.
+
+    Example: facepack doubt celeba_rarest4_modern --data builds/celeba-rarest4
+    """
+    with terminal.errors_as_lines(debug=debug):
+        check_installed()
+        from trainer import doubting, recipes, remote_runs, report, training
+        from trainer.doubts import held_out
+        from trainer.progress import TrainingProgress
+
+        if data:
+            folder, where = out or Path(f"runs/{target}-doubts"), training.Settings(device=device)
+            by_fold = held_out.by_fold(recipes.load(target, settings or []), num_folds=folds)
+            doubted = doubting.by_folds(
+                target, by_fold, data=data, out=folder, settings=where, watchers=[TrainingProgress()]
+            )
+        else:
+            if settings or out:
+                raise UsageError("--set and --out go with RECIPE and --data; the doubts of a run are written below it")
+            with remote_runs.changed(target) as folder:
+                doubted = doubting.by_run(folder)
+        if doubted is None:
+            return
+        terminal.out.print(doubted.line)
+        for problem in doubted.problems:
+            terminal.warn(problem)
+        terminal.out.print(f"{doubted.page}: the pictures; doubts.parquet: all scores", soft_wrap=True)
+        if doubted.list is not None:
+            terminal.out.print(f"{doubted.list}: for facepack build --leave-out", soft_wrap=True)
+        if show:
+            report.open_page(doubted.page)
+
+
 def predict(
     given: Annotated[
         list[str],

@@ -246,6 +246,9 @@ def _opened(run: Run, data: str | Sequence[str], *, folder: Path, device: torch.
     except JobError as error:
         hint = "" if data else "; where the build of the run lies now, say with --data"
         raise JobError(f"{error}{hint}") from error
+    if run.recipe.fold and not run.is_trained_on(opened.trained_on):  # the folds of another build mean nothing
+        recipe = replace(run.recipe, fold="")
+        opened = Data(recipe, data or run.locations, placement=place, statistics=run.statistics)
     if not data and not run.is_trained_on(opened.trained_on):
         raise JobError(
             f"{' and '.join(run.locations)}: built anew since {folder} was trained; name it with --data to use it"

@@ -1,4 +1,4 @@
-"""Doubts: what cannot work on a build, refused before training starts, and what may be worth less than it seems."""
+"""Suitability: what a build cannot teach, refused before training, and what may be worth less than it seems."""
 
 from collections.abc import Iterable, Iterator
 
