@@ -118,9 +118,9 @@ def test_images_of_several_sizes_are_refused_where_they_stay_so() -> None:
     build = Facts(build.table.set_column(build.table.column_names.index("width"), "width", widths), ())
     recipe = tiny(task=Classes(target="x"))
     with pytest.raises(UsageError, match=r"of 2 sizes, such as 30x64 and 48x64 pixels, and a batch takes one: build"):
-        doubts.of(recipe, build)
+        suitability.of(recipe, build)
     resized = (Resize((64, 48)), *recipe.augment)
-    assert doubts.of(replace(recipe, augment=resized, eval_augment=resized), build) == []
+    assert suitability.of(replace(recipe, augment=resized, eval_augment=resized), build) == []
 
 
 def test_classes_that_are_in_some_splits_alone_are_warned_of() -> None:
