@@ -44,10 +44,13 @@ CAPTIONS = {
             "calls checks layers models optim other_networks recipe recipes stopping task weights"
         ),
         "trained: a run, step by step": (
-            "checkpoint data devices experiments going_on logs memory progress ranks remote_runs runs training"
+            "across checkpoint data devices experiments going_on logs memory progress ranks remote_runs runs training "
+            "watching"
         ),
-        "measured: how right, how fast": ("bench evaluation headspace metrics photos prediction results rivals scores"),
-        "shown": "comparison contact_sheet exporting model_card plots prediction_files report run_record",
+        "measured: how right, how fast": (
+            "bench evaluation headspace metrics photos prediction results rivals scores seen"
+        ),
+        "shown": "across_page comparison contact_sheet exporting model_card plots prediction_files report run_record",
         "edge: the command line, the library's surface": "api commands",
     },
 }

@@ -15,7 +15,7 @@ from facepack.errors import JobError, UsageError
 from facepack.manifest import Status
 from facepack.page import jpeg_uri, rendered
 from facepack.storage import Store
-from trainer import plots, runs
+from trainer import plots, runs, seen
 from trainer.data import OTHER, TrainedOn
 from trainer.plots import Line, Plot
 from trainer.results import groups
@@ -135,6 +135,11 @@ def _notes(record: RunRecord) -> Iterator[str]:
     if "valid" in record.results and (recipe.calibrate or task.results.fits_thresholds):
         fitted = ["temperature"] * recipe.calibrate + ["thresholds"] * task.results.fits_thresholds
         yield f"The {' and the '.join(fitted)} were fitted on valid, so its figures are a little too good."
+    for split, counts in record.scores.seen.items() if record.scores else ():
+        if counts:
+            unseen = record.scores.unseen.get(split) if record.scores else None
+            without = f"; without them: {unseen.summary_line()}" if unseen else ""
+            yield f"On {split}, {seen.line_of(counts, num=record.results[split].num)}{without}."
 
 
 def _headline(record: RunRecord) -> list[Figure]:

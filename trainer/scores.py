@@ -30,6 +30,10 @@ class Scores(Generic[R]):
     splits: dict[str, R]
     groups: dict[str, tuple[Category, ...]] = field(default_factory=dict)
     """The score by categories of the manifest, by split."""
+    seen: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Images that the run met in training, by split and reason; a split is missing where that is not known."""
+    unseen: dict[str, R] = field(default_factory=dict)
+    """The figures without them, of splits that have some."""
 
     @property
     def split(self) -> str:
