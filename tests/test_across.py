@@ -12,6 +12,7 @@ import pytest
 from conftest import make, tiny, train
 from typer.testing import CliRunner
 
+import trainer
 from facepack import manifest
 from facepack.bins import Bins
 from facepack.cli import app
@@ -256,6 +257,16 @@ def test_second_command_keeps_runs_and_tests_that_are_there(ended: Path, builds:
     assert {path: path.stat().st_mtime_ns for path in kept} == before
     for name in (across_page.TABLE_FILE, across_page.PLOT_FILE):
         assert (out / name).read_bytes() == (ended / name).read_bytes()
+
+
+def test_library_goes_on_with_the_same_experiment(ended: Path, builds: Path, tmp_path: Path) -> None:
+    shutil.copytree(ended, tmp_path / "out")
+    settings = dict(setting.partition("=")[::2] for setting in SMALL)
+    places = [builds / name for name in ("one", "two", "groups")]
+    matrix = trainer.across_builds("age_modern", data=places, out=tmp_path / "out", device="cpu", **settings)
+    cells = json.loads((ended / across_page.DATA_FILE).read_text())["cells"]
+    assert [cell.score for cell in matrix.cells] == [cell["score"] for cell in cells]
+    assert matrix.best("one") in matrix.plan.rows
 
 
 def test_classes_that_a_build_lacks_are_left_out_and_counted(tmp_path: Path) -> None:
