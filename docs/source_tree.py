@@ -50,7 +50,10 @@ CAPTIONS = {
         "measured: how right, how fast": (
             "bench evaluation headspace metrics photos prediction results rivals scores seen"
         ),
-        "shown": "across_page comparison contact_sheet exporting model_card plots prediction_files report run_record",
+        "shown": (
+            "across_page comparison contact_sheet evaluation_page exporting mistakes model_card plots prediction_files "
+            "report run_record"
+        ),
         "edge: the command line, the library's surface": "api commands",
     },
 }

@@ -5,7 +5,7 @@ import pickle
 import random
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 
@@ -14,7 +14,8 @@ from facepack.configuration import Configuration
 from facepack.errors import JobError
 from facepack.labelled_faces import Cut
 from facepack.lock import BUILD, token_in
-from facepack.shard import Reject, ShardResult, outcomes_of, pack
+from facepack.shard import Reject, ShardResult, ShardTask, outcomes_of, pack
+from facepack.sighting import Sighting, sighting_of
 from facepack.source import Source
 from facepack.storage import Store
 
@@ -42,10 +43,13 @@ class Terms:
     ground: Ground
     sources: dict[str, str]
     packed: dict[str, str]
+    is_elsewhere: bool = False
+    """True where workers may be on other machines: they tell how they see the files of each shard."""
 
 
 def terms_of(ground: Ground, paths: list[str]) -> Terms:
-    """The terms of a build: checksums of some of its files, others each time."""
+    """The terms of a build: checksums of some of its files, others each time; without `paths` for workers here."""
+    is_elsewhere = bool(paths)
     paths = random.SystemRandom().sample(paths, min(_NUM_TRIED, len(paths)))
     sources: dict[str, str] = {}
     packed: dict[str, str] = {}
@@ -58,7 +62,7 @@ def terms_of(ground: Ground, paths: list[str]) -> Terms:
         if len(sources) == NUM_READ:
             break
     source = ground.source.subset(sources)
-    return Terms(Ground(source, ground.store, ground.configuration, ground.aligner, ground.token), sources, packed)
+    return Terms(replace(ground, source=source), sources, packed, is_elsewhere)
 
 
 def faults(terms: Terms) -> list[str]:
@@ -121,18 +125,27 @@ def _packed_digest(content: bytes, ground: Ground) -> str:
 
 
 def packed_tasks(pickled: bytes, terms: Terms) -> bytes:
-    """Pack shards: a pickled list of pickled tasks in, a pickled list of their results out.
+    """Pack shards: a pickled list of pickled tasks in, a pickled list of their results and sightings out.
 
     It ends with the error that ends the build, where there is one.
     """
-    outcomes: list[ShardResult | Exception] = []
+    outcomes: list[tuple[ShardResult, Sighting] | Exception] = []
     for task in pickle.loads(pickled):  # noqa: S301 - made by this build
         try:
-            outcomes.append(pack(pickle.loads(task), aligner=terms.ground.aligner))  # noqa: S301 - likewise
+            outcomes.append(_packed(pickle.loads(task), terms))  # noqa: S301 - likewise
         except (OSError, JobError) as error:
             outcomes.append(error)
             break
     return pickle.dumps(outcomes)
+
+
+def _packed(task: ShardTask, terms: Terms) -> tuple[ShardResult, Sighting]:
+    """The result of a shard, and the files of its images as they were before."""
+    seen: Sighting = {}
+    if terms.is_elsewhere and not task.source.store.is_remote:
+        rows, source = task.rows()
+        seen = sighting_of(source, rows["source"].to_pylist())
+    return pack(task, aligner=terms.ground.aligner), seen
 
 
 def _reason(error: Exception) -> str:

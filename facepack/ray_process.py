@@ -23,6 +23,7 @@ from facepack.ray_driver import Job
 from facepack.ray_guest import Letter
 from facepack.ray_options import Cluster, RayOptions
 from facepack.shard import ShardResult, ShardTask
+from facepack.sighting import Sighting
 
 log = logging.getLogger("facepack")
 
@@ -44,8 +45,20 @@ class Pool:
     cluster: Cluster | None
 
 
-def packed_on_ray(tasks: Sequence[ShardTask], *, pool: Pool, terms: Terms) -> Iterator[tuple[float, str, ShardResult]]:
-    """Pack tasks: when the worker began, its node, and the result."""
+@dataclass(frozen=True)
+class Packed:
+    """A shard that a worker has packed."""
+
+    result: ShardResult
+    node: str
+    begun: float
+    """When the worker began, in seconds since the epoch."""
+    seen: Sighting
+    """How a worker on another machine saw the files of its images."""
+
+
+def packed_on_ray(tasks: Sequence[ShardTask], *, pool: Pool, terms: Terms) -> Iterator[Packed]:
+    """Pack tasks; the results come in no particular order."""
     options, cluster = pool.options, pool.cluster
     environment = read_environment(options.env)
     if cluster is not None:
@@ -82,7 +95,7 @@ class _Conversation:
         self._heard = time.monotonic()
         self._is_silent = False
 
-    def results(self) -> Iterator[tuple[float, str, ShardResult]]:
+    def results(self) -> Iterator[Packed]:
         """All results; `JobError` with the log of Ray where it ends before."""
         while True:
             kind, value = self._next()
@@ -102,7 +115,8 @@ class _Conversation:
                 for outcome in pickle.loads(outcomes):  # noqa: S301 - made by our own workers
                     if isinstance(outcome, Exception):
                         raise self._of_node(node, outcome)
-                    yield begun, node, outcome
+                    result, seen = outcome
+                    yield Packed(result, node, begun, seen)
 
     def _next(self) -> tuple[str, Any]:
         """The next event; says when there is none for long, and ends where there is none any more."""
@@ -186,6 +200,7 @@ def _environment(job: Job) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_enable_metrics_collection": "0",  # nobody would see them, and they take 7 % of a core
+        "RAY_worker_niceness": "0",  # at Ray's 15, any other work of the machine would starve a build
     }
     # A secret of its own keeps others off a private Ray; without one Ray would leave a token in the home folder, which
     # later clusters would ask for.

@@ -95,14 +95,15 @@ def packed(
 def _packed_on_ray(tasks: list[ShardTask], ground: Ground, *, pool: Pool, progress: Progress) -> Iterator[ShardResult]:
     """Pack on Ray; what workers on other machines read is looked at again, and who packed what is written down."""
     terms = terms_of(ground, _some_paths(tasks) if pool.cluster else [])
-    spots = second_look.Spots()
+    second = second_look.SecondLook(ground)
     with node_log.written(ground.store) as nodes:
-        for begun, node, result in packed_on_ray(tasks, pool=pool, terms=terms):
-            progress.begin(begun)
+        for shard in packed_on_ray(tasks, pool=pool, terms=terms):
+            progress.begin(shard.begun)
+            result, node = shard.result, shard.node
             second_look.check_unread(result, node=node, ground=ground)
             if pool.cluster is not None:
-                spots.check(result, node=node, ground=ground)
-                nodes.add(result.record.name.removesuffix(".tar"), node=node, begun=begun)
+                second.check(result, shard.seen, node=node)
+                nodes.add(result.record.name.removesuffix(".tar"), node=node, begun=shard.begun)
             num_images = sum(result.statuses.values())
             progress.advance(num_images, num_images - result.statuses.get(Status.PACKED, 0))
             yield result

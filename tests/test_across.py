@@ -3,8 +3,10 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import browser
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -23,6 +25,7 @@ from trainer.data import RunBuild
 from trainer.loading.loader import Loader
 from trainer.loading.ranges import Ranges
 from trainer.run_record import RunRecord
+from trainer.training import Settings
 
 SMALL = ["network=small_resnet(widths=(8, 16))", "epochs=1", "batch_size=16", "precision=32-true"]
 
@@ -133,8 +136,8 @@ def test_one_person_is_one_in_all_builds_of_a_dataset_but_not_in_another(tmp_pat
     assert is_known.any()
     assert (seen.any_of(masks, num=photos.num) == is_known).all(), "every photo of theirs is one of one build"
     assert all(person.startswith("cacd/") for person in people)
-    named = seen.Photos(*(getattr(photos, name) for name in ("keys", "sources", "images")), people=photos.sources)
-    assert not seen.seen_in(named, [trained])[seen.Reason.PERSON].any()
+    strangers = replace(photos, people=photos.sources)
+    assert not seen.seen_in(strangers, [trained])[seen.Reason.PERSON].any()
 
 
 def test_evaluate_says_how_many_images_the_run_has_met_and_scores_without_them(builds: Path, tmp_path: Path) -> None:
@@ -245,6 +248,16 @@ def test_page_and_terminal_show_the_matrix_and_what_was_left_out(ended: Path) ->
     assert (ended / "age_modern-on=all-mixed" / runs.REPORT_FILE).exists()
 
 
+@pytest.mark.skipif(browser.CHROMIUM is None, reason="Chromium is not installed")
+@pytest.mark.parametrize("width_px", [400, 1200])
+def test_page_fits_on_a_phone_without_broken_words(ended: Path, width_px: int) -> None:
+    assert browser.look(ended / across_page.PAGE_FILE, width_px=width_px) == {
+        "outside": [],
+        "broken": [],
+        "scrolls": False,
+    }
+
+
 def test_second_command_keeps_runs_and_tests_that_are_there(ended: Path, builds: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(ended, out)
@@ -281,8 +294,7 @@ def test_classes_that_a_build_lacks_are_left_out_and_counted(tmp_path: Path) -> 
     places = [str(tmp_path / name / "build") for name in ("one", "two")]
     plan = across.planned(["simpsons_modern"], SMALL, data=places)
     assert [member.name for member in plan.members] == ["one/build", "two/build"]
-    where = across.training.Settings(device="cpu")
-    matrix, _ = across.run(plan, out=tmp_path / "out", settings=where)
+    matrix, _ = across.run(plan, out=tmp_path / "out", settings=Settings(device="cpu"))
     table = pq.read_table(tmp_path / "two" / "build" / "manifest.parquet")
     tested = table.filter(pc.and_(pc.equal(table["split"], "test"), pc.equal(table["status"], "packed")))["class"]
     counts = {name: tested.to_pylist().count(name) for name in ("b", "c")}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,7 +94,32 @@ def test_machines_that_see_something_else_are_refused_by_name(shared: RayCluster
         stranger.kill()
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].startswith(f"error: node {stranger.address} does not see {source} (")
-    assert list(out.iterdir()) == []
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("keeps_times", [pytest.param(True, marks=pytest.mark.slow), False])
+def test_copy_of_the_source_in_which_two_photos_differ_is_refused(
+    shared: RayCluster, source: Path, tmp_path: Path, *, keeps_times: bool
+) -> None:
+    """Two of three hundred, which admission may well not read."""
+    copy, out = tmp_path / "copy", tmp_path / "build"
+    shutil.copytree(source, copy, copy_function=shutil.copy2 if keeps_times else shutil.copy)
+    for photo in sorted(copy.rglob("*.jpg"))[100:102]:
+        stat = photo.stat()
+        photo.write_bytes(sorted(copy.rglob("*.jpg"))[7].read_bytes())
+        os.utime(photo, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    for machine in shared.machines.machines[:2]:
+        machine.mount(copy, over=source)
+    driver = shared.join(10 + keeps_times, num_cpus=0)
+    try:
+        ended = driver.run(command(source, out, *QUICK, "--ray-address", shared.address))
+    finally:
+        driver.kill()
+        for machine in shared.machines.machines[:2]:
+            machine.run(["umount", str(source)])
+    assert ended.returncode == 1
+    last = ended.stderr.splitlines()[-1]
+    assert any(last.startswith(f"error: node {machine.address} has other ") for machine in shared.machines.machines)
 
 
 # Faults in the middle of a build

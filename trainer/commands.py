@@ -248,25 +248,31 @@ def evaluate(
         list[str] | None, typer.Option(show_default="valid and test", help="train, valid or test; repeatable.")
     ] = None,
     device: Device = "",
+    show: Open = False,
     debug: Debug = False,
 ) -> None:
-    """Score a run's best network on a build; writes scores.json and predictions.parquet.
+    """Score a run's best network on a build; writes scores.json, predictions.parquet and a page, evaluation.html.
 
     Example: facepack evaluate runs/celeba_rarest4 --data builds/another
     """
     with terminal.errors_as_lines(debug=debug):
         check_installed()
-        from trainer import evaluation, remote_runs, report
+        from trainer import evaluation, evaluation_page, remote_runs, report
 
         with remote_runs.changed(run) as folder:
             evaluated = evaluation.evaluate(folder, data=data or [], splits=split or [], device=device)
-            if evaluated.folder == folder:
+            page = evaluation_page.write(evaluated)
+            if evaluated.is_own:
                 report.write(folder)
         results = evaluated.results.items()
         _show_results({name: of_split for name, of_split in results if not split or name in split})
         for line in evaluated.seen_lines(split or list(evaluated.results)):
             terminal.out.print(line, soft_wrap=True)
-        terminal.out.print(f"{evaluated.folder}: scores.json, predictions.parquet", soft_wrap=True)
+        place = "/".join([run.rstrip("/"), *evaluated.folder.relative_to(folder).parts])
+        terminal.out.print(f"{place}: scores.json, predictions.parquet", soft_wrap=True)
+        terminal.out.print(f"{place}/{page.name}: the page", soft_wrap=True)
+        if show:
+            report.open_page(page)
 
 
 def predict(

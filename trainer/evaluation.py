@@ -19,7 +19,7 @@ from facepack.errors import FieldError, JobError, UsageError
 from facepack.hashing import json_digest
 from facepack.storage import Store
 from trainer import checkpoint, memory, models, ranks, remote_runs, runs, scores, seen
-from trainer.data import Data, Mixture, Placement
+from trainer.data import Data, Mixture, Placement, TrainedOn
 from trainer.loading.loader import Loader
 from trainer.recipe import Recipe
 from trainer.results import groups
@@ -67,6 +67,16 @@ class Evaluation:
 
     folder: Path
     scores: Scores[Results]
+    run: Run
+    run_name: str
+    """The name of the run's folder."""
+    builds: list[TrainedOn]
+    """The builds that it was scored on: rows of each are counted on after those of the builds before."""
+
+    @property
+    def is_own(self) -> bool:
+        """True where these are the builds that the run was trained on."""
+        return self.run.is_trained_on(self.builds)
 
     @property
     def results(self) -> dict[str, Results]:
@@ -74,18 +84,10 @@ class Evaluation:
         return self.scores.splits
 
     def seen_lines(self, splits: Sequence[str]) -> list[str]:
-        """How many images of splits the run met in training, and the figures without them; no line for none."""
-        lines = []
-        for split in splits:
-            counts, num = self.scores.seen.get(split), self.results[split].num
-            if counts is None:
-                lines.append(f"{split}: what it met in training is not known, as those builds are not at hand")
-            elif counts and split in self.scores.unseen:
-                without = self.scores.unseen[split].summary_line()
-                lines.append(f"{split}: {seen.line_of(counts, num=num)}; without them: {without}")
-            elif counts:
-                lines.append(f"{split}: {seen.line_of(counts, num=num)}, so there is no figure without them")
-        return lines
+        """What the run met of splits in training, a line for each where there is something to say."""
+        unknown = "what of it the run met in training is not known, as those builds are not at hand"
+        lines = [self.scores.seen_line(each) if each in self.scores.seen else f"{each}: {unknown}" for each in splits]
+        return [line for line in lines if line]
 
 
 def device_of(device: str | torch.device | None = "") -> torch.device:
@@ -242,7 +244,8 @@ def _evaluated(folder: Path, *, data: str | Sequence[str], splits: Sequence[str]
         assert of_split is not None
         predictions[split] = of_split
     out = folder if is_own else folder_on(folder, opened)
-    return Evaluation(out, write_results(predictions, run=run, trained=trained, data=opened, out=out))
+    written = write_results(predictions, run=run, trained=trained, data=opened, out=out)
+    return Evaluation(out, written, run=run, run_name=folder.absolute().name, builds=opened.trained_on)
 
 
 def folder_on(folder: Path, data: Data) -> Path:

@@ -122,12 +122,6 @@ def builds_of(run: Run) -> list[RunBuild] | None:
     return None
 
 
-def line_of(counts: Mapping[str, int], *, num: int) -> str:
-    """What was seen, in words."""
-    reasons = ", ".join(f"{number:,} {reason}" for reason, number in counts.items())
-    return f"{sum(counts.values()):,} of {num:,} images are of its training ({reasons})"
-
-
 def _is_same(photos: Photos, trained: Sequence[Photos], names: Sequence[str]) -> Mask:
     """True where a photo has one of these in common with any that was trained on."""
     is_met = np.zeros(photos.num, bool)
