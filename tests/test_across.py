@@ -8,6 +8,7 @@ from pathlib import Path
 
 import browser
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -20,6 +21,7 @@ from facepack.bins import Bins
 from facepack.cli import app
 from facepack.drawn import synthetic
 from facepack.errors import FieldError, UsageError
+from facepack.perceptual_hash import mirrored
 from trainer import across, across_page, evaluation, runs, same_target, seen
 from trainer.data import RunBuild
 from trainer.loading.loader import Loader
@@ -122,6 +124,19 @@ def test_photos_of_another_build_are_known_by_their_files(builds: Path) -> None:
     assert 0 < sum(expected) < len(expected)
     assert masks[seen.Reason.PHOTO].tolist() == expected
     assert seen.counted(masks) == {"the same photo": sum(expected)}
+
+
+def test_photos_that_look_alike_are_known_by_their_hashes(builds: Path) -> None:
+    hashes = np.array([0b1111 << 60, 0b1 << 40, 2**64 - 1], np.uint64)
+    near = hashes ^ np.array([0b111111, 0b1111111, 0], np.uint64)
+    trained = replace(seen.Photos.of(opened(builds / "one"), np.arange(3)), hashes=pa.chunked_array([hashes]))
+    tested = seen.Photos.of(opened(builds / "groups"), opened(builds / "groups").rows("test")[:4])
+    tested = replace(tested, hashes=pa.chunked_array([pa.array([*near.tolist(), None], pa.uint64())]))
+    masks = seen.seen_in(tested, [trained])
+    assert masks[seen.Reason.LOOK].tolist() == [True, False, True, False], "six bits are near, seven are not"
+    assert tested.are_hashed
+    turned = replace(trained, hashes=pa.chunked_array([mirrored(hashes)]))
+    assert (seen.seen_in(tested, [turned])[seen.Reason.LOOK] == masks[seen.Reason.LOOK]).all()
 
 
 def test_one_person_is_one_in_all_builds_of_a_dataset_but_not_in_another(tmp_path: Path) -> None:

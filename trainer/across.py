@@ -351,9 +351,9 @@ def _predictions(folder: Path, member: Member, *, device: str) -> pa.Table | Non
         log.info("%s: testing on %s", folder.name, member.name)
         trained = evaluation.load_network(folder, run, device=evaluation.device_of(device))
         with data.loader(split, is_train=False) as loader:
-            found = evaluation.predictions_of(trained.network, loader, run=run)
+            predictions = evaluation.predictions_of(trained.network, loader, run=run)
             names = loader.targets[run.recipe.task.target].names
-        if found is None or not len(known := _in_classes(found, names, run.names)):
+        if predictions is None or not len(known := _in_classes(predictions, names, run.names)):
             return None
         evaluation.write_results({split: known}, run=run, trained=trained, data=data, out=place)
     return replace(own, folder=place, scores=scores.read(place, results=run.recipe.task.results)).predictions(split)

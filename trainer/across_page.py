@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -79,20 +79,26 @@ def _cell_text(cell: Cell, score: str) -> str:
 
 def lines(matrix: Matrix) -> list[str]:
     """What a terminal says below the table: what was left out, pair by pair, and what else to know."""
-    told = []
+    listed = []
     for member in matrix.plan.members:
         counts, num = matrix.left_out[member.name], member.photos.num
         if counts:
             reasons = ", ".join(f"{number:,} {reason}" for reason, number in counts.items())
             pairs = [each for each in matrix.overlaps if each.tested_on == member.name and each.num_seen]
             shared = "; ".join(f"{each.num_seen:,} with what {each.trained_on} trains on" for each in pairs)
-            told.append(f"{member.name}: {sum(counts.values()):,} of {num:,} photos left out ({reasons}): {shared}")
-    return [*told, *notes(matrix)]
+            listed.append(f"{member.name}: {sum(counts.values()):,} of {num:,} photos left out ({reasons}): {shared}")
+    return [*listed, *notes(matrix)]
 
 
 def notes(matrix: Matrix) -> list[str]:
     """What a reader should know."""
-    return [*matrix.plan.notes, *_floor_notes(matrix), *_class_notes(matrix), *_people_notes(matrix)]
+    return [
+        *matrix.plan.notes,
+        *_floor_notes(matrix),
+        *_class_notes(matrix),
+        *_look_notes(matrix),
+        *_people_notes(matrix),
+    ]
 
 
 def _floor_notes(matrix: Matrix) -> Iterator[str]:
@@ -122,11 +128,21 @@ def _class_notes(matrix: Matrix) -> Iterator[str]:
             yield f"Trained on {cell.trained_on}, tested on {cell.tested_on}: left out {counts}, which it never learnt."
 
 
+def _look_notes(matrix: Matrix) -> Iterator[str]:
+    unhashed = [member.name for member in matrix.plan.members if not member.photos.are_hashed]
+    if unhashed:
+        yield f"There are no perceptual hashes in {_listed(unhashed)}: only the same files are left out."
+
+
 def _people_notes(matrix: Matrix) -> Iterator[str]:
     unnamed = [member.name for member in matrix.plan.members if not member.photos.people.drop_null()]
     if unnamed:
-        names = " and ".join([", ".join(unnamed[:-1]), unnamed[-1]] if unnamed[:-1] else unnamed)
-        yield f"No people are named in {names}: one person may be in the training and in the test of two builds."
+        yield f"No people are named in {_listed(unnamed)}: one person may be in training and in a test."
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names as a sentence has them."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if names[:-1] else names)
 
 
 def _plot(matrix: Matrix) -> Plot | None:

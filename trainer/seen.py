@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from facepack import manifest
 from facepack.errors import JobError, UsageError
+from facepack.near_duplicates import pairs_between
 from facepack.own_description import is_known
 from trainer.data import Data, RunBuild
 from trainer.runs import Run
@@ -19,6 +20,7 @@ from trainer.runs import Run
 Mask = npt.NDArray[np.bool_]
 TRAINED_SPLITS = ("train", "valid")
 """What decides a network: valid chooses its epoch."""
+_HASH = "phash"
 _ANY_PHOTOS = "folder"
 """The dataset whose photos have the keys of their places in any folder."""
 
@@ -27,8 +29,8 @@ class Reason(StrEnum):
     """Why a photo counts as seen; of several the first."""
 
     PHOTO = "the same photo"
-    LOOK = "looks alike"
-    PERSON = "the same person"
+    LOOK = "looking alike"
+    PERSON = "of the same person"
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Photos:
     """sha256 of the file as it was published."""
     images: pa.ChunkedArray
     """sha256 of the image as packed."""
+    hashes: pa.ChunkedArray
+    """Perceptual hashes, uint64; null where a picture has none, or the build was made without them."""
     people: pa.ChunkedArray
     """Null where the dataset names nobody."""
 
@@ -54,12 +58,18 @@ class Photos:
         if name:
             dataset = build.build.configuration.dataset
             people = pc.binary_join_element_wise(dataset, table[name].cast(pa.string()), "/")
-        return cls(keys, table["source_sha256"], table["sha256"], people)
+        hashes = table[_HASH] if _HASH in table.column_names else nothing.cast(pa.uint64())
+        return cls(keys, table["source_sha256"], table["sha256"], hashes, people)
 
     @property
     def num(self) -> int:
         """How many there are."""
         return len(self.keys)
+
+    @property
+    def are_hashed(self) -> bool:
+        """True where their looks can be compared."""
+        return bool(self.hashes.null_count < self.num)
 
 
 def seen_in(photos: Photos, trained: Sequence[Photos]) -> dict[Reason, Mask]:
@@ -68,6 +78,7 @@ def seen_in(photos: Photos, trained: Sequence[Photos]) -> dict[Reason, Mask]:
     masks = {}
     for reason, is_met in (
         (Reason.PHOTO, _is_same(photos, trained, ("keys", "sources", "images"))),
+        (Reason.LOOK, _looks_alike(photos, trained)),
         (Reason.PERSON, _is_same(photos, trained, ("people",))),
     ):
         masks[reason] = is_met & rest
@@ -130,6 +141,16 @@ def _is_same(photos: Photos, trained: Sequence[Photos], names: Sequence[str]) ->
             values = getattr(others, name).combine_chunks().drop_null()
             is_met |= pc.is_in(getattr(photos, name), value_set=values).to_numpy()
     return is_met
+
+
+def _looks_alike(photos: Photos, trained: Sequence[Photos]) -> Mask:
+    """True where the perceptual hash of a photo, or of its mirror image, is near that of one that was trained on."""
+    is_alike, is_hashed = np.zeros(photos.num, bool), photos.hashes.is_valid().to_numpy()
+    hashes = photos.hashes.drop_null().to_numpy()
+    for others in trained:
+        pairs = pairs_between(others.hashes.drop_null().to_numpy(), hashes)
+        is_alike[np.flatnonzero(is_hashed)[pairs.second]] = True
+    return is_alike
 
 
 def _names_photos(build: RunBuild) -> bool:
