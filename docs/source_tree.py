@@ -31,9 +31,10 @@ CAPTIONS = {
             "bins choices configuration fingerprint hashing label own_description plan plan_file plan_head prepare"
         ),
         "packed: from photos to shards": (
-            "align builder card colour cores headers image jpeg labelled_faces lock manifest mmod node_log "
-            "perceptual_hash quality ray_options resume shard template workers"
+            "admission align builder card colour cores headers image jpeg labelled_faces lock manifest mmod node_log "
+            "perceptual_hash quality ray_options ray_process resume shard template workers"
         ),
+        "told apart: who is who": "describing descriptor_network descriptors people_commands",
         "checked and shown": (
             "manifest_checks manifest_rows near_duplicates page preview reader source_check summary verification"
         ),
@@ -43,15 +44,19 @@ CAPTIONS = {
     "trainer": {
         "loaded: from shards to batches": "augment feed loader loading staging",
         "learnt: what a recipe is made of": (
-            "calls checks layers models optim other_networks recipe recipes stopping task weights"
+            "calls checks choosing facts layers models optim other_networks pretraining recipe recipes stopping "
+            "suitability task weights"
         ),
         "trained: a run, step by step": (
-            "checkpoint data devices experiments going_on logs memory progress ranks remote_runs runs training"
+            "across checkpoint data devices experiments going_on logs memory progress ranks remote_runs runs training "
+            "watching"
         ),
-        "measured: how right, how fast": ("bench evaluation headspace metrics photos prediction results rivals scores"),
+        "measured: how right, how fast": (
+            "bench doubting doubts evaluation folds headspace metrics photos prediction results rivals scores seen"
+        ),
         "shown": (
-            "comparison contact_sheet evaluation_page exporting mistakes model_card plots prediction_files report "
-            "run_record"
+            "across_page comparison contact_sheet evaluation_page exporting mistakes model_card plots prediction_files "
+            "report run_record"
         ),
         "edge: the command line, the library's surface": "api commands",
     },
