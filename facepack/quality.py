@@ -58,10 +58,13 @@ def quality_of(
     sharpness = cv2.norm(edges_hw, cv2.NORM_L2SQR) / edges_hw.size - (cv2.sumElems(edges_hw)[0] / edges_hw.size) ** 2
     pose = None if landmarks is None else pose_of(landmarks, is_published=is_published)
     face_px = None if box is None else max(box.width, box.height)
-    values = sharpness, mean, deviation, face_px, *(pose or ())
-    return Quality(
-        *(value if value is None else float(np.float32(value)) for value in values)
-    )  # as the manifest has it
+    face = None if face_px is None else _single(face_px)
+    return Quality(_single(sharpness), _single(mean), _single(deviation), face, *(pose or ()))
+
+
+def _single(value: float) -> float:
+    """A number as the manifest has it, so that a limit taken from there holds."""
+    return float(np.float32(value))
 
 
 def pose_of(landmarks: tuple[float, ...], *, is_published: bool) -> Pose | None:
