@@ -193,8 +193,8 @@ def main() -> None:
     cv2.setNumThreads(1)
     if arguments.only_times:
         images = [image.decode(path.read_bytes()) for path in sorted(arguments.data.glob(SETS["CelebA 89x109"]))[:1500]]
-        results = json.loads((HERE / "results" / "twins.json").read_text())
-        write(results | {"us": microseconds(), "search": seconds_to_search(images)})
+        written = json.loads((HERE / "results" / "twins.json").read_text())
+        write(written | {"us": microseconds(), "search": seconds_to_search(images)})
         return
     results: dict[str, Any] = {"about": figures.about(num_cores=1), "sets": {}}
     for name, pattern in SETS.items():
