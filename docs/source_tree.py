@@ -28,13 +28,14 @@ CAPTIONS = {
             "split_words storage table_rows webdataset"
         ),
         "planned: what is packed, and where": (
-            "bins choices configuration fingerprint hashing label own_description plan plan_file plan_head prepare"
+            "bins choices configuration fingerprint hashing label own_description own_people plan plan_file "
+            "plan_head prepare"
         ),
         "packed: from photos to shards": (
             "align builder card colour cores headers image jpeg labelled_faces lock manifest mmod node_log ray_options "
             "ray_process resume shard template workers admission"
         ),
-        "told apart: who is who": "describing descriptor_network descriptors people_commands",
+        "told apart: who is who": "describing descriptor_network descriptors people people_commands",
         "checked and shown": "manifest_checks manifest_rows page preview reader source_check summary verification",
         "drawn: datasets for the demo and the tests": "drawn",
         "edge: the command line, the library's surface, errors": "__main__ api cli commands errors shadow terminal",

@@ -200,6 +200,14 @@ def build(
     labels_split: LabelColumn = "",
     labels_identity: LabelColumn = "",
     labels_age: LabelColumn = "",
+    people: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            show_default="none",
+            help="Who is on which image, by the people.parquet of facepack people: for --split identity.",
+        ),
+    ] = "",
     landmarks_from: Annotated[
         Literal["model", "labels"],
         typer.Option(
@@ -299,7 +307,7 @@ def build(
         out = out or builder.default_out(configuration)
         own = OwnTable(labels, named)
         ray = RayOptions(ray_address, min_workers, worker_cpus, worker_memory, ray_env)
-        place = Place(src, out, workers, ray, force, landmarks, leave_out, own)
+        place = Place(src, out, workers, ray, force, landmarks, leave_out, own, people)
         if dry_run:
             _show_plan(configuration, place)
         else:

@@ -115,6 +115,8 @@ class Configuration:
     """The description of a dataset that facepack has none of, as `own_description.recorded` gives it."""
     leave_out: str = ""
     """sha256 of the names of images that a list of one's own leaves out."""
+    people: str = ""
+    """sha256 of who is on which image by a table of `facepack people`."""
 
     @classmethod
     def of(cls, dataset: str | Description, **options: Unpack[Options]) -> "Configuration":

@@ -5,8 +5,10 @@ from typing import Annotated
 import typer
 
 from facepack import describing, descriptors, terminal
+from facepack import people as people_of_build
 from facepack.commands import Debug, Workers
 from facepack.describing import How
+from facepack.errors import FieldError
 from facepack.face_places import FaceStatus
 from facepack.ray_options import RayOptions
 
@@ -53,3 +55,32 @@ def describe(
         before = f"; shards finished before: {outcome.num_kept_shards:,}" if outcome.num_kept_shards else ""
         took = f"{outcome.num_images:,} images in {outcome.seconds:,.1f} s, {rate:,.1f} images/s{before}"
         terminal.out.print(f"{took}; in {build}/{descriptors.FILE}", soft_wrap=True)
+
+
+def people(
+    build: Location,
+    near: Annotated[
+        float,
+        typer.Option(help="Images of one person are nearer than so many times the distance to other people near by."),
+    ] = people_of_build.NEAR,
+    debug: Debug = False,
+) -> None:
+    """Tell the people of a described build apart, in people.parquet beside its manifest, without any names.
+
+    Example: facepack people builds/utkface
+    """
+    with terminal.errors_as_lines(debug=debug):
+        if not 0 < near < 1:
+            raise FieldError("near", near, "expected more than 0 and less than 1")
+        outcome = people_of_build.find_people(build, near=near)
+        lines = [
+            f"{outcome.num_images:,} described images of {outcome.num_people:,} people, "
+            f"{outcome.num_of_several:,} of them with several images",
+            f"{outcome.num_leaking:,} people are in more than one split",
+        ]
+        if outcome.num_apart is not None:
+            lines.append(f"{outcome.num_apart:,} images do not look like the others of their name")
+        place = f"{build}/{people_of_build.FILE}"
+        lines.append(f"in {place}; facepack build ... --people {place} --split identity keeps them apart")
+        for line in lines:
+            terminal.out.print(line, soft_wrap=True)

@@ -1,0 +1,161 @@
+"""People: the images of one person, told by their descriptors, and where that disagrees with splits and with names."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from facepack import descriptors, manifest
+from facepack.errors import JobError
+from facepack.manifest import METADATA_KEY, people_in_several_splits
+from facepack.reader import open_build
+from facepack.storage import Store
+
+FILE = "people.parquet"
+COLUMN = "person"
+NEAR = 0.76
+"""Two images are of one person where their distance is below so many times that to other people near by: it gave the
+best B-cubed F of CelebA's thumbnails (benchmarks/people.py)."""
+LEAST_SCALE = 0.5
+"""The least distance that counts as one to other people: somebody's many photos are nearer to each other than that."""
+APART = 0.7
+"""A photo farther than so from the middle of the others' of its name is said to disagree with them."""
+FEWEST_OF_NAME = 3
+"""Photos that a name needs, so that one of them can disagree with the others."""
+
+_NEIGHBOURS = slice(5, 15)
+"""Of the nearest images, from which on to which one they are taken for other people: the first may be of the same."""
+_ROWS_AT_ONCE = 2048
+
+Floats = npt.NDArray[np.float32]
+Numbers = npt.NDArray[np.int64]
+
+SCHEMA = pa.schema([("key", pa.string()), ("source", pa.string()), (COLUMN, pa.int32()), ("apart", pa.float32())])
+"""A row per described image: the number of its person, the one of most images first, and where the dataset names
+people, the distance to the middle of the others of the same name (null for names of too few)."""
+
+
+def people_of(values: Floats, *, near: float = NEAR) -> Numbers:
+    """Number the people of descriptors (N, 128): int64 (N,), the person of most images is 0.
+
+    Distances are divided by the mean distance from either image to its fifth to fifteenth neighbour (Zelnik-Manor and
+    Perona 2004): where faces lie densely, images have to be nearer. Near ones are joined into people by dlib's chinese
+    whispers (Biemann 2006). All pairs are compared, 2,048 rows at a time.
+    """
+    import dlib
+
+    edges = [(row, row) for row in range(len(values))]
+    edges += [(row, other) for row, other in near_pairs(values, near=near)]
+    return _by_size(np.array(dlib.chinese_whispers(edges), np.int64)) if edges else np.zeros(0, np.int64)
+
+
+def near_pairs(values: Floats, *, near: float = NEAR) -> Iterator[tuple[int, int]]:
+    """The pairs of rows that are near enough to be one person, the smaller number first."""
+    squares = (values**2).sum(axis=1)
+    scales = np.concatenate([np.zeros(0, np.float32), *(_scales(block) for _, block in _blocks(values, squares))])
+    scales = np.maximum(scales, LEAST_SCALE)
+    for start, distances in _blocks(values, squares):
+        limits = near * np.sqrt(scales[start : start + len(distances), None] * scales[None])
+        rows, others = np.nonzero(distances < limits)
+        rows += start
+        is_first = rows < others
+        yield from zip(rows[is_first].tolist(), others[is_first].tolist(), strict=True)
+
+
+def _blocks(values: Floats, squares: Floats) -> Iterator[tuple[int, Floats]]:
+    """Distances from some rows to all: the number of the first row, and (num_rows, N)."""
+    for start in range(0, len(values), _ROWS_AT_ONCE):
+        stop = start + _ROWS_AT_ONCE
+        products = squares[start:stop, None] + squares[None] - 2 * values[start:stop] @ values.T
+        yield start, np.sqrt(np.maximum(products, 0))
+
+
+def _scales(distances: Floats) -> Floats:
+    """The mean distance to the neighbours that are other people; of few images, to the farthest."""
+    last = min(_NEIGHBOURS.stop, distances.shape[1]) - 1
+    nearest = np.sort(np.partition(distances, last, axis=1)[:, : last + 1], axis=1)
+    first = min(_NEIGHBOURS.start, last)
+    means: Floats = nearest[:, first:].mean(axis=1)
+    return means
+
+
+def _by_size(labels: Numbers) -> Numbers:
+    """The same groups, numbered by their size, then by their first row."""
+    _, firsts, inverse, counts = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
+    numbers = np.empty(len(counts), np.int64)
+    numbers[np.lexsort((firsts, -counts))] = np.arange(len(counts))
+    ordered: Numbers = numbers[inverse]
+    return ordered
+
+
+# Names
+
+
+def apart_from_name(values: Floats, names: Numbers) -> Floats:
+    """How far each image is from the middle of the others of its name: float32 (N,), NaN for names of too few.
+
+    `names` are numbers of people, -1 without one.
+    """
+    apart = np.full(len(values), np.nan, np.float32)
+    order = np.argsort(names, kind="stable")
+    starts = np.flatnonzero(np.append(True, np.diff(names[order]) != 0)) if len(names) else np.zeros(0, np.int64)
+    for rows in np.split(order, starts[1:]):
+        if len(rows) >= FEWEST_OF_NAME and names[rows[0]] >= 0:
+            others = (values[rows].sum(axis=0) - values[rows]) / (len(rows) - 1)
+            apart[rows] = np.linalg.norm(values[rows] - others, axis=1)
+    return apart
+
+
+# A build
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was found: images, people, those of several images; people in several splits; photos apart from a name."""
+
+    num_images: int
+    num_people: int
+    num_of_several: int
+    num_leaking: int
+    num_apart: int | None
+    """None where the dataset names nobody."""
+
+
+def find_people(location: str, *, near: float = NEAR) -> Outcome:
+    """Tell the people of a described build apart, and write them into people.parquet beside its manifest.
+
+    Raises `JobError` where the build is not described.
+    """
+    described, build = descriptors.read_descriptors(location), open_build(location)
+    names = build.info.configuration.described.labels_of("identity")
+    named = next((name for name in names if name in build.table.column_names and name != COLUMN), None)
+    rows = build.table.select(["key", "source", "split", *([named] if named else [])])
+    rows = rows.take(pc.index_in(described.keys, value_set=rows["key"].combine_chunks()))
+    people = people_of(described.values, near=near)
+    of_name = rows[named].fill_null(-1).to_numpy().astype(np.int64) if named else np.full(len(rows), -1)
+    apart = apart_from_name(described.values, of_name)
+    columns = [rows["key"], rows["source"], pa.array(people, pa.int32()), pa.array(apart, from_pandas=True)]
+    metadata = {METADATA_KEY: json.dumps({"shards": descriptors.digest_of_shards(build.info), "near": near})}
+    table = pa.table(dict(zip(SCHEMA.names, columns, strict=True)), schema=SCHEMA.with_metadata(metadata))
+    manifest.write_table(Store(location), FILE, table=table)
+    counts = np.bincount(people)
+    leaking = people_in_several_splits(pa.table({COLUMN: people, "split": rows["split"]}), COLUMN)
+    num_apart = int((apart > APART).sum()) if named else None
+    num_leaking = len(leaking[COLUMN].unique())
+    return Outcome(len(people), len(counts), int((counts > 1).sum()), num_leaking, num_apart)
+
+
+def read_people(location: str) -> pa.Table:
+    """The table of the people of a build; `JobError` where there is none, or it is of another build."""
+    build, store = manifest.read_build(location), Store(location)
+    try:
+        table = manifest.read_table(store, FILE)
+    except FileNotFoundError as error:
+        raise JobError(f"{location}: no {FILE}; facepack people {location} writes it") from error
+    if manifest.metadata_of(table).get("shards") != descriptors.digest_of_shards(build):
+        raise JobError(f"{location}/{FILE}: of other images than are in the build now; facepack people {location}")
+    return table
