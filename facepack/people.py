@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 from facepack import descriptors, manifest
 from facepack.errors import JobError
 from facepack.manifest import METADATA_KEY, people_in_several_splits
-from facepack.reader import open_build
 from facepack.storage import Store
 
 FILE = "people.parquet"
@@ -29,7 +28,7 @@ FEWEST_OF_NAME = 3
 
 _NEIGHBOURS = slice(5, 15)
 """Of the nearest images, from which on to which one they are taken for other people: the first may be of the same."""
-_ROWS_AT_ONCE = 2048
+ROWS_AT_ONCE = 2048
 
 Floats = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.int64]
@@ -68,8 +67,8 @@ def near_pairs(values: Floats, *, near: float = NEAR) -> Iterator[tuple[int, int
 
 def _blocks(values: Floats, squares: Floats) -> Iterator[tuple[int, Floats]]:
     """Distances from some rows to all: the number of the first row, and (num_rows, N)."""
-    for start in range(0, len(values), _ROWS_AT_ONCE):
-        stop = start + _ROWS_AT_ONCE
+    for start in range(0, len(values), ROWS_AT_ONCE):
+        stop = start + ROWS_AT_ONCE
         products = squares[start:stop, None] + squares[None] - 2 * values[start:stop] @ values.T
         yield start, np.sqrt(np.maximum(products, 0))
 
@@ -130,18 +129,18 @@ def find_people(location: str, *, near: float = NEAR) -> Outcome:
 
     Raises `JobError` where the build is not described.
     """
-    described, build = descriptors.read_descriptors(location), open_build(location)
-    names = build.info.configuration.described.labels_of("identity")
-    named = next((name for name in names if name in build.table.column_names and name != COLUMN), None)
-    rows = build.table.select(["key", "source", "split", *([named] if named else [])])
+    described, build, store = descriptors.read_descriptors(location), manifest.read_build(location), Store(location)
+    names = [name for name in build.configuration.described.labels_of("identity") if name != COLUMN]
+    named = names[0] if names else None
+    rows = manifest.read_table(store, manifest.MANIFEST_FILE, columns=["key", "source", "split", *names[:1]])
     rows = rows.take(pc.index_in(described.keys, value_set=rows["key"].combine_chunks()))
     people = people_of(described.values, near=near)
     of_name = rows[named].fill_null(-1).to_numpy().astype(np.int64) if named else np.full(len(rows), -1)
     apart = apart_from_name(described.values, of_name)
     columns = [rows["key"], rows["source"], pa.array(people, pa.int32()), pa.array(apart, from_pandas=True)]
-    metadata = {METADATA_KEY: json.dumps({"shards": descriptors.digest_of_shards(build.info), "near": near})}
+    metadata = {METADATA_KEY: json.dumps({"shards": descriptors.digest_of_shards(build), "near": near})}
     table = pa.table(dict(zip(SCHEMA.names, columns, strict=True)), schema=SCHEMA.with_metadata(metadata))
-    manifest.write_table(Store(location), FILE, table=table)
+    manifest.write_table(store, FILE, table=table)
     counts = np.bincount(people)
     leaking = people_in_several_splits(pa.table({COLUMN: people, "split": rows["split"]}), COLUMN)
     num_apart = int((apart > APART).sum()) if named else None

@@ -5,11 +5,11 @@ from typing import Annotated
 import typer
 
 from facepack import describing, descriptors, terminal
-from facepack import people as people_of_build
 from facepack.commands import Debug, Workers
 from facepack.describing import How
 from facepack.errors import FieldError
 from facepack.face_places import FaceStatus
+from facepack.people import FILE, NEAR, find_people
 from facepack.ray_options import RayOptions
 
 Location = Annotated[str, typer.Argument(metavar="BUILD", help="Folder or URL of a build.")]
@@ -62,7 +62,7 @@ def people(
     near: Annotated[
         float,
         typer.Option(help="Images of one person are nearer than so many times the distance to other people near by."),
-    ] = people_of_build.NEAR,
+    ] = NEAR,
     debug: Debug = False,
 ) -> None:
     """Tell the people of a described build apart, in people.parquet beside its manifest, without any names.
@@ -72,7 +72,7 @@ def people(
     with terminal.errors_as_lines(debug=debug):
         if not 0 < near < 1:
             raise FieldError("near", near, "expected more than 0 and less than 1")
-        outcome = people_of_build.find_people(build, near=near)
+        outcome = find_people(build, near=near)
         lines = [
             f"{outcome.num_images:,} described images of {outcome.num_people:,} people, "
             f"{outcome.num_of_several:,} of them with several images",
@@ -80,7 +80,7 @@ def people(
         ]
         if outcome.num_apart is not None:
             lines.append(f"{outcome.num_apart:,} images do not look like the others of their name")
-        place = f"{build}/{people_of_build.FILE}"
+        place = f"{build}/{FILE}"
         lines.append(f"in {place}; facepack build ... --people {place} --split identity keeps them apart")
         for line in lines:
             terminal.out.print(line, soft_wrap=True)

@@ -28,7 +28,8 @@ def faces(num_people: int, *, num_each: int, spread: float = 0.2) -> np.typing.N
     """Descriptors of people, as far from each other as strangers are, with several images each."""
     people = RNG.normal(size=(num_people, 1, 128)) * 0.9 / np.sqrt(2 * 128)
     images = people + RNG.normal(size=(num_people, num_each, 128)) * spread / np.sqrt(128)
-    return images.reshape(-1, 128).astype(np.float32)
+    flat: np.typing.NDArray[np.float32] = images.reshape(-1, 128).astype(np.float32)
+    return flat
 
 
 @pytest.mark.parametrize(("num_people", "num_each"), [(300, 1), (100, 3), (12, 60), (1, 40), (1, 1), (0, 1)])
@@ -45,7 +46,7 @@ def test_person_of_most_images_is_the_first() -> None:
 def test_near_pairs_do_not_depend_on_how_many_rows_are_compared_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     values = faces(40, num_each=3)
     whole = set(near_pairs(values))
-    monkeypatch.setattr(people_of_build, "_ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(people_of_build, "ROWS_AT_ONCE", 7)
     assert set(near_pairs(values)) == whole
     assert whole == {(row, other) for row in range(120) for other in range(row + 1, 120) if row // 3 == other // 3}
 
