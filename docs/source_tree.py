@@ -35,9 +35,10 @@ CAPTIONS = {
             "admission align builder card colour cores headers image jpeg labelled_faces lock manifest mmod node_log "
             "perceptual_hash ray_options ray_process resume shard template workers"
         ),
-        "told apart: who is who": "describing descriptor_network descriptors people people_commands",
+        "told apart: who is who": "describing descriptor_network descriptors face_places people people_commands",
         "checked and shown": (
-            "manifest_checks manifest_rows near_duplicates page preview reader source_check summary verification"
+            "manifest_checks manifest_rows near_duplicates page people_pictures pictures preview preview_model reader "
+            "source_check summary verification figures"
         ),
         "drawn: datasets for the demo and the tests": "drawn",
         "edge: the command line, the library's surface, errors": "__main__ api cli commands errors shadow terminal",

@@ -4,13 +4,13 @@ from typing import Annotated
 
 import typer
 
-from facepack import describing, descriptors, terminal
+from facepack import describing, terminal
 from facepack.commands import Debug, Workers
 from facepack.describing import How
 from facepack.errors import FieldError
-from facepack.face_places import FaceStatus
 from facepack.people import FILE, NEAR, find_people
 from facepack.ray_options import RayOptions
+from facepack.summary import described_lines
 
 Location = Annotated[str, typer.Argument(metavar="BUILD", help="Folder or URL of a build.")]
 
@@ -45,16 +45,8 @@ def describe(
         how = How(workers, RayOptions(ray_address, env=ray_env), landmarks)
         with terminal.silenced_libraries(), terminal.ImageProgress() as progress:
             outcome = describing.describe(build, how=how, progress=progress)
-        for status in FaceStatus:
-            if number := outcome.faces.get(status, 0):
-                terminal.out.print(f" {number:>9,} {status}: {status.meaning}", soft_wrap=True)
-        if not outcome.num_images:
-            terminal.out.print(f"{build}: complete already, nothing to do", soft_wrap=True)
-            return
-        rate = outcome.num_images / max(outcome.seconds, 1e-9)
-        before = f"; shards finished before: {outcome.num_kept_shards:,}" if outcome.num_kept_shards else ""
-        took = f"{outcome.num_images:,} images in {outcome.seconds:,.1f} s, {rate:,.1f} images/s{before}"
-        terminal.out.print(f"{took}; in {build}/{descriptors.FILE}", soft_wrap=True)
+        for line in described_lines(outcome):
+            terminal.out.print(line, soft_wrap=True)
 
 
 def people(

@@ -1,6 +1,6 @@
 """The preview: one self-contained page that shows what is in a build, or in a dataset before it is built."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ from facepack.errors import FieldError, JobError, UsageError
 from facepack.manifest import Build, Status
 from facepack.manifest_checks import check_manifest
 from facepack.page import rendered
+from facepack.people_pictures import people_section
 from facepack.pictures import Samples
 from facepack.prepare import Prepared, default_source, prepare_build, source_of
 from facepack.preview_model import MAX_CLASSES, THERE, Page, PreviewInput
@@ -67,7 +68,7 @@ def of_build(location: str, *, src: str = "") -> Page:
         facts=_facts(build.info),
         notes=notes,
     )
-    return _page(data, samples)
+    return replace(_page(data, samples), people=people_section(build))
 
 
 def _source_of(info: Build, src: str) -> tuple[Source | None, list[str]]:

@@ -1,11 +1,15 @@
 """What a preview page shows: bars, charts, pictures and rejects, and the rows that they are made from."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from facepack.description import Description
 from facepack.source import Source
+
+if TYPE_CHECKING:
+    from facepack.people_pictures import PeopleSection
 
 THERE = "there"
 """The status of a row whose image is there, in a dataset that is not built yet."""
@@ -101,6 +105,8 @@ class Page:
     rejects: list[Reject]
     leaks: Leaks | None
     num_hidden_classes: int = 0
+    people: "PeopleSection | None" = None
+    """People told by their faces; None where facepack people has not been asked."""
 
 
 @dataclass(frozen=True)

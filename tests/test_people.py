@@ -9,13 +9,14 @@ import pytest
 from conftest import make
 from test_describing import HERE, built
 
-from facepack import descriptors, manifest
+from facepack import descriptors, manifest, preview
 from facepack import people as people_of_build
 from facepack.builder import Place, build
 from facepack.configuration import Configuration
 from facepack.describing import describe
 from facepack.drawn import synthetic
 from facepack.errors import FieldError, JobError
+from facepack.face_places import FaceStatus
 from facepack.people import APART, apart_from_name, find_people, near_pairs, people_of, read_people
 from facepack.reader import open_build
 from facepack.storage import Store
@@ -131,6 +132,23 @@ def test_another_table_of_people_is_another_build(described: str, tmp_path: Path
         build(Configuration.of("cacd", split="identity"), place=place)
     with pytest.raises(FieldError, match=r"expected the people.parquet that facepack people writes"):
         build(Configuration.of("cacd"), place=Place(source, place.out, people=f"{described}/nothing.parquet"))
+
+
+def test_preview_shows_people_in_several_splits_side_by_side(described: str) -> None:
+    outcome = find_people(described)
+    page = preview.of_build(described)
+    section = page.people
+    assert section is not None
+    assert (section.num_images, section.num_people, section.num_leaking) == (12, 8, outcome.num_leaking)
+    assert section.faces == [(12, FaceStatus.DETECTED.meaning)]
+    assert [len(group.pictures) for group in section.leaking] == [3] * outcome.num_leaking
+    assert section.num_apart == outcome.num_apart
+    assert f"In more than one split: {outcome.num_leaking}" in preview.html(page)
+
+
+def test_preview_of_a_build_without_people_has_no_section(celeba: Path, tmp_path: Path) -> None:
+    make(celeba, tmp_path / "build", limit=10)
+    assert preview.of_build(str(tmp_path / "build")).people is None
 
 
 def test_build_that_is_not_described_is_refused(celeba: Path, tmp_path: Path) -> None:
