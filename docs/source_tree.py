@@ -46,16 +46,19 @@ CAPTIONS = {
     "trainer": {
         "loaded: from shards to batches": "augment feed loader loading staging",
         "learnt: what a recipe is made of": (
-            "calls checks choosing doubts facts layers models optim other_networks pretraining recipe recipes stopping "
-            "task weights"
+            "calls checks choosing facts layers models optim other_networks pretraining recipe recipes stopping "
+            "suitability task weights"
         ),
         "trained: a run, step by step": (
-            "checkpoint data devices experiments going_on logs memory progress ranks remote_runs runs training"
+            "across checkpoint data devices experiments going_on logs memory progress ranks remote_runs runs training "
+            "watching"
         ),
-        "measured: how right, how fast": "bench evaluation headspace metrics photos prediction results rivals scores",
+        "measured: how right, how fast": (
+            "bench doubting doubts evaluation folds headspace metrics photos prediction results rivals scores seen"
+        ),
         "shown": (
-            "comparison contact_sheet evaluation_page exporting mistakes model_card plots prediction_files report "
-            "run_record"
+            "across_page comparison contact_sheet evaluation_page exporting mistakes model_card plots prediction_files "
+            "report run_record"
         ),
         "edge: the command line, the library's surface": "api commands",
     },

@@ -79,6 +79,7 @@ VERBS = [
     "train",
     "experiment",
     "evaluate",
+    "doubt",
     "predict",
     "export",
     "report",

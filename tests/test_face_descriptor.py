@@ -1,6 +1,7 @@
 """Faces are known by the distance of their descriptors, from one photo of each person on."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path = folder / "own" / name / f"{number}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(image.encode_jpeg(lit, quality=95))
-    chips = {"align": "chip", "size": "150", "classes": "", "split": "60/20/20"}
+    chips: dict[str, Any] = {"align": "chip", "size": "150", "classes": "", "split": "60/20/20"}
     make(folder / "own", folder / "build", dataset="folder", **chips)
     make(folder / "cacd", folder / "others", dataset="cacd", **chips)
     return folder

@@ -1,6 +1,7 @@
-"""facts and doubts: what there is in a build, and what of it is refused or warned of before training starts."""
+"""facts and suitability: what there is in a build, and what of it is refused or warned of before training starts."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 from conftest import make, tiny, train
 
 from facepack.errors import UsageError
-from trainer import doubts, facts
+from trainer import facts, suitability
 from trainer.facts import Facts
+from trainer.loading.augment import Resize
 from trainer.pretraining import pretraining_of
 from trainer.recipe import IMAGENET
 from trainer.task import Attributes, Classes, Number
@@ -106,13 +108,24 @@ def test_facts_are_those_of_packed_images() -> None:
 )
 def test_what_cannot_be_learnt_is_refused_by_name(column: pa.Array, recipe: Any, text: str) -> None:
     with pytest.raises(UsageError) as raised:
-        doubts.of(recipe, build_of(x=column))
+        suitability.of(recipe, build_of(x=column))
     assert text in str(raised.value)
+
+
+def test_images_of_several_sizes_are_refused_where_they_stay_so() -> None:
+    build = build_of(x=pa.array(["a", "b"] * 14))
+    widths = pa.array([30, *[48] * 28], pa.int32())
+    build = Facts(build.table.set_column(build.table.column_names.index("width"), "width", widths), ())
+    recipe = tiny(task=Classes(target="x"))
+    with pytest.raises(UsageError, match=r"of 2 sizes, such as 30x64 and 48x64 pixels, and a batch takes one: build"):
+        suitability.of(recipe, build)
+    resized = (Resize((64, 48)), *recipe.augment)
+    assert suitability.of(replace(recipe, augment=resized, eval_augment=resized), build) == []
 
 
 def test_classes_that_are_in_some_splits_alone_are_warned_of() -> None:
     column = pa.array(["a"] * 10 + ["b"] * 9 + ["c"] + ["a"] * 4 + ["b", "d", "d", "d"])
-    lines = doubts.of(tiny(task=Classes(target="x")), build_of(x=column))
+    lines = suitability.of(tiny(task=Classes(target="x")), build_of(x=column))
     assert lines == [
         "not in train, so that all 3 images of it in valid and test count as wrong: d",
         "in train alone, so that nobody will know how right it is: c",
@@ -129,25 +142,25 @@ def test_classes_that_are_in_some_splits_alone_are_warned_of() -> None:
     ],
 )
 def test_splits_that_are_missed_are_warned_of(splits: list[str], text: str) -> None:
-    (line,) = doubts.of(tiny(task=Classes(target="x")), build_of(splits=splits, x=pa.array(["a", "b"] * 14)))
+    (line,) = suitability.of(tiny(task=Classes(target="x")), build_of(splits=splits, x=pa.array(["a", "b"] * 14)))
     assert line.startswith(text)
 
 
 def test_attributes_that_all_images_have_are_warned_of() -> None:
     columns = {"on": pa.array([1, 0] * 14, pa.int8()), "never": pa.array([0] * 28, pa.int8())}
-    assert doubts.of(tiny(task=Attributes()), build_of(**columns)) == [
+    assert suitability.of(tiny(task=Attributes()), build_of(**columns)) == [
         "the same in all images to learn from, so that nothing is learnt of it: never"
     ]
 
 
 def test_weights_that_want_other_images_are_warned_of() -> None:
     recipe = tiny(network="resnet18()", weights="IMAGENET1K_V1")
-    lines = doubts.of_weights(recipe, size_hw=(64, 64))
+    lines = suitability.of_weights(recipe, size_hw=(64, 64))
     assert "were trained on images of 224x224 pixels, these are 64x64" in lines[0]
     assert "Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))" in lines[1]
     own = tiny(network="resnet18()", weights="IMAGENET1K_V1", augment=(IMAGENET,), eval_augment=(IMAGENET,))
-    assert doubts.of_weights(own, size_hw=(224, 224)) == []
-    assert doubts.of_weights(tiny(), size_hw=(8, 8)) == []
+    assert suitability.of_weights(own, size_hw=(224, 224)) == []
+    assert suitability.of_weights(tiny(), size_hw=(8, 8)) == []
 
 
 def test_what_weights_expect_is_known_of_torchvision_and_timm_alone() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from facepack.errors import UsageError
 from facepack.manifest import read_build
 from facepack.storage import is_url
-from trainer import calls, doubts, facts, ranks, recipes
+from trainer import calls, facts, ranks, recipes, suitability
 from trainer.facts import Facts
 from trainer.loading.augment import Resize
 from trainer.loading.targets import ATTRIBUTES, CLASS
@@ -137,7 +137,7 @@ def _suited(name: str, settings: Sequence[str], *, facts: Facts) -> tuple[str, R
         if not _asked_target(settings):
             settings = [*option.settings, *settings]
     recipe = recipes.load(name, settings, facts=facts)
-    doubts.checked_target(recipe, facts)  # refuses what cannot be learnt before anything is said of it
+    suitability.checked_target(recipe, facts)  # refuses what cannot be learnt before anything is said of it
     if ranks.is_first_of_launch():
         log.info("%s", line_of(name, recipe, build=facts))
     return name, recipe

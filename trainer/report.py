@@ -17,8 +17,10 @@ from facepack.page import rendered
 from facepack.storage import Store
 from trainer import mistakes, plots, runs
 from trainer.data import OTHER, TrainedOn
+from trainer.folds import Fold, split_by_fold
 from trainer.mistakes import Worst
 from trainer.plots import Line, Plot
+from trainer.recipe import Recipe
 from trainer.results import groups
 from trainer.results.protocol import Figure, ResultTable
 from trainer.run_record import RunRecord
@@ -117,6 +119,8 @@ def _notes(record: RunRecord) -> Iterator[str]:
         fitted = ["temperature"] * recipe.calibrate + ["thresholds"] * task.results.fits_thresholds
         verb = "was" if fitted == ["temperature"] else "were"
         yield f"The {' and the '.join(fitted)} {verb} fitted on valid, so its figures are a little too good."
+    if record.scores:
+        yield from filter(None, map(record.scores.seen_line, record.results))
 
 
 def _headline(record: RunRecord) -> list[Figure]:
@@ -233,7 +237,7 @@ def people_in_several_splits(run: Run) -> PeopleInSplits:
 
     A name is one person in all builds of one dataset. Raises `JobError` or `OSError` where a build is not at hand.
     """
-    tables = [table for build in run.mixed if (table := _people_of(build)) is not None]
+    tables = [table for build in run.mixed if (table := _people_of(build, run.recipe)) is not None]
     if not tables:
         return PeopleInSplits(None)
     people = pa.concat_tables(tables)
@@ -241,7 +245,7 @@ def people_in_several_splits(run: Run) -> PeopleInSplits:
     return PeopleInSplits(len(leaking.unique()), len(people["person"].unique()))
 
 
-def _people_of(build: TrainedOn) -> pa.Table | None:
+def _people_of(build: TrainedOn, recipe: Recipe) -> pa.Table | None:
     """The person and the split of each packed row; None where the dataset names no identities."""
     dataset = build.configuration.dataset
     try:
@@ -252,6 +256,8 @@ def _people_of(build: TrainedOn) -> pa.Table | None:
     columns = [name for name in named if name in table.column_names]
     if not columns:
         return None
+    if recipe.fold:
+        table = split_by_fold(table, Fold.of(recipe.fold), seed=recipe.seed, people=named)
     rows = table.filter(pc.and_(pc.equal(table["status"], Status.PACKED), pc.is_valid(table[columns[0]])))
     people = pc.binary_join_element_wise(dataset, rows[columns[0]].cast(pa.string()), "/")
     return pa.table({"person": people, "split": rows["split"].cast(pa.string())})

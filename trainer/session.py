@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from facepack.errors import JobError, UsageError
 from facepack.storage import Store
-from trainer import checkpoint, doubts, evaluation, facts, layers, models, optim, ranks, runs, weights
+from trainer import checkpoint, evaluation, facts, layers, models, optim, ranks, runs, suitability, weights
 from trainer.data import Data, Mixture, Placement
 from trainer.devices import precision_of
 from trainer.evaluation import Trained
@@ -68,12 +68,12 @@ class Session:
         before = resumed or weights.run_of(recipe.start.weights)
         placement = Placement(fabric.device, fabric.global_rank, fabric.world_size)
         self.data = Data(recipe, data, placement=placement, statistics=before.statistics if before else None)
-        lines = doubts.of(recipe, _facts(self.data))
+        lines = suitability.of(recipe, _facts(self.data))
         self.train_loader = self.data.loader("train", is_train=True)
         others = [split for split in self.data.splits if split != "train"]
         self.eval_loaders = {split: self.data.loader(split, is_train=False) for split in others}
         _check_sizes(self.train_loader, self.eval_loaders)
-        lines += doubts.of_weights(recipe, size_hw=self.train_loader.size_hw)
+        lines += suitability.of_weights(recipe, size_hw=self.train_loader.size_hw)
         for line in lines if fabric.is_global_zero and resumed is None else ():
             log.warning("%s", line)
         # Last, for it may take long to fetch, and the build may not fit the recipe.
