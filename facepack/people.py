@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +17,11 @@ from facepack.storage import Store
 
 FILE = "people.parquet"
 COLUMN = "person"
-NEAR = 0.76
-"""Two images are of one person where their distance is below so many times that to other people near by: it gave the
-best B-cubed F of CelebA's thumbnails (benchmarks/people.py)."""
+NEAR = 0.88
+"""Groups of images are of one person where the mean distance between them is below so many times that to other people
+near by: by half of the people of CelebA's thumbnails (benchmarks/people.py)."""
+MOST_TOGETHER = 8000
+"""Images between which all distances are kept at once: a quarter of a gigabyte."""
 LEAST_SCALE = 0.5
 """The least distance that counts as one to other people: somebody's many photos are nearer to each other than that."""
 APART = 0.7
@@ -42,27 +45,69 @@ def people_of(values: Floats, *, near: float = NEAR) -> Numbers:
     """Number the people of descriptors (N, 128): int64 (N,), the person of most images is 0.
 
     Distances are divided by the mean distance from either image to its fifth to fifteenth neighbour (Zelnik-Manor and
-    Perona 2004): where faces lie densely, images have to be nearer. Near ones are joined into people by dlib's chinese
-    whispers (Biemann 2006). All pairs are compared, 2,048 rows at a time.
+    Perona 2004): where faces lie densely, images have to be nearer. Groups are joined as long as the mean of such
+    distances between them is below `near` (average linkage, by scipy): it is looked for within images that near pairs
+    connect. All pairs are compared, 2,048 rows at a time.
     """
-    import dlib
+    pairs, scales = near_pairs(values, near=near)
+    labels = np.arange(len(values))
+    for rows in _connected(np.arange(len(values)), pairs, near=near):
+        labels[rows] = rows[0] if len(rows) < 3 else rows[_joined(values[rows], scales[rows], near=near)]
+    return _by_size(labels)
 
-    edges = [(row, row) for row in range(len(values))]
-    edges += [(row, other) for row, other in near_pairs(values, near=near)]
-    return _by_size(np.array(dlib.chinese_whispers(edges), np.int64)) if edges else np.zeros(0, np.int64)
+
+class Pairs(NamedTuple):
+    """Pairs of rows that are near, the smaller number first, and their distances over those to other people."""
+
+    rows: Numbers
+    others: Numbers
+    ratios: Floats
 
 
-def near_pairs(values: Floats, *, near: float = NEAR) -> Iterator[tuple[int, int]]:
-    """The pairs of rows that are near enough to be one person, the smaller number first."""
+def near_pairs(values: Floats, *, near: float = NEAR) -> tuple[Pairs, Floats]:
+    """The pairs that are near enough to be of one person, and the distance of each row to other people (N,)."""
     squares = (values**2).sum(axis=1)
     scales = np.concatenate([np.zeros(0, np.float32), *(_scales(block) for _, block in _blocks(values, squares))])
     scales = np.maximum(scales, LEAST_SCALE)
+    parts = [Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))]
     for start, distances in _blocks(values, squares):
-        limits = near * np.sqrt(scales[start : start + len(distances), None] * scales[None])
-        rows, others = np.nonzero(distances < limits)
-        rows += start
-        is_first = rows < others
-        yield from zip(rows[is_first].tolist(), others[is_first].tolist(), strict=True)
+        ratios = distances / np.sqrt(scales[start : start + len(distances), None] * scales[None])
+        rows, others = np.nonzero(ratios < near)
+        is_first = rows + start < others
+        rows, others = rows[is_first], others[is_first]
+        parts.append(Pairs(rows + start, others, ratios[rows, others]))
+    return Pairs(*map(np.concatenate, zip(*parts, strict=True))), scales
+
+
+def _connected(rows: Numbers, pairs: Pairs, *, near: float) -> Iterator[Numbers]:
+    """Rows in parts that pairs connect, each in order; one too large for its distances falls apart by nearer pairs."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    is_near = pairs.ratios < near
+    firsts, seconds = (np.searchsorted(rows, column[is_near]) for column in (pairs.rows, pairs.others))
+    graph = coo_matrix((np.ones(len(firsts), np.int8), (firsts, seconds)), shape=(len(rows), len(rows)))
+    _, parts = connected_components(graph, directed=False)
+    order = np.argsort(parts, kind="stable")
+    for part in np.split(rows[order], np.flatnonzero(np.diff(parts[order])) + 1):
+        if len(part) > MOST_TOGETHER:
+            is_inside = np.isin(pairs.rows, part) & np.isin(pairs.others, part)
+            yield from _connected(part, Pairs(*(column[is_inside] for column in pairs)), near=0.97 * near)
+        elif len(part) > 1:
+            yield part
+
+
+def _joined(values: Floats, scales: Floats, *, near: float) -> Numbers:
+    """Average linkage: for each row the first one of its group."""
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    squares = (values**2).sum(axis=1)
+    distances = np.concatenate([block for _, block in _blocks(values, squares)])
+    ratios = distances / np.sqrt(scales[:, None] * scales[None])
+    groups = fcluster(linkage(ratios[np.triu_indices(len(values), 1)], "average"), near, "distance")
+    _, firsts, inverse = np.unique(groups, return_index=True, return_inverse=True)
+    members: Numbers = firsts[inverse]
+    return members
 
 
 def _blocks(values: Floats, squares: Floats) -> Iterator[tuple[int, Floats]]:

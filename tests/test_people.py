@@ -44,12 +44,20 @@ def test_person_of_most_images_is_the_first() -> None:
     assert people_of(values).tolist() == [2, 3, 4, 0, 0, 0, 0, 1, 1]
 
 
-def test_near_pairs_do_not_depend_on_how_many_rows_are_compared_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_people_do_not_depend_on_how_many_rows_are_compared_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     values = faces(40, num_each=3)
-    whole = set(near_pairs(values))
+    pairs, _ = near_pairs(values)
+    assert len(pairs.rows) == 40 * 3
     monkeypatch.setattr(people_of_build, "ROWS_AT_ONCE", 7)
-    assert set(near_pairs(values)) == whole
-    assert whole == {(row, other) for row in range(120) for other in range(row + 1, 120) if row // 3 == other // 3}
+    assert near_pairs(values)[0].rows.tolist() == pairs.rows.tolist()
+    assert people_of(values).tolist() == np.repeat(np.arange(40), 3).tolist()
+
+
+def test_many_connected_images_fall_apart_by_nearer_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(people_of_build, "MOST_TOGETHER", 8)
+    values = np.concatenate([faces(1, num_each=6)] * 2 + [faces(1, num_each=6)])
+    values[6:12] += 0.03  # two people that near pairs connect
+    assert people_of(values).tolist()[12:] == [people_of(values)[12]] * 6
 
 
 def test_photo_of_somebody_else_is_apart_from_its_name() -> None:
