@@ -92,7 +92,8 @@ def _connected(rows: Numbers, pairs: Pairs, *, near: float) -> Iterator[Numbers]
     for part in np.split(rows[order], np.flatnonzero(np.diff(parts[order])) + 1):
         if len(part) > MOST_TOGETHER:
             is_inside = np.isin(pairs.rows, part) & np.isin(pairs.others, part)
-            yield from _connected(part, Pairs(*(column[is_inside] for column in pairs)), near=0.97 * near)
+            inside = Pairs(pairs.rows[is_inside], pairs.others[is_inside], pairs.ratios[is_inside])
+            yield from _connected(part, inside, near=0.97 * near)
         elif len(part) > 1:
             yield part
 
