@@ -75,6 +75,7 @@ VERBS = [
     "build",
     "verify",
     "preview",
+    "describe",
     "train",
     "experiment",
     "evaluate",

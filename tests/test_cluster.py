@@ -72,7 +72,7 @@ def test_build_on_two_machines_has_the_bytes_of_one_and_a_log_of_nodes(
     make(source, tmp_path / "here", classes="none", size="32", samples_per_shard=20)
     ended = shared.head.run(command(source, tmp_path / "there", *QUICK), RAY_ADDRESS=shared.address)
     assert ended.returncode == 0, ended.stderr
-    assert f"packing on the Ray cluster at {shared.address}, as RAY_ADDRESS has it" in ended.stderr
+    assert f"working on the Ray cluster at {shared.address}, as RAY_ADDRESS has it" in ended.stderr
     here = digests(tmp_path / "here")
     assert same(tmp_path / "there", here)
     assert verify(tmp_path / "there", deep=True).problems == ()

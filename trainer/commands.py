@@ -42,14 +42,16 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            metavar="RECIPE", show_default="that of --resume", help="What to train; facepack recipes lists them."
+            metavar="[RECIPE|BUILD]",
+            show_default="the one that fits",
+            help="What to train, as facepack recipes lists; or a build alone, for the recipe that fits it.",
         ),
     ] = "",
     data: Annotated[
         list[str] | None,
         typer.Option(show_default="that of --resume", help="The build to train on (folder or URL); several are mixed."),
     ] = None,
-    out: Annotated[str, typer.Option(show_default="runs/RECIPE", help="Folder or URL of the run.")] = "",
+    out: Annotated[str, typer.Option(show_default="runs/RECIPE or runs/BUILD", help="Folder or URL of the run.")] = "",
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -84,6 +86,10 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train a recipe on a build, score it and write its report; the same command goes on where a run was stopped.
+
+    A build alone gets the recipe that fits it; classifier, attributes, ordinal and regressor suit any build.
+
+    Example: facepack train builds/celeba-rarest4
 
     Example: facepack train celeba_rarest4 --data builds/celeba-rarest4 --set epochs=20
     """
@@ -123,15 +129,10 @@ def _begun_with(earlier: str, data: list[str], out: str, settings: list[str]) ->
 
 def _fresh(name: str, data: list[str], out: str, settings: list[str]) -> "tuple[str, Recipe, str, list[str]]":
     """Name, recipe, folder and builds of a run; what is wrong with them is refused before the rest is imported."""
-    from facepack.manifest import read_build
-    from trainer import recipes
+    from trainer import choosing
 
-    if not name or not data:
-        raise UsageError("give RECIPE and --data BUILD, or --resume RUN; facepack recipes lists the recipes")
-    recipe = recipes.load(name, settings)
-    for place in data:
-        read_build(place)
-    return name, recipe, out or f"runs/{name}", data
+    choice = choosing.chosen(name, settings, data=data)
+    return choice.name, choice.recipe, out or choice.out, choice.data
 
 
 def trained(
@@ -404,26 +405,33 @@ def recipes(
     name: Annotated[
         str, typer.Argument(metavar="RECIPE", show_default="all", help="Show one of them, with the fields it sets.")
     ] = "",
+    data: Annotated[
+        list[str] | None,
+        typer.Option(show_default="none", help="The build, for recipes that suit any; several are mixed."),
+    ] = None,
     debug: Debug = False,
 ) -> None:
-    """List the recipes, or show one with the fields it sets.
+    """List the recipes, those for any build first, or show one with the fields it sets.
 
     Example: facepack recipes celeba_rarest4
     """
     with terminal.errors_as_lines(debug=debug):
         check_installed()
-        from trainer import recipes
+        from trainer import calls, choosing, recipes
 
-        if name:
-            recipe = recipes.load(name)
-            terminal.out.print(inspect.getdoc(recipes.known()[name]) or "", soft_wrap=True)
-            for field, value in recipe.settings().items():
-                shown = "[" + ", ".join(value) + "]" if isinstance(value, list) else value
-                terminal.out.print(f"  {field:<14} {shown}", soft_wrap=True)
+        functions = recipes.for_any_build() | dict(sorted(recipes.known().items()))
+        if not name:
+            for recipe_name, make in functions.items():
+                about = (inspect.getdoc(make) or "").split("\n")[0]
+                terminal.out.print(f"{recipe_name:<38} {about}", soft_wrap=True)
             return
-        for recipe_name, make in sorted(recipes.known().items()):
-            about = (inspect.getdoc(make) or "").split("\n")[0]
-            terminal.out.print(f"{recipe_name:<38} {about}", soft_wrap=True)
+        terminal.out.print(inspect.getdoc(calls.look_up(name, functions, what="recipe")) or "", soft_wrap=True)
+        if name in recipes.for_any_build() and not data:
+            terminal.out.print(f"Its fields follow from the build: facepack recipes {name} --data BUILD shows them.")
+            return
+        for field, value in choosing.suited(name, [], data=data or []).settings().items():
+            shown = "[" + ", ".join(value) + "]" if isinstance(value, list) else value
+            terminal.out.print(f"  {field:<14} {shown}", soft_wrap=True)
 
 
 def report(
@@ -480,12 +488,12 @@ def bench(
     """
     with terminal.errors_as_lines(debug=debug):
         check_installed()
-        from trainer import bench, recipes
+        from trainer import bench, choosing
         from trainer.recipe import augmentations_of
 
         steps = augmentations_of(augment) if augment else None
         if recipe:
-            chosen = recipes.load(recipe)
+            chosen = choosing.suited(recipe, [], data=[build])
             steps, batch_size = steps or chosen.augment, chosen.batch_size
         settings = bench.BenchSettings(split, batch_size, steps, device, threads, seconds, recipe)
         with terminal.silenced_libraries():

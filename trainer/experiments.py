@@ -12,7 +12,7 @@ from typing import Any
 from facepack import manifest
 from facepack.errors import JobError, UsageError
 from facepack.storage import Store
-from trainer import comparison, recipes, report, runs, training
+from trainer import choosing, comparison, recipes, report, runs, training
 from trainer.data import TrainedOn
 from trainer.recipe import Recipe
 from trainer.run_record import RunRecord
@@ -64,7 +64,7 @@ def planned(names: Sequence[str], settings: Sequence[str], *, data: Sequence[str
         for combination, label in _combinations(settings):
             on = [f"on={Path(build).name or build}"] if len(data) > 1 else []
             name = "-".join([recipe_name, *label, *on]).replace("/", "_").replace(" ", "")
-            plan.append(Planned(name, recipe_name, recipes.load(recipe_name, combination), build))
+            plan.append(Planned(name, recipe_name, choosing.suited(recipe_name, combination, data=[build]), build))
     run_names = [run.name for run in plan]
     if twice := [name for name in run_names if run_names.count(name) > 1]:
         raise UsageError(f"{twice[0]}: two runs of this name: give each value, and each build's folder name, once")

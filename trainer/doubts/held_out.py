@@ -140,8 +140,8 @@ def _weakness(records: Sequence[RunRecord], split: str) -> Iterator[str]:
     is_greater_better = records[0].run.recipe.task.greater_is_better
     if score <= baseline if is_greater_better else score >= baseline:
         what = "most frequent" if is_greater_better else "median"
-        always = f"always predicting the {what}: {score:.3f} against {baseline:.3f}"
-        yield f"the networks are no better than {always}; their doubts may be worth nothing"
+        figures = f"{score:.3f} against {baseline:.3f}"
+        yield f"the networks are no better than always predicting the {what}: {figures}; their doubts say little"
 
 
 def _check(recipe: Recipe) -> None:
