@@ -223,6 +223,7 @@ def main() -> None:
                 measured += measure(case, source=source, folder=folder, seed=seed, only_finished=given.only_finished)
                 print(json.dumps(measured[-1]), flush=True)
     command = "python benchmarks/suspects.py --celeba data/celeba --simpsons data/simpsons --work work"
+    command += " --only-finished" * given.only_finished
     results = figures.about(num_cores=len(os.sched_getaffinity(0))) | {"command": command, "figures": measured}
     RESULTS.joinpath("suspects.json").write_text(json.dumps(results, indent=1) + "\n")
     RESULTS.joinpath("suspects.md").write_text(markdown(results))

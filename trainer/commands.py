@@ -271,6 +271,7 @@ def doubt(
         from trainer.doubts import held_out
         from trainer.progress import TrainingProgress
 
+        doubted: doubting.Doubted | None
         if not data and remote_runs.is_run(target):
             if settings or out:
                 raise UsageError("--set and --out go with a build; the doubts of a run are written below it")
