@@ -153,14 +153,11 @@ def _command_page(name: str, command: click.Command) -> str:
 
 
 def _help(text: str) -> list[str]:
-    """The help of a command: paragraphs joined, examples as they are."""
+    """The help of a command: its paragraphs, and its example as one."""
     lines: list[str] = []
-    for paragraph in re.split(r"\n\s*\n", text.replace("\b\n", "")):
-        is_example = all(line.startswith(("  ", "facepack ")) for line in paragraph.splitlines() if line)
-        lines += (
-            [f"    {line.strip()}" for line in paragraph.splitlines()] if is_example else [" ".join(paragraph.split())]
-        )
-        lines.append("")
+    for paragraph in re.split(r"\n\s*\n", text):
+        joined = " ".join(paragraph.split())
+        lines += [joined.replace("Example: ", "    ", 1) if joined.startswith("Example: ") else joined, ""]
     return lines
 
 
@@ -193,7 +190,7 @@ def _dataset_page(described: Description) -> str:
         "to cite": described.citation,
         "how to get it": described.obtain,
     }
-    lines = [f"# {described.title}", "", "| | |", "| --- | --- |"]
+    lines = [f"# {described.title}", "", "| fact | |", "| --- | --- |"]
     lines += [f"| {name} | {value} |" for name, value in facts.items() if value]
     lines += ["", f"    facepack fetch {described.name}", f"    facepack build {described.name}", ""]
     if described.quirks:

@@ -48,14 +48,15 @@ CAPTIONS = {
             "suitability task weights"
         ),
         "trained: a run, step by step": (
-            "checkpoint data devices experiments going_on logs memory progress ranks remote_runs runs training watching"
+            "across checkpoint data devices experiments going_on logs memory progress ranks remote_runs runs training "
+            "watching"
         ),
         "measured: how right, how fast": (
-            "bench doubting doubts evaluation folds headspace metrics photos prediction results rivals scores"
+            "bench doubting doubts evaluation folds headspace metrics photos prediction results rivals scores seen"
         ),
         "shown": (
-            "comparison contact_sheet evaluation_page exporting mistakes model_card plots prediction_files report "
-            "run_record"
+            "across_page comparison contact_sheet evaluation_page exporting mistakes model_card plots prediction_files "
+            "report run_record"
         ),
         "edge: the command line, the library's surface": "api commands",
     },

@@ -113,12 +113,12 @@ def _near(hashes: Hashes, others: Hashes, radius: int) -> _Near:
     is_one = hashes is others
     sides = np.concatenate([hashes, mirrored(hashes)] if is_one else [hashes, others, mirrored(others)])
     start, number = 0 if is_one else len(hashes), len(others)
-    found = [np.zeros(0, np.int64)]
+    meetings = [np.zeros(0, np.int64)]
     for mask in _masks(radius):
         lower, upper = _meetings(sides, mask, radius)
         is_across = (lower < len(hashes)) & (upper >= start)
-        found.append(lower[is_across] * number + (upper[is_across] - start) % number)
-    left, right = np.divmod(np.unique(np.concatenate(found)), max(1, number))
+        meetings.append(lower[is_across] * number + (upper[is_across] - start) % number)
+    left, right = np.divmod(np.unique(np.concatenate(meetings)), max(1, number))
     plain = np.bitwise_count(hashes[left] ^ others[right])
     turned = np.bitwise_count(hashes[left] ^ mirrored(others[right]))
     return _Near(left, right, np.minimum(plain, turned), turned < plain)
@@ -140,11 +140,11 @@ def _meetings(hashes: Hashes, mask: np.uint64, radius: int) -> tuple[Numbers, Nu
     keys = hashes & mask
     order = np.argsort(keys)
     keys, ordered = keys[order], hashes[order]
-    found = [np.zeros((2, 0), np.int64)]
+    meetings = [np.zeros((2, 0), np.int64)]
     for places, step in _same_as_later(keys):
         near = places[np.bitwise_count(ordered[places] ^ ordered[places + step]) <= radius]
-        found.append(np.sort([order[near], order[near + step]], axis=0))
-    lower, upper = np.concatenate(found, axis=1)
+        meetings.append(np.sort([order[near], order[near + step]], axis=0))
+    lower, upper = np.concatenate(meetings, axis=1)
     return lower, upper
 
 

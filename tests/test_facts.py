@@ -1,6 +1,7 @@
 """facts and suitability: what there is in a build, and what of it is refused or warned of before training starts."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from conftest import make, tiny, train
 from facepack.errors import UsageError
 from trainer import facts, suitability
 from trainer.facts import Facts
+from trainer.loading.augment import Resize
 from trainer.pretraining import pretraining_of
 from trainer.recipe import IMAGENET
 from trainer.task import Attributes, Classes, Number
@@ -108,6 +110,17 @@ def test_what_cannot_be_learnt_is_refused_by_name(column: pa.Array, recipe: Any,
     with pytest.raises(UsageError) as raised:
         suitability.of(recipe, build_of(x=column))
     assert text in str(raised.value)
+
+
+def test_images_of_several_sizes_are_refused_where_they_stay_so() -> None:
+    build = build_of(x=pa.array(["a", "b"] * 14))
+    widths = pa.array([30, *[48] * 28], pa.int32())
+    build = Facts(build.table.set_column(build.table.column_names.index("width"), "width", widths), ())
+    recipe = tiny(task=Classes(target="x"))
+    with pytest.raises(UsageError, match=r"of 2 sizes, such as 30x64 and 48x64 pixels, and a batch takes one: build"):
+        suitability.of(recipe, build)
+    resized = (Resize((64, 48)), *recipe.augment)
+    assert suitability.of(replace(recipe, augment=resized, eval_augment=resized), build) == []
 
 
 def test_classes_that_are_in_some_splits_alone_are_warned_of() -> None:

@@ -1,4 +1,4 @@
-"""API: training, and going on with it, in one call each."""
+"""API: training, going on with it, and training across builds, in one call each."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from facepack.errors import UsageError
-from trainer import choosing, going_on, ranks, remote_runs, report, training
+from trainer import across, across_page, choosing, going_on, ranks, remote_runs, report, training
+from trainer.across import Matrix
 from trainer.choosing import Choice
 from trainer.recipe import Recipe
 from trainer.run_record import RunRecord
@@ -67,6 +68,26 @@ def resume(
     locations = [str(build) for build in builds] or run.locations
     training.train(run.recipe_name, run.recipe, data=locations, out=folder, settings=where)
     return _finished(folder)
+
+
+def across_builds(
+    recipe: str, *, data: Sequence[str | Path], out: str | Path = "", device: str = "", **settings: Any
+) -> Matrix:
+    """Train a recipe on each of several builds and on all of them mixed, and test every run on every build.
+
+        matrix = trainer.across_builds("age_modern", data=["builds/utkface", "builds/fairface"], epochs=20)
+        matrix.cell("utkface", "fairface").score
+
+    Photos and people of any training are left out of the tests, and counted (`matrix.left_out`). Writes the runs, and
+    across.html, .csv, .json and .png, into `out` (runs/RECIPE-across); goes on where the same call was stopped. Raises
+    `UsageError` for builds that cannot be compared.
+    """
+    texts = [f"{name}={value}" for name, value in settings.items()]
+    plan = across.planned([recipe], texts, data=[str(build) for build in data])
+    folder = Path(out or f"runs/{recipe}-across")
+    matrix, _ = across.run(plan, out=folder, settings=training.Settings(device=device))
+    across_page.write(matrix, folder)
+    return matrix
 
 
 def _finished(location: str | Path) -> RunRecord:

@@ -175,31 +175,68 @@ def experiment(
             help="Change a field; given several times, each value in turn.",
         ),
     ] = None,
+    across: Annotated[
+        bool, typer.Option("--across", help="One recipe on each build and on all, tested on every one.")
+    ] = False,
     device: Device = "",
     show: Open = False,
     debug: Debug = False,
 ) -> None:
     """Train several recipes, or one with several settings, and put them into one table and one page.
 
+    With --across one recipe is trained on each build and on all of them mixed, and every network tested on every build.
+
     Example: facepack experiment cacd_age --data builds/cacd --set lr=0.0005 --set lr=0.0001 --set epochs=5
     """
     with terminal.errors_as_lines(debug=debug):
         check_installed()
-        from trainer import experiments, report, training
-        from trainer.progress import TrainingProgress
+        if across:
+            _across(names, settings or [], data=data, out=out, device=device, show=show)
+        else:
+            _side_by_side(names, settings or [], data=data, out=out, device=device, show=show)
 
-        plan = experiments.planned(names, settings or [], data=data)
-        folder = out or Path(f"runs/{names[0]}-experiment")
-        where = training.Settings(device=device)
-        rows = experiments.run(plan, out=folder, settings=where, watchers=[TrainingProgress()])
-        failed = [row.name for row in rows if row.problem]
-        if len(failed) < len(rows):
-            terminal.out.print(experiments.table(rows))
-            terminal.out.print(f"{folder / experiments.PAGE_FILE}: the page; {experiments.TABLE_FILE}", soft_wrap=True)
-            if show:
-                report.open_page(folder / experiments.PAGE_FILE)
-        if failed:
-            raise JobError(f"{len(failed)} of {len(rows)} runs could not be trained: {', '.join(failed)}")
+
+def _side_by_side(
+    names: list[str], settings: list[str], *, data: list[str], out: Path | None, device: str, show: bool
+) -> None:
+    """Train several recipes, and print and write the table."""
+    from trainer import experiments, report, training
+    from trainer.progress import TrainingProgress
+
+    plan = experiments.planned(names, settings, data=data)
+    folder = out or Path(f"runs/{names[0]}-experiment")
+    where = training.Settings(device=device)
+    rows = experiments.run(plan, out=folder, settings=where, watchers=[TrainingProgress()])
+    failed = [row.name for row in rows if row.problem]
+    if len(failed) < len(rows):
+        terminal.out.print(experiments.table(rows))
+        terminal.out.print(f"{folder / experiments.PAGE_FILE}: the page; {experiments.TABLE_FILE}", soft_wrap=True)
+        if show:
+            report.open_page(folder / experiments.PAGE_FILE)
+    if failed:
+        raise JobError(f"{len(failed)} of {len(rows)} runs could not be trained: {', '.join(failed)}")
+
+
+def _across(
+    names: list[str], settings: list[str], *, data: list[str], out: Path | None, device: str, show: bool
+) -> None:
+    """Train one recipe on each build and on all, and print and write the matrix."""
+    from trainer import across, across_page, report, training
+    from trainer.progress import TrainingProgress
+
+    plan = across.planned(names, settings, data=data)
+    folder = out or Path(f"runs/{names[0]}-across")
+    where = training.Settings(device=device)
+    matrix, rows = across.run(plan, out=folder, settings=where, watchers=[TrainingProgress()])
+    page = across_page.write(matrix, folder)
+    terminal.out.print(across_page.table(matrix))
+    for line in across_page.lines(matrix):
+        terminal.out.print(line, soft_wrap=True)
+    terminal.out.print(f"{page}: the page; across.csv, across.json, across.png", soft_wrap=True)
+    if show:
+        report.open_page(page)
+    if failed := [row.name for row in rows if row.problem]:
+        raise JobError(f"{len(failed)} of {len(rows)} runs could not be trained: {', '.join(failed)}")
 
 
 def evaluate(
@@ -230,6 +267,8 @@ def evaluate(
                 report.write(folder)
         results = evaluated.results.items()
         _show_results({name: of_split for name, of_split in results if not split or name in split})
+        for line in evaluated.seen_lines(split or list(evaluated.results)):
+            terminal.out.print(line, soft_wrap=True)
         place = "/".join([run.rstrip("/"), *evaluated.folder.relative_to(folder).parts])
         terminal.out.print(f"{place}: scores.json, predictions.parquet", soft_wrap=True)
         terminal.out.print(f"{place}/{page.name}: the page", soft_wrap=True)

@@ -65,6 +65,7 @@ def _notes(evaluation: Evaluation) -> Iterator[str]:
     if not evaluation.is_own:
         trained_on = ", ".join(_title(build.configuration.dataset, build.location) for build in evaluation.run.mixed)
         yield f"This is another build than the network was trained on: {trained_on}."
+    yield from evaluation.seen_lines(_splits(evaluation))
     if evaluation.is_own and "train" in evaluation.results:
         yield "The network has learnt from the images of train, so its figures say nothing of new images."
     fits = evaluation.run.recipe.task.results.fits_thresholds

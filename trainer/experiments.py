@@ -31,7 +31,8 @@ class Planned:
     name: str
     recipe_name: str
     recipe: Recipe
-    data: str
+    data: str | list[str]
+    """The build, or several that are mixed."""
 
 
 @dataclass(frozen=True)
@@ -117,13 +118,13 @@ def run(
 
 def _check(plan: Sequence[Planned], out: Path) -> None:
     """Refuse, before anything is trained, what is no build, and a place that holds other runs of the same names."""
-    builds = {run.data: TrainedOn.of(manifest.read_build(run.data), run.data) for run in plan}
     for run in plan:
-        folder = out / run.name
+        folder, places = out / run.name, [run.data] if isinstance(run.data, str) else run.data
+        builds = [TrainedOn.of(manifest.read_build(place), place) for place in places]
         if (folder / runs.RUN_FILE).exists():
-            there, build = runs.read(folder), builds[run.data]
-            is_same_build = (there.data.digest, there.data.plan_digest) == (build.digest, build.plan_digest)
-            if there.recipe != run.recipe or not is_same_build:
+            there = runs.read(folder)
+            negatives = [there.negatives] if there.negatives else []
+            if there.recipe != run.recipe or not there.is_trained_on([*builds, *negatives]):
                 pairs = run.recipe.differences(there.recipe).items()
                 differences = "; ".join(f"{name} {value}" for name, (_, value) in pairs)
                 reason = differences or f"on another build ({there.data.location})"

@@ -17,7 +17,8 @@ from facepack.errors import UsageError, nearest
 from facepack.manifest import Build, Status
 from facepack.storage import Store
 from trainer import weights
-from trainer.loading.targets import ATTRIBUTES, CLASS
+from trainer.loading.ranges import Ranges
+from trainer.loading.targets import ATTRIBUTES, CLASS, MIDDLE
 from trainer.pretraining import Pretraining, pretraining_of
 
 Counts = Mapping[str, int]
@@ -118,20 +119,35 @@ class Facts:
         return [name for name in names if self._is_category(name)]
 
     def target(self, name: str) -> Target:
-        """What there is of a target, as `trainer.loading.targets` names it; `UsageError` where there is none of it."""
-        column_name, colon, bins = name.partition(":")
+        """What there is of a target, as `trainer.loading.targets` names it; `UsageError` where there is none of it.
+
+        Of FIRST|SECOND each image has the first that its build has.
+        """
         known = [*([CLASS] if self.class_names else []), *([ATTRIBUTES] if self.attributes else []), *self._labels]
-        if (column_name if colon else name) not in known:
+        choices = [choice for choice in name.split("|") if choice.partition(":")[0] in known]
+        if not choices:
+            column_name = name.partition(":")[0]
             raise UsageError(f"target {name}: the build has no such column; {nearest(column_name, known)}")
         if name == ATTRIBUTES:
             return self._attributes()
+        columns = [self._read(choice) for choice in choices]
+        column = pc.coalesce(*(values for values, _ in columns))
+        names = columns[0][1]
+        return self._number(name, column) if names is None else self._classes(name, column, names=names)
+
+    def _read(self, name: str) -> tuple[pa.ChunkedArray, tuple[str, ...] | None]:
+        """The values of a target, and the names that they are of; None for numbers."""
+        column_name, colon, bins = name.partition(":")
         column = self.column(column_name)
+        if colon and _is_text(column.type):
+            return _of_ranges(column, name=name)
         if colon:
-            return self._classes(name, _binned(column, bins, name=name), names=Bins.of(bins, field=name).names)
-        if name == CLASS or _is_text(column.type):
-            names = self.class_names if name == CLASS else tuple(sorted(column.unique().drop_null().to_pylist()))
-            return self._classes(name, column, names=names)
-        return self._number(name, column)
+            return _binned(column, bins, name=name), Bins.of(bins, field=name).names
+        if name == CLASS:
+            return column, self.class_names
+        if _is_text(column.type):
+            return column, tuple(sorted(column.unique().drop_null().to_pylist()))
+        return column, None
 
     def column(self, name: str) -> pa.ChunkedArray:
         """A column of the packed images; texts as such, not as dictionaries."""
@@ -218,6 +234,19 @@ def of(builds: Sequence[Build], tables: Sequence[pa.Table]) -> Facts:
 def _is_text(kind: pa.DataType) -> bool:
     is_words = pa.types.is_dictionary(kind) and _is_text(kind.value_type)
     return bool(is_words or pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _of_ranges(column: pa.ChunkedArray, *, name: str) -> tuple[pa.ChunkedArray, tuple[str, ...] | None]:
+    """A category of ranges as the numbers in their middles, or in bins."""
+    ranges, text = Ranges.of(column.unique().drop_null().to_pylist()), name.partition(":")[2]
+    if ranges is None:
+        raise UsageError(f"target {name}: neither a number nor ranges of one, such as 20-29 and 70+")
+    codes = pc.index_in(column, value_set=pa.array(ranges.names))
+    if text == MIDDLE:
+        return pc.take(pa.array(ranges.middles), codes), None
+    names = Bins.of(text, field=name).names
+    of_range = [names[code] if code >= 0 else None for code in ranges.codes_in(Bins.of(text, field=name))]
+    return pc.take(pa.array(of_range, pa.string()), codes), names
 
 
 def _binned(column: pa.ChunkedArray, text: str, *, name: str) -> pa.ChunkedArray:

@@ -42,6 +42,53 @@ class Line:
     """Counted from 0; marked."""
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A figure with its 95 % interval, and whether it stands out."""
+
+    name: str
+    value: float
+    interval: tuple[float, float]
+    is_marked: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Figures below each other on one axis, and what is reached without looking at an image."""
+
+    title: str
+    rows: Sequence[Measured]
+    baseline: float
+
+
+def intervals(name: str, title: str, panels: Sequence[Panel], *, what: str) -> Plot:
+    """Figures with their intervals, a panel per group below each other on one axis; marked ones are filled squares."""
+    import matplotlib.pyplot as plt
+
+    first, _ = _axes(1, 1)
+    plt.close(first)
+    heights = [len(panel.rows) + 0.8 for panel in panels]
+    size = (6.4, 0.8 + 0.27 * sum(heights) + 0.35 * len(panels))
+    shape, axes = plt.subplots(
+        len(panels), 1, figsize=size, sharex=True, squeeze=False, layout="constrained", height_ratios=heights
+    )
+    for axis, panel in zip(axes[:, 0], panels, strict=True):
+        for place, row in enumerate(panel.rows):
+            colour = _COLOURS[0] if row.is_marked else _COLOURS[1]
+            style = {"marker": "s" if row.is_marked else "o", "markerfacecolor": colour if row.is_marked else "none"}
+            axis.plot(row.interval, [place, place], color=colour, linewidth=1.6, linestyle="-")
+            axis.plot([row.value], [place], color=colour, markersize=6, **style)
+        axis.axvline(panel.baseline, color=QUIET, linewidth=0.9, linestyle="--")
+        axis.set_yticks(range(len(panel.rows)), [plain_text(row.name) for row in panel.rows])
+        axis.set_ylim(len(panel.rows) - 0.4, -0.6)
+        axis.set_title(plain_text(panel.title), loc="left", fontsize=9, color=QUIET)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.spines[["left", "bottom"]].set_color(QUIET)
+        axis.tick_params(colors=QUIET, which="both")
+    axes[-1, 0].set_xlabel(what, color=QUIET)
+    return _finished(name, title, shape)
+
+
 def curves(name: str, title: str, lines: Sequence[Line], *, what: str) -> Plot:
     """Values over epochs, the best epoch of each line marked with its value."""
     is_crowded = len(lines) > _MAX_MARKED

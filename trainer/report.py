@@ -119,6 +119,8 @@ def _notes(record: RunRecord) -> Iterator[str]:
         fitted = ["temperature"] * recipe.calibrate + ["thresholds"] * task.results.fits_thresholds
         verb = "was" if fitted == ["temperature"] else "were"
         yield f"The {' and the '.join(fitted)} {verb} fitted on valid, so its figures are a little too good."
+    if record.scores:
+        yield from filter(None, map(record.scores.seen_line, record.results))
 
 
 def _headline(record: RunRecord) -> list[Figure]:

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
+
 from facepack.errors import UsageError
 from trainer import weights
 from trainer.facts import Facts, Target
 from trainer.layers import Size
 from trainer.loading.augment import normalizes
+from trainer.loading.graphs import Graph
 from trainer.loading.targets import POINTS
 from trainer.pretraining import pretraining_of
 from trainer.recipe import Recipe
@@ -21,6 +24,7 @@ _SMALL_SHARE = 0.45
 def of(recipe: Recipe, facts: Facts) -> list[str]:
     """Warnings before a recipe is trained on a build, a line each; `UsageError` for what cannot work."""
     target = checked_target(recipe, facts)
+    _check_sizes(recipe, facts)
     return [*_of_splits(facts), *([] if target is None else _of_names(target, facts))]
 
 
@@ -79,6 +83,20 @@ def _check_values(target: Target, facts: Facts) -> None:
         f"target {target.name}: {num:,} of {num_all:,} images have no value ({of_splits}): {named}; "
         "build again with --leave-out FILE that lists them, or choose another target"
     )
+
+
+def _check_sizes(recipe: Recipe, facts: Facts) -> None:
+    """Refuse images of several sizes that stay so."""
+    if len(facts.sizes_hw) < 2:
+        return
+    after_hw = Graph(tuple(recipe.augment), 0, False).sizes_after(facts.sizes_hw)
+    if len(np.unique(after_hw, axis=0)) > 1:
+        first, last = (f"{width}x{height}" for height, width in (after_hw[0], after_hw[-1]))
+        raise UsageError(
+            f"the images are of {len(facts.sizes_hw):,} sizes, such as {first} and {last} pixels, and a batch takes "
+            "one: build with --size, let augment and eval_augment begin with Resize((height, width)), or take a recipe "
+            "for any build, such as classifier"
+        )
 
 
 def _check_several(target: Target, facts: Facts) -> None:

@@ -154,7 +154,8 @@ def _paced(recipe: Recipe, facts: Facts, *, kind: _Kind) -> Recipe:
         lr = (3e-3 if facts.asked.freeze == "head" else 1e-3) * root
         epochs = _epochs(num, recipe.batch_size, wanted=kind.epochs // 3, fewest_steps=_FEWEST_STEPS // 2)
         start = replace(recipe.start, backbone_lr=0.3)
-        return replace(recipe, optimizer=AdamW(lr=round(lr, 5), weight_decay=0.05), epochs=epochs, start=start)
+        adam = AdamW(lr=round(lr, 5), weight_decay=0.05)
+        return replace(recipe, optimizer=adam, epochs=epochs, start=start, clip_norm=1.0)
     lr = min(0.01 * root, _HIGHEST_LR)
     if facts.asked.network and not facts.asked.network.startswith("small_resnet"):
         lr = 1e-3 * root  # others begin with larger steps in their deeper layers
