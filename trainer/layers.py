@@ -102,6 +102,8 @@ def _first_that_learns(network: nn.Module, mode: str) -> str:
     layer = mode.removeprefix(FROM)
     layers = [name for name, module in network.named_modules() if name and any(True for _ in module.parameters())]
     if layer not in layers:
-        top = [name for name in layers if "." not in name]
-        raise UsageError(f"freeze={mode}: the network has no layer {layer!r} with weights; {nearest(layer, top)}")
+        parent = layer.rpartition(".")[0]
+        parent = parent if parent in layers else ""
+        siblings = [name for name in layers if name.rpartition(".")[0] == parent]
+        raise UsageError(f"freeze={mode}: the network has no layer {layer!r} with weights; {nearest(layer, siblings)}")
     return layer
