@@ -44,8 +44,11 @@ class Way:
 
     @property
     def turn(self) -> int:
-        """Pretrained weights first, then random ones, then other networks."""
-        return 0 if PRETRAINED in self.settings else 1 if self.settings else 2
+        """The cheapest first: the head alone, last block and head, all layers, random weights, other networks."""
+        if PRETRAINED not in self.settings:
+            return 3 if self.settings else 4
+        freeze = ("start.freeze=head", "start.freeze=last_block")
+        return next((number for number, setting in enumerate(freeze) if setting in self.settings), len(freeze))
 
 
 @dataclass(frozen=True)
@@ -221,7 +224,7 @@ def measured(bench: Bench, table: Table, way: Way, *, out: Path) -> Raw:
 
 
 def measure(bench: Bench, names: list[str]) -> None:
-    """All that is not measured yet, what needs no patience first."""
+    """All that is not measured yet, the cheapest first."""
     results = bench.read()
     results |= figures.about(num_cores=len(os.sched_getaffinity(0)))
     results["versions"] = {name: version(name) for name in LIBRARIES}
