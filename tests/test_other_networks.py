@@ -109,7 +109,7 @@ def write_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("text", ["timm:tf_efficientnet_lite0", "torchvision:efficientnet_b0", "efficientnet_b0()"])
 def test_new_head_of_few_classes_begins_small(text: str) -> None:
     network = models.network(text, num_outputs=4, size_hw=(64, 64))
-    weight = network.get_parameter(f"{layers.head(network)}.weight")
+    weight = network.get_parameter(f"{layers.head(network)}.weight").detach()
     assert weight.shape == (4, 1280)
     assert float(weight.square().mean().sqrt()) == pytest.approx(1280**-0.5)
 
