@@ -41,10 +41,12 @@ CAPTIONS = {
     "trainer": {
         "loaded: from shards to batches": "augment feed loader loading staging",
         "learnt: what a recipe is made of": (
-            "calls checks layers models optim other_networks recipe recipes stopping task weights"
+            "calls checks class_weights layers losses models optim other_networks recipe recipes "
+            "sampling stopping task weights"
         ),
         "trained: a run, step by step": (
-            "checkpoint data devices experiments going_on logs memory progress ranks remote_runs runs training"
+            "checkpoint compiling data devices experiments going_on logs memory progress ranks remote_runs runs "
+            "steps training"
         ),
         "measured: how right, how fast": ("bench evaluation headspace metrics photos prediction results rivals scores"),
         "shown": "comparison contact_sheet exporting model_card plots prediction_files report run_record",
