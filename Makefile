@@ -1,6 +1,6 @@
 # The one entry: every target sets up what it needs in .venv.
 
-.PHONY: help demo test test-all check tree bench bench-gpu clean
+.PHONY: help demo test test-all check docs tree bench bench-gpu clean
 
 # The first Python 3.11 to 3.14 on the path that can make virtual environments.
 PYTHON ?= $(shell for python in python3 python3.12 python3.13 python3.11 python3.14 python; do \
@@ -26,6 +26,10 @@ check: .venv/.tests  ## lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/.docs  ## build the site into site/, without network; a warning is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "site/index.html: the site, $$(find site -name '*.html' | wc -l) pages"
+
 tree: .venv/.made  ## make the tree in docs/design.md from the files' docstrings
 	@$(BIN)/python docs/source_tree.py
 
@@ -40,7 +44,7 @@ bench-gpu: .venv/.tests  ## on a GPU: its tests and benchmarks, in eight minutes
 	$(BIN)/python benchmarks/gpu.py
 
 clean:  ## remove what the other targets made, but no data and no build
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist demo
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist demo site
 
 .venv/.made:
 	@test -n "$(PYTHON)" || (echo "facepack needs Python 3.11, 3.12, 3.13 or 3.14 with venv on the path" >&2; exit 1)
@@ -50,6 +54,10 @@ clean:  ## remove what the other targets made, but no data and no build
 
 .venv/.runs: .venv/.made pyproject.toml constraints.txt
 	@$(PIP) --editable '.[train]'
+	@touch $@
+
+.venv/.docs: .venv/.runs
+	@$(PIP) --editable '.[docs]'
 	@touch $@
 
 .venv/.tests: .venv/.runs

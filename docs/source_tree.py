@@ -31,25 +31,33 @@ CAPTIONS = {
             "bins choices configuration fingerprint hashing label own_description plan plan_file plan_head prepare"
         ),
         "packed: from photos to shards": (
-            "align builder card colour cores headers image jpeg labelled_faces lock manifest mmod node_log ray_options "
-            "resume shard template workers"
+            "admission align builder card colour cores headers image jpeg labelled_faces lock manifest mmod node_log "
+            "perceptual_hash ray_options ray_process resume shard template workers"
         ),
-        "checked and shown": "manifest_checks manifest_rows page preview reader source_check summary verification",
+        "told apart: who is who": "describing descriptor_network descriptors people_commands",
+        "checked and shown": (
+            "manifest_checks manifest_rows near_duplicates page preview reader source_check summary verification"
+        ),
         "drawn: datasets for the demo and the tests": "drawn",
         "edge: the command line, the library's surface, errors": "__main__ api cli commands errors shadow terminal",
     },
     "trainer": {
         "loaded: from shards to batches": "augment feed loader loading staging",
         "learnt: what a recipe is made of": (
-            "calls checks class_weights layers losses models optim other_networks recipe recipes "
-            "sampling stopping task weights"
+            "calls checks choosing class_weights facts layers losses models optim other_networks pretraining recipe "
+            "recipes sampling stopping suitability task weights"
         ),
         "trained: a run, step by step": (
-            "checkpoint compiling data devices experiments going_on logs memory progress ranks remote_runs runs "
-            "steps training"
+            "across checkpoint compiling data devices experiments going_on logs memory progress ranks remote_runs runs "
+            "steps training watching"
         ),
-        "measured: how right, how fast": ("bench evaluation headspace metrics photos prediction results rivals scores"),
-        "shown": "comparison contact_sheet exporting model_card plots prediction_files report run_record",
+        "measured: how right, how fast": (
+            "bench doubting doubts evaluation folds headspace metrics photos prediction results rivals scores seen"
+        ),
+        "shown": (
+            "across_page comparison contact_sheet evaluation_page exporting mistakes model_card plots prediction_files "
+            "report run_record"
+        ),
         "edge: the command line, the library's surface": "api commands",
     },
 }

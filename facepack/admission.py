@@ -3,9 +3,10 @@
 import hashlib
 import pickle
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 
@@ -13,8 +14,9 @@ from facepack.align import Aligner
 from facepack.configuration import Configuration
 from facepack.errors import JobError
 from facepack.labelled_faces import Cut
-from facepack.lock import BUILD, token_in
-from facepack.shard import Reject, ShardResult, outcomes_of, pack
+from facepack.lock import BUILD, Work, token_in
+from facepack.shard import Reject, ShardResult, ShardTask, outcomes_of, pack
+from facepack.sighting import Sighting, sighting_of
 from facepack.source import Source
 from facepack.storage import Store
 
@@ -42,10 +44,21 @@ class Terms:
     ground: Ground
     sources: dict[str, str]
     packed: dict[str, str]
+    is_elsewhere: bool = False
+    """True where workers may be on other machines: they tell how they see the files of each shard."""
+
+    def faults(self) -> list[str]:
+        """What this machine lacks, each fit to follow its name."""
+        return faults(self)
+
+    def outcomes(self, pickled: bytes) -> bytes:
+        """Pack shards: a pickled list of pickled tasks in, a pickled list of their results out."""
+        return packed_tasks(pickled, self)
 
 
 def terms_of(ground: Ground, paths: list[str]) -> Terms:
-    """The terms of a build: checksums of some of its files, others each time."""
+    """The terms of a build: checksums of some of its files, others each time; without `paths` for workers here."""
+    is_elsewhere = bool(paths)
     paths = random.SystemRandom().sample(paths, min(_NUM_TRIED, len(paths)))
     sources: dict[str, str] = {}
     packed: dict[str, str] = {}
@@ -58,13 +71,14 @@ def terms_of(ground: Ground, paths: list[str]) -> Terms:
         if len(sources) == NUM_READ:
             break
     source = ground.source.subset(sources)
-    return Terms(Ground(source, ground.store, ground.configuration, ground.aligner, ground.token), sources, packed)
+    return Terms(replace(ground, source=source), sources, packed, is_elsewhere)
 
 
 def faults(terms: Terms) -> list[str]:
     """What this machine lacks of the terms, each fit to follow its name."""
     cv2.setNumThreads(1)
-    at_fault = [*_source_faults(terms), *_output_faults(terms.ground)]
+    ground = terms.ground
+    at_fault = [*_source_faults(terms), *output_faults(ground.store, work=BUILD, token=ground.token)]
     return at_fault or list(_packing_faults(terms))
 
 
@@ -85,15 +99,14 @@ def _source_faults(terms: Terms) -> Iterator[str]:
         return
 
 
-def _output_faults(ground: Ground) -> Iterator[str]:
-    """Why this machine cannot write where the driver does."""
-    store = ground.store
+def output_faults(store: Store, *, work: Work, token: str) -> Iterator[str]:
+    """Why this machine cannot write where the driver does, which holds the place for some work."""
     try:
-        if token_in(store, BUILD) != ground.token:
-            yield f"sees another folder at {store.location}, without the lock of this build"
+        if token_in(store, work) != token:
+            yield f"sees another folder at {store.location}, without the lock of this {work.name}"
             return
-        with suppress(_Unwritten), store.writer(f"{BUILD.lock_file}.{ground.token}") as file:
-            file.write(ground.token.encode())
+        with suppress(_Unwritten), store.writer(f"{work.lock_file}.{token}") as file:
+            file.write(token.encode())
             raise _Unwritten
     except (OSError, JobError) as error:
         yield f"cannot write to {store.location} ({_reason(error)})"
@@ -121,18 +134,35 @@ def _packed_digest(content: bytes, ground: Ground) -> str:
 
 
 def packed_tasks(pickled: bytes, terms: Terms) -> bytes:
-    """Pack shards: a pickled list of pickled tasks in, a pickled list of their results out.
+    """Pack shards: a pickled list of pickled tasks in, a pickled list of their results and sightings out.
 
     It ends with the error that ends the build, where there is one.
     """
-    outcomes: list[ShardResult | Exception] = []
-    for task in pickle.loads(pickled):  # noqa: S301 - made by this build
+    return done_tasks(pickled, lambda task: _packed(task, terms))
+
+
+def done_tasks(pickled: bytes, work: Callable[[Any], Any]) -> bytes:
+    """Do the tasks of a pickled list of pickled ones: a pickled list of what `work` gives of each.
+
+    It ends with the error that ends the job, where there is one.
+    """
+    outcomes: list[Any] = []
+    for task in pickle.loads(pickled):  # noqa: S301 - made by the driver
         try:
-            outcomes.append(pack(pickle.loads(task), aligner=terms.ground.aligner))  # noqa: S301 - likewise
+            outcomes.append(work(pickle.loads(task)))  # noqa: S301 - likewise
         except (OSError, JobError) as error:
             outcomes.append(error)
             break
     return pickle.dumps(outcomes)
+
+
+def _packed(task: ShardTask, terms: Terms) -> tuple[ShardResult, Sighting]:
+    """The result of a shard, and the files of its images as they were before."""
+    seen: Sighting = {}
+    if terms.is_elsewhere and not task.source.store.is_remote:
+        rows, source = task.rows()
+        seen = sighting_of(source, rows["source"].to_pylist())
+    return pack(task, aligner=terms.ground.aligner), seen
 
 
 def _reason(error: Exception) -> str:

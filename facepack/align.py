@@ -168,7 +168,7 @@ class Aligner:
             configuration.template,
             configuration.detector,
             None if configuration.detector == "hog" else mmod.Network.of(network_file(configuration)),
-            None if landmarks is None else _predictor(landmarks),
+            None if landmarks is None else predictor_of(landmarks),
         )
 
     def __call__(self, image_hwc: Pixels) -> Face:
@@ -193,8 +193,7 @@ class Aligner:
         """Cut out the face in a box that `boxes` gave."""
         if self.kind == "chip":
             return self._chip(image_hwc, box)
-        is_share = self.margin.unit == "share"
-        margin_px = self.margin.value * max(box.width, box.height) if is_share else self.margin.value
+        margin_px = crop_margin_px(box, self.margin)
         cropped_hwc, is_padded = crop(image_hwc, box=box, margin_px=margin_px)
         return Face(cropped_hwc, box, None, is_padded)
 
@@ -212,6 +211,19 @@ class Aligner:
         return Face(chip_hwc, box, points, False)
 
 
+def crop_margin_px(box: Box, margin: Margin) -> float:
+    """The margin around the face in a box, in pixels of its photo."""
+    return margin.value * max(box.width, box.height) if margin.unit == "share" else margin.value
+
+
+def crop_square(box: Box, *, margin_px: float) -> tuple[int, int, int, int]:
+    """The square that a crop shows of its photo, in pixels: left, top, right and bottom (exclusive)."""
+    side = max(box.width, box.height) + 2 * margin_px
+    left = round((box.x0 + box.x1 - side) / 2)
+    top = round((box.y0 + box.y1 - side) / 2 - margin_px * _UP)
+    return left, top, left + max(1, round(side)), top + max(1, round(side))
+
+
 def crop(image_hwc: Pixels, *, box: Box, margin_px: float) -> tuple[Pixels, bool]:
     """The published square crop of CACD, at the pixels of the photo: uint8 BGR HWC, and whether it had to be padded.
 
@@ -220,10 +232,7 @@ def crop(image_hwc: Pixels, *, box: Box, margin_px: float) -> tuple[Pixels, bool
     place of the face are those of every other crop; the published script failed on these photos.
     """
     height, width = image_hwc.shape[:2]
-    side = max(box.width, box.height) + 2 * margin_px
-    left = round((box.x0 + box.x1 - side) / 2)
-    top = round((box.y0 + box.y1 - side) / 2 - margin_px * _UP)
-    right, bottom = left + max(1, round(side)), top + max(1, round(side))
+    left, top, right, bottom = crop_square(box, margin_px=margin_px)
     if (right - left) * (bottom - top) > MAX_PIXELS:  # a wide margin around a face that fills a large photo
         raise BadImageError(Status.TOO_LARGE)
     inner_hwc = image_hwc[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
@@ -270,8 +279,8 @@ def _how_to_get() -> str:
     )
 
 
-def _predictor(landmarks: Path) -> Any:
-    """Load the model; `UsageError` where it is another file."""
+def predictor_of(landmarks: Path) -> Any:
+    """dlib's five-point shape predictor from its file; `UsageError` where it is another one."""
     import dlib
 
     try:

@@ -31,8 +31,8 @@ def build(
 
         build("celeba", src="data/celeba", out="builds/faces", classes="rarest4", size=64)
 
-    `out` is a folder or URL, by default builds/<dataset>-<classes>; `src` a folder, archive or URL, by default
-    $FACEPACK_DATA/<dataset> or data/<dataset>; `leave_out` a file that lists images to leave out; `labels` a table
+    `out` is a folder or URL, by default builds/DATASET-CLASSES; `src` a folder, archive or URL, by default
+    $FACEPACK_DATA/DATASET or data/DATASET; `leave_out` a file that lists images to leave out; `labels` a table
     of your own, or `OwnTable` with the names of its columns. `workers` 0 packs in this process, without Ray. A
     `Configuration` in place of the dataset's name takes no further options. Raises `UsageError` (a `ValueError`) for an
     option that cannot be, `JobError` where the place holds another build, the source is not there, or something cannot

@@ -94,8 +94,7 @@ def build(configuration: Configuration, *, place: Place, progress: Progress | No
     planning_s = time.time() - begun
     store = Store(place.out)
     resume.check_place(store, plan.head.configuration)
-    store.make()
-    with lock.held(store, work=lock.BUILD) as holder:
+    with store.made(), lock.held(store, work=lock.BUILD) as holder:
         resume.check_place(store, plan.head.configuration)
         store.delete_temporary()
         tasks = _tasks(plan, store)

@@ -11,7 +11,7 @@ from facepack.errors import UsageError
 
 try:
     shadow.check_trainer()
-    from facepack import commands, terminal
+    from facepack import commands, people_commands, terminal
     from trainer import commands as trainer_commands
 except UsageError as error:
     sys.stderr.write(f"error: {error}\n")
@@ -35,10 +35,12 @@ app.command("fetch")(commands.fetch)
 app.command("build")(commands.build)
 app.command("verify")(commands.verify)
 app.command("preview")(commands.preview)
+app.command("describe")(people_commands.describe)
 app.command("bench")(trainer_commands.bench)
 app.command("train")(trainer_commands.train)
 app.command("experiment")(trainer_commands.experiment)
 app.command("evaluate")(trainer_commands.evaluate)
+app.command("doubt")(trainer_commands.doubt)
 app.command("predict")(trainer_commands.predict)
 app.command("export")(trainer_commands.export)
 app.command("report")(trainer_commands.report)

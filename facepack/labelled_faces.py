@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from facepack import template
-from facepack.align import Box, Face, crop
+from facepack.align import Box, Face, crop, crop_margin_px
 from facepack.choices import Margin
 from facepack.configuration import Configuration
 from facepack.image import BadImageError, Pixels
@@ -62,9 +62,7 @@ class LabelledCrop:
             raise BadImageError(Status.NO_LABELLED_FACE)
         if not (0 <= (box.x0 + box.x1) / 2 <= width and 0 <= (box.y0 + box.y1) / 2 <= height):
             raise BadImageError(Status.NO_LABELLED_FACE)
-        is_share = self.margin.unit == "share"
-        margin_px = self.margin.value * max(box.width, box.height) if is_share else self.margin.value
-        cropped_hwc, is_padded = crop(image_hwc, box=box, margin_px=margin_px)
+        cropped_hwc, is_padded = crop(image_hwc, box=box, margin_px=crop_margin_px(box, self.margin))
         return Face(cropped_hwc, box, self.landmarks, is_padded)
 
 

@@ -34,6 +34,7 @@ class Work:
 
 
 BUILD, FETCH, RUN = Work("build", "--out"), Work("fetch", "--to"), Work("run", "--out")
+DESCRIBE = Work("describe", "BUILD")
 
 
 class Holder:

@@ -168,6 +168,8 @@ def _admit_nodes(ray: Any, job: Job, watch: Watch) -> None:
     for ref in nodes.keys() - set(waiting):
         try:
             faults += [(fault, nodes[ref].name) for fault in ray.get(ref)]
+        except ray.exceptions.TaskUnschedulableError:
+            continue  # the node has just been lost, and will be told as such; its workers look again if it comes back
         except ray.exceptions.RayError as error:
             if nodes[ref].id in watch.nodes:  # one that is lost is told as such
                 faults.append((f"cannot look at itself ({_cause(error)})", nodes[ref].name))

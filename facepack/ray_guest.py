@@ -28,7 +28,7 @@ class Letter:
     variables: dict[str, str] = field(repr=False)
     """Credentials and the like; they are never logged."""
     terms: bytes = field(repr=False)
-    """`facepack.admission.Terms`, pickled."""
+    """What is to be done and shown first, `facepack.ray_process.Terms`, pickled."""
 
 
 def versions_of(names: list[str]) -> dict[str, str]:
@@ -76,11 +76,11 @@ def _within_time(letter: Letter) -> list[str]:
 
     def look() -> None:
         try:
-            from facepack import admission
+            terms = pickle.loads(letter.terms)  # noqa: S301 - made by the driver
         except ImportError as error:
             faults.append(f"cannot import facepack: {error}")
         else:
-            faults.extend(admission.faults(pickle.loads(letter.terms)))  # noqa: S301 - made by the driver
+            faults.extend(terms.faults())
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
@@ -103,8 +103,6 @@ class Packer:
 
         begun, packed = time.time(), b""
         if not self._faults:
-            from facepack.admission import packed_tasks
-
-            packed = packed_tasks(batch["tasks"][0], self._terms)
+            packed = self._terms.outcomes(batch["tasks"][0])
         outcome = begun, ray.get_runtime_context().get_node_id(), self._faults, packed
         return {"outcome": [pickle.dumps(outcome)]}

@@ -1,4 +1,4 @@
-"""Ray process: shards packed on Ray by a process of its own, and what it tells of nodes and of the head."""
+"""Ray process: work on shards, done on Ray by a process of its own, and what it tells of nodes and of the head."""
 
 import logging
 import os
@@ -12,17 +12,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import facepack
 from facepack import manifest, ray_guest
-from facepack.admission import Terms
 from facepack.errors import JobError
 from facepack.node_environment import read_environment
 from facepack.ray_driver import Job
 from facepack.ray_guest import Letter
 from facepack.ray_options import Cluster, RayOptions
-from facepack.shard import ShardResult, ShardTask
 
 log = logging.getLogger("facepack")
 
@@ -35,6 +33,24 @@ ENDS_WITHIN_S = 10.0
 _KEPT = "what is finished is kept, and the same command goes on from there"
 
 
+class Task(Protocol):
+    """A shard that a worker works on, by itself: it is pickled."""
+
+    @property
+    def num_images(self) -> int:
+        """Its images: the largest shards are begun first."""
+
+
+class Terms(Protocol):
+    """What all workers have to see alike, and what they do: it is pickled."""
+
+    def faults(self) -> list[str]:
+        """What this machine lacks, each fit to follow its name."""
+
+    def outcomes(self, pickled: bytes) -> bytes:
+        """Do tasks: a pickled list of pickled tasks in, a pickled list of their results out."""
+
+
 @dataclass(frozen=True)
 class Pool:
     """How many workers pack (None: as many as there are cores), on which cluster, if any, and how."""
@@ -44,12 +60,12 @@ class Pool:
     cluster: Cluster | None
 
 
-def packed_on_ray(tasks: Sequence[ShardTask], *, pool: Pool, terms: Terms) -> Iterator[tuple[float, str, ShardResult]]:
-    """Pack tasks: when the worker began, its node, and the result."""
+def done_on_ray(tasks: Sequence[Task], *, pool: Pool, terms: Terms) -> Iterator[tuple[float, str, Any]]:
+    """Do tasks: when the worker began, its node, and the result."""
     options, cluster = pool.options, pool.cluster
     environment = read_environment(options.env)
     if cluster is not None:
-        log.info("packing on the Ray cluster at %s, as %s has it", cluster.address, cluster.named_by)
+        log.info("working on the Ray cluster at %s, as %s has it", cluster.address, cluster.named_by)
     job = Job(
         address=cluster.address if cluster else "",
         workers=pool.workers,
@@ -82,7 +98,7 @@ class _Conversation:
         self._heard = time.monotonic()
         self._is_silent = False
 
-    def results(self) -> Iterator[tuple[float, str, ShardResult]]:
+    def results(self) -> Iterator[tuple[float, str, Any]]:
         """All results; `JobError` with the log of Ray where it ends before."""
         while True:
             kind, value = self._next()
@@ -186,6 +202,7 @@ def _environment(job: Job) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_enable_metrics_collection": "0",  # nobody would see them, and they take 7 % of a core
+        "RAY_worker_niceness": "0",  # at Ray's 15, any other work of the machine would starve a build
     }
     # A secret of its own keeps others off a private Ray; without one Ray would leave a token in the home folder, which
     # later clusters would ask for.

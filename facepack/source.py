@@ -165,6 +165,11 @@ class Source:
         passed = merged(self.passed, passed or {})
         return replace(self, members=dict(self.members) | inside, opened=opened, passed=passed)
 
+    def file_of(self, path: str) -> str:
+        """The name of the file that an image is, or lies in."""
+        member = self.members.get(path)
+        return self.stored(path) if member is None else member.archive
+
     def stored(self, path: str) -> str:
         """The name by which a file is stored."""
         return self.spellings.get(path, path)

@@ -9,7 +9,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache, cached_property
 from itertools import islice
 from pathlib import Path
@@ -158,6 +158,10 @@ class Store:
         """Make the folder, with its parents; an object store needs none."""
         self._files.make()
 
+    def made(self) -> AbstractContextManager[None]:
+        """Make the folder for the length of a block; what was not there before and is empty then is removed again."""
+        return self._files.made()
+
     def temporary_files(self) -> tuple[str, ...]:
         """What killed writers left behind."""
         return self._files.temporary_files()
@@ -183,6 +187,7 @@ class _Files(Protocol):
     def writer(self, name: str) -> AbstractContextManager[IO[bytes]]: ...
     def delete(self, name: str) -> None: ...
     def make(self) -> None: ...
+    def made(self) -> AbstractContextManager[None]: ...
     def temporary_files(self) -> tuple[str, ...]: ...
 
 
@@ -272,6 +277,17 @@ class _Folder:
 
     def make(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def made(self) -> Iterator[None]:
+        new = [folder for folder in (self._folder, *self._folder.parents) if not folder.exists()]
+        self.make()
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # one that is not empty
+                for folder in new:
+                    folder.rmdir()
 
     def temporary_files(self) -> tuple[str, ...]:
         return tuple(path.name for path in self._folder.glob(f".*{TEMPORARY_SUFFIX}"))
@@ -431,6 +447,9 @@ class _Objects:
 
     def make(self) -> None:
         pass
+
+    def made(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def temporary_files(self) -> tuple[str, ...]:
         return ()

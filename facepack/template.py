@@ -24,13 +24,31 @@ ARCFACE = (
 )
 """Where ArcFace's have the same five (Deng et al. 2019; insightface's arcface_dst), parts of the side."""
 
-_DLIB_NOSE = np.array((0.4901123, 0.6277975))
-"""Below the nose in dlib's five-point chip (get_face_chip_details)."""
+DLIB_MODEL = np.array(
+    [
+        (0.8595674595992, 0.2134981538014),
+        (0.6460604764104, 0.2289674387677),
+        (0.1205750620789, 0.2137274526848),
+        (0.3340850613712, 0.2290642403242),
+        (0.4901123135679, 0.6277975316475),
+    ]
+)
+"""Where dlib's five-point chip has the points of its model (get_face_chip_details): the corners of the eyes, the outer
+one first, and below the nose. Parts of the side of a chip without padding, (5, 2)."""
 
 
 def of_labels(name: str, *, side_px: int, margin: float) -> Floats:
     """Where a template has the five published landmarks in a chip, in pixels (5, 2); `margin` as a part of the side."""
     points = ARCFACE if name == "arcface" else DLIB
+    return (points + margin) / (2 * margin + 1) * side_px
+
+
+def of_model(name: str, *, side_px: int, margin: float) -> Floats:
+    """Where a template has the five points of dlib's model in a chip, in pixels (5, 2)."""
+    points = DLIB_MODEL
+    if name == "arcface":
+        turn = similarities(DLIB[None], ARCFACE)[0]
+        points = DLIB_MODEL @ turn[:, :2].T + turn[:, 2]
     return (points + margin) / (2 * margin + 1) * side_px
 
 
@@ -44,7 +62,7 @@ def arcface_of_model(landmarks: tuple[float, ...], *, side_px: int, margin: floa
     corners = np.array(landmarks).reshape(-1, 2)
     points = np.array([corners[2:4].mean(axis=0), corners[:2].mean(axis=0), corners[4]])
     turn = similarities(DLIB[None], ARCFACE)[0]
-    frame = np.array([*ARCFACE[:2], turn[:, :2] @ _DLIB_NOSE + turn[:, 2]])
+    frame = np.array([*ARCFACE[:2], turn[:, :2] @ DLIB_MODEL[4] + turn[:, 2]])
     matrix: Floats = similarities(points[None], (frame + margin) / (2 * margin + 1) * side_px)[0]
     return matrix
 

@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from facepack import card, image, manifest, node_log
+from facepack import card, descriptors, image, manifest, node_log
 from facepack.ahead import mapped_ahead
 from facepack.cores import num_cores
 from facepack.errors import JobError
 from facepack.image import Moments
-from facepack.lock import BUILD
+from facepack.lock import BUILD, DESCRIBE
 from facepack.manifest import SHARD_FILE, Build, ShardRecord, Status
 from facepack.manifest_checks import check_faces, check_manifest, check_people
 from facepack.manifest_rows import ManifestRows, RowIndex
@@ -110,6 +110,7 @@ def _verified(checker: "_Checker", progress: Progress | None) -> Report:
         *check_faces(build, rows),
         *_check_files(build, store),
         *_check_card(build, rows.schema, store),
+        *descriptors.check(build, store),
     ]
     index = RowIndex(rows)
     findings = _checked(checker, index, progress)
@@ -172,6 +173,7 @@ def _check_files(build: Build, store: Store) -> Iterator[str]:
     """No file that does not belong to the build, and nothing half made."""
     stems = {record.name.removesuffix(".tar") for record in build.shards}
     others = {manifest.BUILD_FILE, manifest.MANIFEST_FILE, BUILD.lock_file, node_log.NAME, *card.NAMES}
+    others |= {descriptors.FILE, DESCRIBE.lock_file}
     for name in store.list():
         stem, _, suffix = name.rpartition(".")
         if name in others or stem in stems:

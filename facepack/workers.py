@@ -9,7 +9,7 @@ from facepack.admission import Ground, terms_of
 from facepack.cores import num_cores
 from facepack.manifest import Status
 from facepack.ray_options import RayOptions, cluster_of
-from facepack.ray_process import Pool, packed_on_ray
+from facepack.ray_process import Pool, done_on_ray
 from facepack.shard import ShardResult, ShardTask, pack
 
 RAY_PAYS_AFTER_S = 20.0
@@ -95,13 +95,13 @@ def packed(
 def _packed_on_ray(tasks: list[ShardTask], ground: Ground, *, pool: Pool, progress: Progress) -> Iterator[ShardResult]:
     """Pack on Ray; what workers on other machines read is looked at again, and who packed what is written down."""
     terms = terms_of(ground, _some_paths(tasks) if pool.cluster else [])
-    spots = second_look.Spots()
+    second = second_look.SecondLook(ground)
     with node_log.written(ground.store) as nodes:
-        for begun, node, result in packed_on_ray(tasks, pool=pool, terms=terms):
+        for begun, node, (result, seen) in done_on_ray(tasks, pool=pool, terms=terms):
             progress.begin(begun)
             second_look.check_unread(result, node=node, ground=ground)
             if pool.cluster is not None:
-                spots.check(result, node=node, ground=ground)
+                second.check(result, seen, node=node)
                 nodes.add(result.record.name.removesuffix(".tar"), node=node, begun=begun)
             num_images = sum(result.statuses.values())
             progress.advance(num_images, num_images - result.statuses.get(Status.PACKED, 0))

@@ -597,6 +597,19 @@ def test_library_prints_nothing_and_logs_what_is_not_as_expected(
     assert "rows are of no chosen class and left out" in caplog.text
 
 
+def test_build_of_which_nothing_can_be_packed_leaves_no_folder_of_its_own(tmp_path: Path) -> None:
+    source, theirs = tmp_path / "source", tmp_path / "theirs"
+    source.mkdir()
+    theirs.mkdir()
+    for number in range(10):
+        (source / f"{number}.jpg").write_text("no image")
+    for out in (tmp_path / "builds" / "mine", theirs):
+        with pytest.raises(JobError, match="none of 10 images can be packed"):
+            make(source, out, dataset="folder", classes="none")
+    assert not (tmp_path / "builds").exists()
+    assert list(theirs.iterdir()) == []
+
+
 def test_plan_alone_writes_nothing(celeba: Path, tmp_path: Path) -> None:
     configuration = Configuration.of("celeba", classes="rarest4", size=32, samples_per_shard=40)
     place = Place(str(celeba), str(tmp_path / "build"))

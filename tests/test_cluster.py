@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,7 +72,7 @@ def test_build_on_two_machines_has_the_bytes_of_one_and_a_log_of_nodes(
     make(source, tmp_path / "here", classes="none", size="32", samples_per_shard=20)
     ended = shared.head.run(command(source, tmp_path / "there", *QUICK), RAY_ADDRESS=shared.address)
     assert ended.returncode == 0, ended.stderr
-    assert f"packing on the Ray cluster at {shared.address}, as RAY_ADDRESS has it" in ended.stderr
+    assert f"working on the Ray cluster at {shared.address}, as RAY_ADDRESS has it" in ended.stderr
     here = digests(tmp_path / "here")
     assert same(tmp_path / "there", here)
     assert verify(tmp_path / "there", deep=True).problems == ()
@@ -93,7 +94,32 @@ def test_machines_that_see_something_else_are_refused_by_name(shared: RayCluster
         stranger.kill()
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].startswith(f"error: node {stranger.address} does not see {source} (")
-    assert list(out.iterdir()) == []
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("keeps_times", [pytest.param(True, marks=pytest.mark.slow), False])
+def test_copy_of_the_source_in_which_two_photos_differ_is_refused(
+    shared: RayCluster, source: Path, tmp_path: Path, *, keeps_times: bool
+) -> None:
+    """Two of three hundred, which admission may well not read."""
+    copy, out = tmp_path / "copy", tmp_path / "build"
+    shutil.copytree(source, copy, copy_function=shutil.copy2 if keeps_times else shutil.copy)
+    for photo in sorted(copy.rglob("*.jpg"))[100:102]:
+        stat = photo.stat()
+        photo.write_bytes(sorted(copy.rglob("*.jpg"))[7].read_bytes())
+        os.utime(photo, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    for machine in shared.machines.machines[:2]:
+        machine.mount(copy, over=source)
+    driver = shared.join(10 + keeps_times, num_cpus=0)
+    try:
+        ended = driver.run(command(source, out, *QUICK, "--ray-address", shared.address))
+    finally:
+        driver.kill()
+        for machine in shared.machines.machines[:2]:
+            machine.run(["umount", str(source)])
+    assert ended.returncode == 1
+    last = ended.stderr.splitlines()[-1]
+    assert any(last.startswith(f"error: node {machine.address} has other ") for machine in shared.machines.machines)
 
 
 # Faults in the middle of a build

@@ -13,7 +13,14 @@ ROOT = Path(__file__).parents[1]
 MODULES = source_tree.modules()
 IMPORTED = {name: source_tree.imported(source_tree.parsed(path)) for name, path in MODULES.items()}
 
-EDGE = ("facepack.cli", "facepack.__main__", "facepack.commands", "facepack.demo", "trainer.commands")
+EDGE = (
+    "facepack.cli",
+    "facepack.__main__",
+    "facepack.commands",
+    "facepack.people_commands",
+    "facepack.demo",
+    "trainer.commands",
+)
 """What a person meets; the rest is the library."""
 TERMINAL = (*EDGE, "facepack.terminal", "trainer.progress")
 """What may show something on a terminal."""

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def test_weights_that_make_no_sense_are_refused(text: str, message: str) -> None
         class_weights.resolved(Classes(class_weights=text), Target(np.array([0, 1]), ("a", "b", "d")))
 
 
-def weights_of(build: Path, **choices: str) -> tuple[np.ndarray, np.ndarray]:
+def weights_of(build: Path, **choices: Any) -> tuple[Any, Any]:
     """The weights that a recipe gives the training rows of a build, and the rows."""
     table = read_table(Store(str(build)), "manifest.parquet")
     rows = np.flatnonzero((table["split"].to_numpy() == "train") & (table["status"].to_numpy() == "packed"))
@@ -128,7 +129,13 @@ def test_own_weights_come_from_a_table(build: Path, tmp_path: Path) -> None:
 
 
 def test_batch_in_parts_gives_the_step_of_the_whole_batch(build: Path, tmp_path: Path) -> None:
-    still = {"network": "simpsons_cnn(dropout=0.0)", "mixup": 0.0, "epochs": 1, "average": 0.0, "lr": 0.0001}
+    still: dict[str, Any] = {
+        "network": "simpsons_cnn(dropout=0.0)",
+        "mixup": 0.0,
+        "epochs": 1,
+        "average": 0.0,
+        "lr": 0.0001,
+    }
     recipe = tiny(**still, augment=tiny().eval_augment, class_weights="balanced")
     train(build, tmp_path / "whole", recipe)
     train(build, tmp_path / "parts", recipe.changed(["accumulate=4"]))

@@ -32,11 +32,12 @@ class Reader(HTMLParser):
         self.text = ""
         self.pictures: list[bytes] = []
         self.loaded: list[str] = []
-        self._hidden = False
+        self._hidden = self._goes_on = False
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self._hidden = tag in ("style", "script")
+        self._goes_on = tag == "wbr"
         self.loaded += [tag] if tag in ("script", "link", "iframe") else []
         for name, value in attrs:
             if name in ("src", "href"):
@@ -48,7 +49,8 @@ class Reader(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if not self._hidden:
-            self.text += f" {data.strip()}"
+            self.text += data.rstrip() if self._goes_on else f" {data.strip()}"
+            self._goes_on = False
 
 
 def read(page: Page) -> Reader:

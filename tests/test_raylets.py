@@ -45,7 +45,7 @@ def test_build_on_two_nodes_has_the_bytes_of_one_process(source: Path, cluster: 
     make(source, tmp_path / "reference", classes="none", size="32", samples_per_shard=10)
     ended = build(source, tmp_path / "build", cluster.address)
     assert ended.returncode == 0, ended.stderr
-    assert f"packing on the Ray cluster at {cluster.address}, as --ray-address has it" in ended.stderr
+    assert f"working on the Ray cluster at {cluster.address}, as --ray-address has it" in ended.stderr
     made = digests(tmp_path / "build")
     assert made.pop(NAME)
     assert made == digests(tmp_path / "reference")

@@ -19,7 +19,7 @@ LONG_LINES, LONGEST_LINES, NUM_LONG = 40, 70, 5
 """Lines of a function's body; how many bodies may be longer than the first, while none is longer than the second."""
 PUBLIC_POSITIONAL, PRIVATE_POSITIONAL, PUBLIC_PARAMETERS = 3, 3, 6
 """Most parameters of a function that may be given by position, and in all."""
-COMMANDS = ("facepack.cli", "facepack.commands", "trainer.commands")
+COMMANDS = ("facepack.cli", "facepack.commands", "facepack.people_commands", "trainer.commands")
 """Their functions have a parameter per option."""
 SETTINGS = ("facepack.api.build", "trainer.loading.loader.Loader.__init__", "trainer.models.")
 """Functions with a keyword per setting: of a build, of the loader, of a network."""

@@ -7,7 +7,7 @@
     trainer.Predictor(run.folder)("me.jpg")
 
 These names are imported when they are first used, as they take torch along: `Loader`, `train`, `resume`,
-`evaluate`, `export`, `Predictor` and `recipes`. See docs/api.md.
+`across_builds`, `evaluate`, `export`, `Predictor` and `recipes`. See docs/api.md.
 """
 
 import importlib
@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from trainer import recipes
-    from trainer.api import resume, train
+    from trainer.api import across_builds, resume, train
     from trainer.evaluation import evaluate
     from trainer.exporting import export
     from trainer.loader import Loader
     from trainer.prediction import Predictor
 
-__all__ = ["Loader", "Predictor", "evaluate", "export", "recipes", "resume", "train"]
+__all__ = ["Loader", "Predictor", "across_builds", "evaluate", "export", "recipes", "resume", "train"]
 
 _HOMES = {
     "Loader": "trainer.loader",
     "Predictor": "trainer.prediction",
+    "across_builds": "trainer.api",
     "evaluate": "trainer.evaluation",
     "export": "trainer.exporting",
     "resume": "trainer.api",

@@ -27,7 +27,7 @@ from facepack.errors import FieldError, JobError, UsageError
 from facepack.manifest import Build, Status
 from facepack.page import rendered
 from facepack.storage import Store
-from trainer import recipes, runs
+from trainer import choosing, runs
 from trainer.headspace import Headspace, measure_headspace
 from trainer.loader import EngineSettings, FeedSettings, Loader, StagingSettings
 from trainer.loading.augment import Augmentation, Normalize
@@ -420,7 +420,8 @@ def _as_files(bench: _Bench, *, files: Path, tars: Path) -> None:
 
 def _headspace(bench: _Bench) -> Headspace | None:
     """The steps of the recipe, fed by the loader and on one batch."""
-    settings, recipe = bench.settings, recipes.load(bench.settings.recipe)
+    settings = bench.settings
+    recipe = choosing.suited(settings.recipe, [], data=[bench.build])
     bench.note(f"steps of {settings.recipe}")
 
     def loader_of(num: int) -> Loader:

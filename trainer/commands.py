@@ -42,14 +42,16 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            metavar="RECIPE", show_default="that of --resume", help="What to train; facepack recipes lists them."
+            metavar="[RECIPE|BUILD]",
+            show_default="the one that fits",
+            help="What to train, as facepack recipes lists; or a build alone, for the recipe that fits it.",
         ),
     ] = "",
     data: Annotated[
         list[str] | None,
         typer.Option(show_default="that of --resume", help="The build to train on (folder or URL); several are mixed."),
     ] = None,
-    out: Annotated[str, typer.Option(show_default="runs/RECIPE", help="Folder or URL of the run.")] = "",
+    out: Annotated[str, typer.Option(show_default="runs/RECIPE or runs/BUILD", help="Folder or URL of the run.")] = "",
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -84,6 +86,10 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train a recipe on a build, score it and write its report; the same command goes on where a run was stopped.
+
+    A build alone gets the recipe that fits it; classifier, attributes, ordinal and regressor suit any build.
+
+    Example: facepack train builds/celeba-rarest4
 
     Example: facepack train celeba_rarest4 --data builds/celeba-rarest4 --set epochs=20
     """
@@ -123,15 +129,10 @@ def _begun_with(earlier: str, data: list[str], out: str, settings: list[str]) ->
 
 def _fresh(name: str, data: list[str], out: str, settings: list[str]) -> "tuple[str, Recipe, str, list[str]]":
     """Name, recipe, folder and builds of a run; what is wrong with them is refused before the rest is imported."""
-    from facepack.manifest import read_build
-    from trainer import recipes
+    from trainer import choosing
 
-    if not name or not data:
-        raise UsageError("give RECIPE and --data BUILD, or --resume RUN; facepack recipes lists the recipes")
-    recipe = recipes.load(name, settings)
-    for place in data:
-        read_build(place)
-    return name, recipe, out or f"runs/{name}", data
+    choice = choosing.chosen(name, settings, data=data)
+    return choice.name, choice.recipe, out or choice.out, choice.data
 
 
 def trained(
@@ -174,31 +175,68 @@ def experiment(
             help="Change a field; given several times, each value in turn.",
         ),
     ] = None,
+    across: Annotated[
+        bool, typer.Option("--across", help="One recipe on each build and on all, tested on every one.")
+    ] = False,
     device: Device = "",
     show: Open = False,
     debug: Debug = False,
 ) -> None:
     """Train several recipes, or one with several settings, and put them into one table and one page.
 
+    With --across one recipe is trained on each build and on all of them mixed, and every network tested on every build.
+
     Example: facepack experiment cacd_age --data builds/cacd --set lr=0.0005 --set lr=0.0001 --set epochs=5
     """
     with terminal.errors_as_lines(debug=debug):
         check_installed()
-        from trainer import experiments, report, training
-        from trainer.progress import TrainingProgress
+        if across:
+            _across(names, settings or [], data=data, out=out, device=device, show=show)
+        else:
+            _side_by_side(names, settings or [], data=data, out=out, device=device, show=show)
 
-        plan = experiments.planned(names, settings or [], data=data)
-        folder = out or Path(f"runs/{names[0]}-experiment")
-        where = training.Settings(device=device)
-        rows = experiments.run(plan, out=folder, settings=where, watchers=[TrainingProgress()])
-        failed = [row.name for row in rows if row.problem]
-        if len(failed) < len(rows):
-            terminal.out.print(experiments.table(rows))
-            terminal.out.print(f"{folder / experiments.PAGE_FILE}: the page; {experiments.TABLE_FILE}", soft_wrap=True)
-            if show:
-                report.open_page(folder / experiments.PAGE_FILE)
-        if failed:
-            raise JobError(f"{len(failed)} of {len(rows)} runs could not be trained: {', '.join(failed)}")
+
+def _side_by_side(
+    names: list[str], settings: list[str], *, data: list[str], out: Path | None, device: str, show: bool
+) -> None:
+    """Train several recipes, and print and write the table."""
+    from trainer import experiments, report, training
+    from trainer.progress import TrainingProgress
+
+    plan = experiments.planned(names, settings, data=data)
+    folder = out or Path(f"runs/{names[0]}-experiment")
+    where = training.Settings(device=device)
+    rows = experiments.run(plan, out=folder, settings=where, watchers=[TrainingProgress()])
+    failed = [row.name for row in rows if row.problem]
+    if len(failed) < len(rows):
+        terminal.out.print(experiments.table(rows))
+        terminal.out.print(f"{folder / experiments.PAGE_FILE}: the page; {experiments.TABLE_FILE}", soft_wrap=True)
+        if show:
+            report.open_page(folder / experiments.PAGE_FILE)
+    if failed:
+        raise JobError(f"{len(failed)} of {len(rows)} runs could not be trained: {', '.join(failed)}")
+
+
+def _across(
+    names: list[str], settings: list[str], *, data: list[str], out: Path | None, device: str, show: bool
+) -> None:
+    """Train one recipe on each build and on all, and print and write the matrix."""
+    from trainer import across, across_page, report, training
+    from trainer.progress import TrainingProgress
+
+    plan = across.planned(names, settings, data=data)
+    folder = out or Path(f"runs/{names[0]}-across")
+    where = training.Settings(device=device)
+    matrix, rows = across.run(plan, out=folder, settings=where, watchers=[TrainingProgress()])
+    page = across_page.write(matrix, folder)
+    terminal.out.print(across_page.table(matrix))
+    for line in across_page.lines(matrix):
+        terminal.out.print(line, soft_wrap=True)
+    terminal.out.print(f"{page}: the page; across.csv, across.json, across.png", soft_wrap=True)
+    if show:
+        report.open_page(page)
+    if failed := [row.name for row in rows if row.problem]:
+        raise JobError(f"{len(failed)} of {len(rows)} runs could not be trained: {', '.join(failed)}")
 
 
 def evaluate(
@@ -211,23 +249,84 @@ def evaluate(
         list[str] | None, typer.Option(show_default="valid and test", help="train, valid or test; repeatable.")
     ] = None,
     device: Device = "",
+    show: Open = False,
     debug: Debug = False,
 ) -> None:
-    """Score a run's best network on a build; writes scores.json and predictions.parquet.
+    """Score a run's best network on a build; writes scores.json, predictions.parquet and a page, evaluation.html.
 
     Example: facepack evaluate runs/celeba_rarest4 --data builds/another
     """
     with terminal.errors_as_lines(debug=debug):
         check_installed()
-        from trainer import evaluation, remote_runs, report
+        from trainer import evaluation, evaluation_page, remote_runs, report
 
         with remote_runs.changed(run) as folder:
             evaluated = evaluation.evaluate(folder, data=data or [], splits=split or [], device=device)
-            if evaluated.folder == folder:
+            page = evaluation_page.write(evaluated)
+            if evaluated.is_own:
                 report.write(folder)
         results = evaluated.results.items()
         _show_results({name: of_split for name, of_split in results if not split or name in split})
-        terminal.out.print(f"{evaluated.folder}: scores.json, predictions.parquet", soft_wrap=True)
+        for line in evaluated.seen_lines(split or list(evaluated.results)):
+            terminal.out.print(line, soft_wrap=True)
+        place = "/".join([run.rstrip("/"), *evaluated.folder.relative_to(folder).parts])
+        terminal.out.print(f"{place}: scores.json, predictions.parquet", soft_wrap=True)
+        terminal.out.print(f"{place}/{page.name}: the page", soft_wrap=True)
+        if show:
+            report.open_page(page)
+
+
+def doubt(
+    target: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="A recipe, with --data; or a finished run.")],
+    data: Annotated[
+        str, typer.Option(show_default="that of the run", help="The build whose labels are doubted (folder or URL).")
+    ] = "",
+    folds: Annotated[int, typer.Option(help="Parts of the build, each held out once.")] = 5,
+    out: Annotated[Path | None, typer.Option(show_default="runs/RECIPE-doubts", help="Folder to write into.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            show_default="the recipe as it is",
+            help="Change a field of the recipe; repeatable.",
+        ),
+    ] = None,
+    device: Device = "",
+    show: Open = False,
+    debug: Debug = False,
+) -> None:
+    """Find labels that look wrong: all of a build, by training on parts of it, or those of a run's valid and test.
+
+    Example: facepack doubt celeba_rarest4_modern --data builds/celeba-rarest4
+    """
+    with terminal.errors_as_lines(debug=debug):
+        check_installed()
+        from trainer import doubting, recipes, remote_runs, report, training
+        from trainer.doubts import held_out
+        from trainer.progress import TrainingProgress
+
+        if data:
+            folder, where = out or Path(f"runs/{target}-doubts"), training.Settings(device=device)
+            by_fold = held_out.by_fold(recipes.load(target, settings or []), num_folds=folds)
+            doubted = doubting.by_folds(
+                target, by_fold, data=data, out=folder, settings=where, watchers=[TrainingProgress()]
+            )
+        else:
+            if settings or out:
+                raise UsageError("--set and --out go with RECIPE and --data; the doubts of a run are written below it")
+            with remote_runs.changed(target) as folder:
+                doubted = doubting.by_run(folder)
+        if doubted is None:
+            return
+        terminal.out.print(doubted.line)
+        for problem in doubted.problems:
+            terminal.warn(problem)
+        terminal.out.print(f"{doubted.page}: the pictures; doubts.parquet: all scores", soft_wrap=True)
+        if doubted.list is not None:
+            terminal.out.print(f"{doubted.list}: for facepack build --leave-out", soft_wrap=True)
+        if show:
+            report.open_page(doubted.page)
 
 
 def predict(
@@ -345,26 +444,33 @@ def recipes(
     name: Annotated[
         str, typer.Argument(metavar="RECIPE", show_default="all", help="Show one of them, with the fields it sets.")
     ] = "",
+    data: Annotated[
+        list[str] | None,
+        typer.Option(show_default="none", help="The build, for recipes that suit any; several are mixed."),
+    ] = None,
     debug: Debug = False,
 ) -> None:
-    """List the recipes, or show one with the fields it sets.
+    """List the recipes, those for any build first, or show one with the fields it sets.
 
     Example: facepack recipes celeba_rarest4
     """
     with terminal.errors_as_lines(debug=debug):
         check_installed()
-        from trainer import recipes
+        from trainer import calls, choosing, recipes
 
-        if name:
-            recipe = recipes.load(name)
-            terminal.out.print(inspect.getdoc(recipes.known()[name]) or "", soft_wrap=True)
-            for field, value in recipe.settings().items():
-                shown = "[" + ", ".join(value) + "]" if isinstance(value, list) else value
-                terminal.out.print(f"  {field:<14} {shown}", soft_wrap=True)
+        functions = recipes.for_any_build() | dict(sorted(recipes.known().items()))
+        if not name:
+            for recipe_name, make in functions.items():
+                about = (inspect.getdoc(make) or "").split("\n")[0]
+                terminal.out.print(f"{recipe_name:<38} {about}", soft_wrap=True)
             return
-        for recipe_name, make in sorted(recipes.known().items()):
-            about = (inspect.getdoc(make) or "").split("\n")[0]
-            terminal.out.print(f"{recipe_name:<38} {about}", soft_wrap=True)
+        terminal.out.print(inspect.getdoc(calls.look_up(name, functions, what="recipe")) or "", soft_wrap=True)
+        if name in recipes.for_any_build() and not data:
+            terminal.out.print(f"Its fields follow from the build: facepack recipes {name} --data BUILD shows them.")
+            return
+        for field, value in choosing.suited(name, [], data=data or []).settings().items():
+            shown = "[" + ", ".join(value) + "]" if isinstance(value, list) else value
+            terminal.out.print(f"  {field:<14} {shown}", soft_wrap=True)
 
 
 def report(
@@ -421,12 +527,12 @@ def bench(
     """
     with terminal.errors_as_lines(debug=debug):
         check_installed()
-        from trainer import bench, recipes
+        from trainer import bench, choosing
         from trainer.recipe import augmentations_of
 
         steps = augmentations_of(augment) if augment else None
         if recipe:
-            chosen = recipes.load(recipe)
+            chosen = choosing.suited(recipe, [], data=[build])
             steps, batch_size = steps or chosen.augment, chosen.batch_size
         settings = bench.BenchSettings(split, batch_size, steps, device, threads, seconds, recipe)
         with terminal.silenced_libraries():

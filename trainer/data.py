@@ -17,6 +17,7 @@ from facepack.errors import UsageError
 from facepack.manifest import Build, Status
 from facepack.storage import Store, is_url
 from trainer import sampling
+from trainer.folds import Fold, split_by_fold
 from trainer.loading import draws
 from trainer.loading.augment import Augmentation, Normalize
 from trainer.loading.columns import ManifestColumns
@@ -110,7 +111,11 @@ class Data:
         """The build, or the first of several."""
         self.statistics = statistics or ChannelStatistics.of_several(builds)
         self._recipe, self._placement = recipe, placement
+        if recipe.fold and (len(builds) > 1 or recipe.negatives is not None):
+            raise UsageError("fold: with one build alone, and no negatives; --set negatives= for none")
         self._own = [RunBuild.read(*pair) for pair in zip(locations, builds, strict=True)]
+        if recipe.fold:
+            self._own = [self._own[0].split_anew(Fold.of(recipe.fold), seed=recipe.seed)]
         self.builds = list(self._own)
         """The builds: rows of each are counted on after those of the builds before."""
         if recipe.negatives is not None and len(builds) > 1:
@@ -134,8 +139,9 @@ class Data:
 
     @property
     def trained_on(self) -> list[TrainedOn]:
-        """The builds, as run.json records them."""
-        return [TrainedOn.of(opened.build, opened.location) for opened in self.builds]
+        """The builds, as run.json records them; of a fold, the counts are those of its splits."""
+        builds = [TrainedOn.of(opened.build, opened.location) for opened in self.builds]
+        return [replace(builds[0], counts=manifest.count(self._own[0].table))] if self._recipe.fold else builds
 
     def loader(self, split: str, *, is_train: bool) -> "Loader | Mixture":
         """Batches of a split, shuffled and augmented for training, in stored order and plain elsewhere."""
@@ -159,6 +165,8 @@ class Data:
             common["weights"] = self._row_weights()
         batch_size = recipe.batch_size if is_train else max(2 * recipe.batch_size, 64)
         target = (recipe.task.target,)
+        if recipe.fold:  # its rows are of any split of the build
+            common |= {"rows": self._own[0].rows(split), "split": self._own[0].packed_splits}
         if recipe.negatives is None:
             return Loader(self.locations, batch_size=batch_size, targets=target, feed=feed, **common)
         own, others = self.builds
@@ -213,6 +221,22 @@ class RunBuild:
     @classmethod
     def read(cls, location: str, build: Build) -> "RunBuild":
         return cls(location, build, manifest.read_table(Store(location), manifest.MANIFEST_FILE))
+
+    def split_anew(self, fold: Fold, *, seed: int) -> "RunBuild":
+        """The same build, of which a fold is held out."""
+        try:
+            people = self.build.configuration.described.labels_of("identity")
+        except UsageError:  # a description that is not here
+            people = []
+        return replace(self, table=split_by_fold(self.table, fold, seed=seed, people=people))
+
+    @property
+    def packed_splits(self) -> list[str]:
+        """The splits of the build itself that hold packed rows."""
+        statuses = [Status.PACKED]
+        return [
+            split for split in self.build.counts if manifest.total(self.build.counts, split=split, statuses=statuses)
+        ]
 
     def rows(self, split: str) -> npt.NDArray[np.int64]:
         """Rows of the manifest that are packed in a split."""

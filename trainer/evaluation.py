@@ -16,9 +16,10 @@ from torch import nn
 
 from facepack import manifest
 from facepack.errors import FieldError, JobError, UsageError
+from facepack.hashing import json_digest
 from facepack.storage import Store
-from trainer import checkpoint, memory, models, ranks, remote_runs, runs, scores
-from trainer.data import Data, Mixture, Placement
+from trainer import checkpoint, memory, models, ranks, remote_runs, runs, scores, seen
+from trainer.data import Data, Mixture, Placement, TrainedOn
 from trainer.loading.loader import Loader
 from trainer.recipe import Recipe
 from trainer.results import groups
@@ -44,6 +45,10 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def chosen(self, mask: npt.NDArray[np.bool_]) -> "Predictions":
+        """Those where the mask is true."""
+        return Predictions(self.rows[mask], self.logits[mask], self.targets[mask])
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -62,11 +67,27 @@ class Evaluation:
 
     folder: Path
     scores: Scores[Results]
+    run: Run
+    run_name: str
+    """The name of the run's folder."""
+    builds: list[TrainedOn]
+    """The builds that it was scored on: rows of each are counted on after those of the builds before."""
+
+    @property
+    def is_own(self) -> bool:
+        """True where these are the builds that the run was trained on."""
+        return self.run.is_trained_on(self.builds)
 
     @property
     def results(self) -> dict[str, Results]:
         """The figures by split."""
         return self.scores.splits
+
+    def seen_lines(self, splits: Sequence[str]) -> list[str]:
+        """What the run met of splits in training, a line for each where there is something to say."""
+        unknown = "what of it the run met in training is not known, as those builds are not at hand"
+        lines = [self.scores.seen_line(each) if each in self.scores.seen else f"{each}: {unknown}" for each in splits]
+        return [line for line in lines if line]
 
 
 def device_of(device: str | torch.device | None = "") -> torch.device:
@@ -225,9 +246,16 @@ def _evaluated(folder: Path, *, data: str | Sequence[str], splits: Sequence[str]
             of_split = predictions_of(trained.network, loader, run=run)
         assert of_split is not None
         predictions[split] = of_split
-    place_name = "+".join(Path(location).name for location in opened.locations)
-    out = folder if is_own else folder / f"on-{place_name}-{opened.build.plan_digest[:8]}"
-    return Evaluation(out, write_results(predictions, run=run, trained=trained, data=opened, out=out))
+    out = folder if is_own else folder_on(folder, opened)
+    written = write_results(predictions, run=run, trained=trained, data=opened, out=out)
+    return Evaluation(out, written, run=run, run_name=folder.absolute().name, builds=opened.trained_on)
+
+
+def folder_on(folder: Path, data: Data) -> Path:
+    """Where the scores of a run on builds that are not its own are kept."""
+    place_name = "+".join(Path(location).name for location in data.locations)
+    digest = json_digest([(opened.build.digest, opened.build.plan_digest) for opened in data.builds])
+    return folder / f"on-{place_name}-{digest[:8]}"
 
 
 def _opened(run: Run, data: str | Sequence[str], *, folder: Path, device: torch.device) -> Data:
@@ -238,6 +266,9 @@ def _opened(run: Run, data: str | Sequence[str], *, folder: Path, device: torch.
     except JobError as error:
         hint = "" if data else "; where the build of the run lies now, say with --data"
         raise JobError(f"{error}{hint}") from error
+    if run.recipe.fold and not run.is_trained_on(opened.trained_on):  # the folds of another build mean nothing
+        recipe = replace(run.recipe, fold="")
+        opened = Data(recipe, data or run.locations, placement=place, statistics=run.statistics)
     if not data and not run.is_trained_on(opened.trained_on):
         raise JobError(
             f"{' and '.join(run.locations)}: built anew since {folder} was trained; name it with --data to use it"
@@ -272,13 +303,19 @@ def write_results(
 ) -> Scores[Results]:
     """Score the predictions for some splits; write scores.json and predictions.parquet, where other splits stay."""
     task = run.recipe.task
-    earlier, tables = _of_other_splits(out, run=run, trained=trained, besides=list(predictions))
-    splits, by_group = dict(earlier.splits), dict(earlier.groups)
+    written, tables = _of_other_splits(out, run=run, trained=trained, besides=list(predictions))
     for split, of_split in predictions.items():
         computed = split_predictions(of_split, run=run, trained=trained)
-        splits[split] = task.results.of(computed)
+        written.splits[split] = task.results.of(computed)
         scores_of_samples = task.results.sample_scores(computed)
-        by_group[split] = groups.by_category(scores_of_samples, data.categories(of_split.rows))
+        written.groups[split] = groups.by_category(scores_of_samples, data.categories(of_split.rows))
+        masks = seen.by_run(run, data, split=split, rows=of_split.rows)
+        if masks is not None:
+            written.seen[split] = seen.counted(masks)
+            is_new = ~seen.any_of(masks, num=len(of_split))
+            if is_new.any() and not is_new.all():
+                unseen = split_predictions(of_split.chosen(is_new), run=run, trained=trained)
+                written.unseen[split] = task.results.of(unseen)
         own = {"key": data.keys(of_split.rows), "split": [split] * len(of_split), "row": of_split.rows}
         tables.append(pa.table(own | task.results.prediction_columns(computed)))
     out.mkdir(parents=True, exist_ok=True)
@@ -286,7 +323,6 @@ def write_results(
         metadata = {manifest.METADATA_KEY: json.dumps({"names": list(run.names), "recipe": run.recipe_name})}
         table = pa.concat_tables([table.replace_schema_metadata(metadata) for table in tables])
         manifest.write_table(Store(str(out)), runs.PREDICTIONS_FILE, table=table)
-    written = Scores(task.score, trained.epoch, trained.temperature, splits, by_group)
     written.write(out)
     return written
 
@@ -294,18 +330,16 @@ def write_results(
 def _of_other_splits(
     out: Path, *, run: Run, trained: Trained, besides: list[str]
 ) -> tuple[Scores[Results], list[pa.Table]]:
-    """Scores and predictions that the same network has for other splits."""
+    """Scores and predictions that the same network has for other splits, to add to."""
     none: Scores[Results] = Scores(run.recipe.task.score, trained.epoch, trained.temperature, {})
     try:
         earlier = scores.read(out, results=run.recipe.task.results)
         table = manifest.read_table(Store(str(out)), runs.PREDICTIONS_FILE)
     except (OSError, JobError):
         return none, []
-    if earlier is None or replace(earlier, splits={}, groups={}) != none:
+    if earlier is None or replace(earlier, splits={}, groups={}, seen={}, unseen={}) != none:
         return none, []
-    names = [split for split in earlier.splits if split not in besides]
-    splits = {split: earlier.splits[split] for split in names}
-    by_group = {split: earlier.groups.get(split, ()) for split in names}
-    return replace(earlier, splits=splits, groups=by_group), [
-        table.filter(pc.equal(table["split"], split)) for split in names
-    ]
+    for by_split in (earlier.splits, earlier.groups, earlier.seen, earlier.unseen):
+        for split in besides:
+            by_split.pop(split, None)
+    return earlier, [table.filter(pc.equal(table["split"], split)) for split in earlier.splits]

@@ -12,7 +12,7 @@ from typing import Any
 from facepack import manifest
 from facepack.errors import JobError, UsageError
 from facepack.storage import Store
-from trainer import comparison, recipes, report, runs, training
+from trainer import choosing, comparison, recipes, report, runs, training
 from trainer.data import TrainedOn
 from trainer.recipe import Recipe
 from trainer.run_record import RunRecord
@@ -31,7 +31,8 @@ class Planned:
     name: str
     recipe_name: str
     recipe: Recipe
-    data: str
+    data: str | list[str]
+    """The build, or several that are mixed."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def planned(names: Sequence[str], settings: Sequence[str], *, data: Sequence[str
         for combination, label in _combinations(settings):
             on = [f"on={Path(build).name or build}"] if len(data) > 1 else []
             name = "-".join([recipe_name, *label, *on]).replace("/", "_").replace(" ", "")
-            plan.append(Planned(name, recipe_name, recipes.load(recipe_name, combination), build))
+            plan.append(Planned(name, recipe_name, choosing.suited(recipe_name, combination, data=[build]), build))
     run_names = [run.name for run in plan]
     if twice := [name for name in run_names if run_names.count(name) > 1]:
         raise UsageError(f"{twice[0]}: two runs of this name: give each value, and each build's folder name, once")
@@ -117,13 +118,13 @@ def run(
 
 def _check(plan: Sequence[Planned], out: Path) -> None:
     """Refuse, before anything is trained, what is no build, and a place that holds other runs of the same names."""
-    builds = {run.data: TrainedOn.of(manifest.read_build(run.data), run.data) for run in plan}
     for run in plan:
-        folder = out / run.name
+        folder, places = out / run.name, [run.data] if isinstance(run.data, str) else run.data
+        builds = [TrainedOn.of(manifest.read_build(place), place) for place in places]
         if (folder / runs.RUN_FILE).exists():
-            there, build = runs.read(folder), builds[run.data]
-            is_same_build = (there.data.digest, there.data.plan_digest) == (build.digest, build.plan_digest)
-            if there.recipe != run.recipe or not is_same_build:
+            there = runs.read(folder)
+            negatives = [there.negatives] if there.negatives else []
+            if there.recipe != run.recipe or not there.is_trained_on([*builds, *negatives]):
                 pairs = run.recipe.differences(there.recipe).items()
                 differences = "; ".join(f"{name} {value}" for name, (_, value) in pairs)
                 reason = differences or f"on another build ({there.data.location})"

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_type_hints
 from facepack.errors import UsageError
 from trainer import calls, changes, checks, layers, optim
 from trainer.changes import Part
+from trainer.folds import Fold
 from trainer.loading import augment
 from trainer.loading.augment import Augmentation, Normalize, RandomHorizontalFlip
 from trainer.optim import SGD, Adagrad, Adam, AdamW, Constant, Drop, InverseTime, OneCycle
@@ -129,6 +130,9 @@ class Recipe:
     """One temperature for all probabilities, from the validation split (Guo et al. 2017)."""
     score_train: bool = False
     """The train split is scored at the end, too, without augmentation."""
+    fold: str = ""
+    """Such as 2/5: all packed photos are split anew, by the seed, into five folds that divide no person. The second is
+    the test split, and a tenth of the others the validation split. Empty: the splits of the build."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -139,6 +143,8 @@ class Recipe:
         checks.check_not_negative(self, ["clip_norm", "mixup"])
         checks.check_share(self, ["average"])
         self._check_drawing()
+        if self.fold:
+            Fold.of(self.fold)
         for name in ("augment", "eval_augment"):
             steps = getattr(self, name)
             augment.check_augmentations(steps)

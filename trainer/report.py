@@ -2,39 +2,33 @@
 
 import webbrowser
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from facepack import image, manifest
+from facepack import manifest
 from facepack.description import SPLITS
 from facepack.errors import JobError, UsageError
 from facepack.manifest import Status
-from facepack.page import jpeg_uri, rendered
+from facepack.page import rendered
 from facepack.storage import Store
-from trainer import plots, runs
+from trainer import mistakes, plots, runs
 from trainer.data import OTHER, TrainedOn
+from trainer.folds import Fold, split_by_fold
+from trainer.mistakes import Worst
 from trainer.plots import Line, Plot
+from trainer.recipe import Recipe
 from trainer.results import groups
-from trainer.results.protocol import Figure, Mistake, ResultTable
+from trainer.results.protocol import Figure, ResultTable
 from trainer.run_record import RunRecord
 from trainer.runs import Run
 
-_NUM_MISTAKES = 36
 _MAX_CLASSES = 60
 _PACKED = [Status.PACKED]
 _SPLITS: tuple[str, ...] = SPLITS
-
-
-@dataclass(frozen=True)
-class MistakePicture:
-    """A mistake, and its picture as a data: URI."""
-
-    uri: str
-    mistake: Mistake
 
 
 @dataclass(frozen=True)
@@ -43,7 +37,8 @@ class TimeShare:
 
     name: str
     seconds: float
-    colour: str
+    kind: str
+    """How its bar is drawn, by a class of page.css."""
     images_per_s: float | None = None
 
 
@@ -64,9 +59,7 @@ class RunPage:
     facts: list[tuple[str, str]]
     plots: list[Plot]
     tables: list[ResultTable]
-    mistakes: list[MistakePicture]
-    mistakes_caption: str
-    num_mistakes: int
+    worst: Worst
     notes: list[str]
     times: list[TimeShare]
     counts: list[tuple[str, dict[str, int]]]
@@ -94,25 +87,15 @@ def open_page(path: Path) -> None:
 def page_of(folder: Path) -> RunPage:
     """Put together what the page of a run shows; raises `JobError` where there is no run."""
     record = RunRecord.read(folder)
-    run, notes = record.run, list(_notes(record))
-    kind = run.recipe.task.results
-    predictions = record.predictions(record.split)
-    wrong = [] if predictions is None else kind.mistakes(predictions, names=run.names)
-    mistakes: list[MistakePicture] = []
-    try:
-        mistakes = _pictures(wrong[:_NUM_MISTAKES], run)
-    except (JobError, OSError, UsageError, image.BadImageError, KeyError) as error:
-        notes.append(f"The build is not at hand, so no mistake can be shown ({error}).")
+    run, predictions = record.run, record.predictions(record.split)
     return RunPage(
         record=record,
         headline=_headline(record),
         facts=_facts(record),
         plots=_plots(record, predictions),
         tables=_tables(record),
-        mistakes=mistakes,
-        mistakes_caption=kind.mistakes_caption,
-        num_mistakes=len(wrong),
-        notes=notes,
+        worst=mistakes.worst(predictions, run=run, builds=run.builds),
+        notes=list(_notes(record)),
         times=_times(record),
         counts=_counts(run),
         rejects=_rejects(run),
@@ -134,7 +117,10 @@ def _notes(record: RunRecord) -> Iterator[str]:
         yield "The training curves are of mixed, smoothed or weighted labels, so they lie apart from validation's."
     if "valid" in record.results and (recipe.calibrate or task.results.fits_thresholds):
         fitted = ["temperature"] * recipe.calibrate + ["thresholds"] * task.results.fits_thresholds
-        yield f"The {' and the '.join(fitted)} were fitted on valid, so its figures are a little too good."
+        verb = "was" if fitted == ["temperature"] else "were"
+        yield f"The {' and the '.join(fitted)} {verb} fitted on valid, so its figures are a little too good."
+    if record.scores:
+        yield from filter(None, map(record.scores.seen_line, record.results))
 
 
 def _headline(record: RunRecord) -> list[Figure]:
@@ -185,7 +171,7 @@ def _plots(record: RunRecord, predictions: pa.Table | None) -> list[Plot]:
             values = [row[f"{split}_{what}"] for row in record.history if f"{split}_{what}" in row]
             if values:
                 best = record.best_epoch if split == "valid" else None
-                lines.append(Line(split, values, number, best_epoch=best))
+                lines.append(Line(split, values, number, dashed=split == "train", best_epoch=best))
         if lines:
             drawn.append(plots.curves(f"curves-{what}", curve_title(what), lines, what=what.replace("_", " ")))
     for split in ("test", "valid", "train"):
@@ -213,10 +199,10 @@ def _times(record: RunRecord) -> list[TimeShare]:
         counts = {split: 2 * number for split, number in counts.items()}
     busy_s, valid_s = record.total("train_s") - wait, record.total("valid_s")
     return [
-        TimeShare("training", busy_s, "--train", counts["train"] / max(busy_s, 1e-9)),
-        TimeShare("waiting for the loader", wait, "--bad"),
-        TimeShare("validation", valid_s, "--valid", counts["valid"] / max(valid_s, 1e-9) if counts["valid"] else None),
-        TimeShare("keeping checkpoints", record.total("save_s"), "--test"),
+        TimeShare("training", busy_s, "train", counts["train"] / max(busy_s, 1e-9)),
+        TimeShare("waiting for the loader", wait, "bad"),
+        TimeShare("validation", valid_s, "valid", counts["valid"] / max(valid_s, 1e-9) if counts["valid"] else None),
+        TimeShare("keeping checkpoints", record.total("save_s"), "test"),
     ]
 
 
@@ -251,7 +237,7 @@ def people_in_several_splits(run: Run) -> PeopleInSplits:
 
     A name is one person in all builds of one dataset. Raises `JobError` or `OSError` where a build is not at hand.
     """
-    tables = [table for build in run.mixed if (table := _people_of(build)) is not None]
+    tables = [table for build in run.mixed if (table := _people_of(build, run.recipe)) is not None]
     if not tables:
         return PeopleInSplits(None)
     people = pa.concat_tables(tables)
@@ -259,7 +245,7 @@ def people_in_several_splits(run: Run) -> PeopleInSplits:
     return PeopleInSplits(len(leaking.unique()), len(people["person"].unique()))
 
 
-def _people_of(build: TrainedOn) -> pa.Table | None:
+def _people_of(build: TrainedOn, recipe: Recipe) -> pa.Table | None:
     """The person and the split of each packed row; None where the dataset names no identities."""
     dataset = build.configuration.dataset
     try:
@@ -270,6 +256,8 @@ def _people_of(build: TrainedOn) -> pa.Table | None:
     columns = [name for name in named if name in table.column_names]
     if not columns:
         return None
+    if recipe.fold:
+        table = split_by_fold(table, Fold.of(recipe.fold), seed=recipe.seed, people=named)
     rows = table.filter(pc.and_(pc.equal(table["status"], Status.PACKED), pc.is_valid(table[columns[0]])))
     people = pc.binary_join_element_wise(dataset, rows[columns[0]].cast(pa.string()), "/")
     return pa.table({"person": people, "split": rows["split"].cast(pa.string())})
@@ -289,31 +277,6 @@ def _people(run: Run) -> str:
         f"{people.num_leaking:,} of {people.num_people:,} people are in more than one split, so the figures are too "
         "good; facepack build --split identity keeps people apart."
     )
-
-
-# Mistakes
-
-
-def _pictures(mistakes: Sequence[Mistake], run: Run) -> list[MistakePicture]:
-    """Mistakes with their pictures, read out of the shards; rows of a second build follow those of the first."""
-    uris: dict[int, str] = {}
-    first_row = 0
-    for build in run.builds:
-        store = Store(build.location)
-        table = manifest.read_table(store, manifest.MANIFEST_FILE)
-        encoding = manifest.read_build(build.location).configuration.encoding
-        inside = [mistake for mistake in mistakes if first_row <= mistake.row < first_row + len(table)]
-        numbers = pa.array([mistake.row - first_row for mistake in inside], pa.int64())
-        samples = table.select(["key", "shard", "offset", "size"]).take(numbers).to_pylist()
-        for mistake, sample in zip(inside, samples, strict=True):
-            if sample["key"] != mistake.key:
-                raise JobError(f"{build.location}: built again since")
-            content = store.read_range(sample["shard"], start=sample["offset"], length=sample["size"])
-            if encoding != "jpeg":
-                content = image.encode_jpeg(image.decode_packed(content, encoding=encoding), quality=90)
-            uris[mistake.row] = jpeg_uri(content)
-        first_row += len(table)
-    return [MistakePicture(uris[mistake.row], mistake) for mistake in mistakes]
 
 
 def _duration(seconds: float) -> str:

@@ -83,14 +83,19 @@ class RunRecord:
 
         Columns: key, split, row (in the manifest), target, prediction, and probabilities but for numbers.
         """
-        if split not in self.results or not (self.folder / runs.PREDICTIONS_FILE).exists():
-            return None
-        table = manifest.read_table(Store(str(self.folder)), runs.PREDICTIONS_FILE)
-        return table.filter(pc.equal(table["split"], split))
+        return predictions_in(self.folder, split) if split in self.results else None
 
     def network(self, device: str | torch.device | None = "cpu") -> nn.Module:
         """The best network, in evaluation mode; `JobError` where the run has not finished an epoch."""
         return evaluation.load_network(self.folder, self.run, device=evaluation.device_of(device)).network
+
+
+def predictions_in(folder: Path, split: str) -> pa.Table | None:
+    """The rows of a split in the predictions.parquet of a folder; None without the file."""
+    if not (folder / runs.PREDICTIONS_FILE).exists():
+        return None
+    table = manifest.read_table(Store(str(folder)), runs.PREDICTIONS_FILE)
+    return table.filter(pc.equal(table["split"], split))
 
 
 def distinct_names(folders: Sequence[Path]) -> list[str]:

@@ -79,7 +79,7 @@ def _of_column(name: str, columns: ManifestColumns, *, rows: Rows) -> Weights:
         raise UsageError(f"drawn_by {name}: no numbers; to draw its values equally often give balanced_by={name}")
     if column.null_count:
         raise UsageError(f"drawn_by {name}: {column.null_count:,} of {len(rows):,} images have no value")
-    return column.to_numpy().astype(np.float64)
+    return np.asarray(column.to_numpy(), np.float64)
 
 
 def _of_table(place: str, columns: ManifestColumns, *, rows: Rows) -> Weights:

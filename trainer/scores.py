@@ -30,11 +30,26 @@ class Scores(Generic[R]):
     splits: dict[str, R]
     groups: dict[str, tuple[Category, ...]] = field(default_factory=dict)
     """The score by categories of the manifest, by split."""
+    seen: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Images that the run met in training, by split and reason; a split is missing where that is not known."""
+    unseen: dict[str, R] = field(default_factory=dict)
+    """The figures without them, of splits that have some."""
 
     @property
     def split(self) -> str:
         """The split that counts: test, where there is one; empty without any."""
         return next((split for split in ("test", "valid", "train") if split in self.splits), "")
+
+    def seen_line(self, split: str) -> str:
+        """How many images of a split the run met in training, and the figures without them; empty for none."""
+        counts = self.seen.get(split)
+        if not counts:
+            return ""
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in counts.items())
+        line = f"{split}: {sum(counts.values()):,} of {self.splits[split].num:,} images are of its training ({reasons})"
+        if split not in self.unseen:
+            return f"{line}, so there is no figure without them"
+        return f"{line}; without them: {self.unseen[split].summary_line()}"
 
     def write(self, folder: Path) -> None:
         """Write scores.json, whole."""

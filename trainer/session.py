@@ -16,10 +16,24 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from facepack.errors import JobError, UsageError
 from facepack.storage import Store
-from trainer import checkpoint, class_weights, compiling, evaluation, layers, models, optim, ranks, runs, weights
+from trainer import (
+    checkpoint,
+    class_weights,
+    compiling,
+    evaluation,
+    facts,
+    layers,
+    models,
+    optim,
+    ranks,
+    runs,
+    suitability,
+    weights,
+)
 from trainer.data import Data, Mixture, Placement
 from trainer.devices import precision_of
 from trainer.evaluation import Trained
+from trainer.facts import Facts
 from trainer.loading.loader import Batch, Loader
 from trainer.recipe import Recipe
 from trainer.runs import Run
@@ -67,10 +81,14 @@ class Session:
         before = resumed or weights.run_of(recipe.start.weights)
         placement = Placement(fabric.device, fabric.global_rank, fabric.world_size)
         self.data = Data(recipe, data, placement=placement, statistics=before.statistics if before else None)
+        lines = suitability.of(recipe, _facts(self.data))
         self.train_loader = self.data.loader("train", is_train=True)
         others = [split for split in self.data.splits if split != "train"]
         self.eval_loaders = {split: self.data.loader(split, is_train=False) for split in others}
         _check_sizes(self.train_loader, self.eval_loaders)
+        lines += suitability.of_weights(recipe, size_hw=self.train_loader.size_hw)
+        for line in lines if fabric.is_global_zero and resumed is None else ():
+            log.warning("%s", line)
         task = class_weights.resolved(recipe.task, self.train_loader.targets[recipe.task.target])
         recipe = replace(recipe, task=task)
         # Last, for it may take long to fetch, and the build may not fit the recipe.
@@ -289,6 +307,12 @@ class Session:
         """Give all ranks the batch norm statistics of the first one, which are those that are saved."""
         # Not the count that the averaging keeps: it is the same everywhere, and stays on the CPU.
         ranks.share_buffers([self.network, self.best_network])
+
+
+def _facts(data: Data) -> Facts:
+    """What there is in the builds, without that of the negatives."""
+    own = data.builds[: len(data.locations)]
+    return facts.of([opened.build for opened in own], [opened.table for opened in own])
 
 
 def _has_begun(folder: Path) -> bool:

@@ -12,9 +12,11 @@ import pyarrow.compute as pc
 from facepack.bins import Bins
 from facepack.errors import FieldError, nearest
 from trainer.loading.columns import ManifestColumns
+from trainer.loading.ranges import Ranges
 
 ATTRIBUTES = "attributes"
 CLASS = "class"
+MIDDLE = "middle"
 POINTS = {"box": 4, "landmarks": 10, "published_box": 4, "published_landmarks": 10}
 """Columns of several numbers per sample, and how many."""
 
@@ -37,18 +39,22 @@ def target(
 ) -> Target:
     """Read a target of some rows: `class`, `attributes`, `box`, `landmarks`, a column, or bins of a number.
 
-    Bins are written COLUMN:1-4,5-27,28-. Classes are numbered in the order of `class_names`; categories over the whole
-    manifest, so that they agree between splits. Raises `FieldError` for a column that is not there, or that one of the
-    rows has no value in, and for bins that are none.
+    Bins are written COLUMN:1-4,5-27,28-, of a number or of a category of ranges such as 20-29; COLUMN:middle is the
+    number in the middle of its range. Of FIRST|SECOND it is the first that the build has. Classes are numbered in the
+    order of `class_names`; categories over the whole manifest, so that they agree between splits. Raises `FieldError`
+    for a column that is not there, or that one of the rows has no value in, and for bins that are none.
     """
+    points = [name for name in POINTS if name in columns.schema.names]
+    known = [CLASS, *points, *columns.labels]
+    name = first_there(name, [ATTRIBUTES, *known])
     column_name, colon, bins = name.partition(":")
     if name == ATTRIBUTES:
         return _attributes(columns, rows)
-    points = [name for name in POINTS if name in columns.schema.names]
-    known = [CLASS, *points, *columns.labels]
     if column_name not in known:
         advice = f"the build has no such column; {nearest(column_name, [ATTRIBUTES, *known])}"
         raise FieldError("targets", name, advice)
+    if colon and pa.types.is_string(columns.schema.field(column_name).type):
+        return _of_ranges(name, columns, rows)
     if colon:
         return _binned(name, _numbers(name, columns.read(column_name, rows=rows)), bins)
     if column_name in POINTS:
@@ -62,6 +68,12 @@ def target(
         return _coded(name, columns.codes(name, categories, rows=rows), categories)
     values = _numbers(name, columns.read(name, rows=rows))
     return Target(values.astype(np.float32 if values.dtype.kind == "f" else np.int64))
+
+
+def first_there(name: str, known: Sequence[str]) -> str:
+    """Of FIRST|SECOND the first whose column is known; where none is, all of it."""
+    choices = [choice.strip() for choice in name.split("|")]
+    return next((choice for choice in choices if choice.partition(":")[0] in known), name)
 
 
 def attribute_names(columns: ManifestColumns) -> tuple[str, ...]:
@@ -105,6 +117,23 @@ def _numbers(name: str, column: pa.ChunkedArray) -> npt.NDArray[Any]:
     if num_missing:
         raise FieldError("targets", name, f"{num_missing:,} samples have no value; leave them out with rows=")
     return np.asarray(column.to_numpy())
+
+
+def _of_ranges(name: str, columns: ManifestColumns, rows: npt.NDArray[np.int64]) -> Target:
+    """A category of ranges as numbers, or in bins that hold its ranges whole."""
+    column_name, _, text = name.partition(":")
+    ranges = Ranges.of(columns.read(column_name).drop_null().unique().to_pylist())
+    if ranges is None:
+        raise FieldError("targets", name, f"{column_name} is neither a number nor ranges of one, such as 20-29 and 70+")
+    codes = _coded(column_name, columns.codes(column_name, ranges.names, rows=rows), ranges.names).values
+    if text == MIDDLE:
+        return Target(ranges.middles[codes])
+    bins = Bins.of(text, field="targets", value=name)
+    of_range = ranges.codes_in(bins)
+    if (missing := of_range[codes] < 0).any():
+        first = ranges.names[codes[missing][0]]
+        raise FieldError("targets", name, f"{int(missing.sum()):,} samples are of no whole bin, such as {first}")
+    return Target(of_range[codes], bins.names)
 
 
 def _binned(name: str, values: npt.NDArray[Any], text: str) -> Target:

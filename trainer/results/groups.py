@@ -47,9 +47,9 @@ def columns_of(table: pa.Table, *, besides: str) -> dict[str, pa.Array]:
 
     Strings are taken as they are, attributes as having them or not, ages by decades.
     """
-    columns = {}
+    columns, learnt = {}, [choice.removesuffix(":middle") for choice in besides.split("|")]
     for name in table.column_names:
-        if name in _NO_CATEGORIES or name == besides:
+        if name in _NO_CATEGORIES or name in learnt:
             continue
         texts = _texts(name, table[name])
         if texts is not None and 1 < len(texts.drop_null().unique()) <= _MOST_GROUPS:

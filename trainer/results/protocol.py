@@ -170,6 +170,19 @@ def probability_column(probabilities: Floats) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(probabilities.ravel(), pa.float32()), probabilities.shape[1])
 
 
+def split_of(predictions: pa.Table, *, names: tuple[str, ...]) -> SplitPredictions:
+    """What rows of predictions.parquet hold, without the losses, which are not there (0)."""
+    targets = predictions["target"].to_pylist()
+    if not names:
+        numbers, true = predictions["prediction"].to_numpy()[:, None], np.array(targets, np.float32)
+        return SplitPredictions(names, numbers, true, np.zeros(len(true)))
+    if pa.types.is_list(predictions.schema.field("target").type):
+        codes = np.array([[name in target for name in names] for target in targets], np.float32)
+    else:
+        codes = np.array([names.index(target) for target in targets], np.int64)
+    return SplitPredictions(names, probabilities_of(predictions), codes, np.zeros(len(codes)))
+
+
 def probabilities_of(predictions: pa.Table) -> npt.NDArray[np.float32]:
     """The probabilities (num, num_names) in rows of predictions.parquet."""
     column = predictions["probabilities"].combine_chunks()
