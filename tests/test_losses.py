@@ -1,6 +1,7 @@
 """losses, class_weights and sampling: values worked out by hand, and what cannot be refused."""
 
 import math
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,32 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name all of torch's users know
 from conftest import make, tiny, train
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 
 from facepack.errors import UsageError
 from facepack.manifest import read_table
 from facepack.storage import Store
-from trainer import class_weights, runs, sampling
+from trainer import checkpoint, class_weights, devices, runs, sampling
 from trainer.loading.columns import ManifestColumns
+from trainer.loading.loader import Batch
 from trainer.loading.targets import Target
 from trainer.task import Attributes, Classes, TwoClasses
+from trainer.watching import Watcher
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 1.0, -3.0]])
+
+
+class CtrlC(Watcher):
+    """Presses Ctrl-C before the last of some steps."""
+
+    def __init__(self, num_steps: int) -> None:
+        self._num_steps = num_steps
+
+    def before_step(self, step: int, batch: Batch) -> None:  # noqa: ARG002
+        """Press it once all steps but one are done."""
+        if step + 1 == self._num_steps:
+            signal.raise_signal(signal.SIGINT)
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +173,24 @@ def test_compiling_without_a_compiler_is_refused(build: Path, tmp_path: Path, mo
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UsageError, match=r"compile=true: torch.compile needs the compiler no-such-compiler"):
         train(build, tmp_path / "run", tiny(compile=True))
+
+
+@pytest.mark.parametrize("is_float16", [False, True])
+def test_stopped_run_in_parts_goes_on_as_if_never_stopped(
+    build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_float16: bool
+) -> None:
+    if is_float16:  # its scaled loss on a CPU, which the command refuses for being slow
+
+        def launched(*_: object) -> Fabric:
+            return Fabric(accelerator="cpu", devices=1, plugins=MixedPrecision("16-mixed", "cpu"))
+
+        monkeypatch.setattr(devices, "launched", launched)
+    recipe = tiny(balanced=False, balanced_by="Male", accumulate=3, epochs=1, clip_norm=1.0)
+    train(build, tmp_path / "whole", recipe)
+    with pytest.raises(KeyboardInterrupt):
+        train(build, tmp_path / "run", recipe, watchers=[CtrlC(3)])
+    train(build, tmp_path / "run", recipe)
+    whole, again = (checkpoint.load(tmp_path / name / runs.LAST_FILE) for name in ("whole", "run"))
+    assert again["scaler"] == whole["scaler"]
+    assert bool(whole["scaler"]) == is_float16
+    assert all(torch.equal(value, again["network"][name]) for name, value in whole["network"].items())
