@@ -1,6 +1,7 @@
 """What a preview page shows: bars, charts, pictures and rejects, and the rows that they are made from."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
@@ -101,6 +102,10 @@ class Page:
     rejects: list[Reject]
     leaks: Leaks | None
     num_hidden_classes: int = 0
+    twins: Any = None
+    """Near-duplicates, as `preview_twins.Twins`; None where nothing is known of them."""
+    measures: list[Any] = field(default_factory=list)
+    """Of quality, as `preview_quality.Measure`."""
 
 
 @dataclass(frozen=True)
