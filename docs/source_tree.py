@@ -46,12 +46,12 @@ CAPTIONS = {
     "trainer": {
         "loaded: from shards to batches": "augment feed loader loading staging",
         "learnt: what a recipe is made of": (
-            "calls checks choosing facts layers models optim other_networks pretraining recipe recipes stopping "
-            "suitability task weights"
+            "calls checks choosing class_weights facts layers losses models optim other_networks pretraining recipe "
+            "recipes sampling stopping suitability task weights"
         ),
         "trained: a run, step by step": (
-            "across checkpoint data devices experiments going_on logs memory progress ranks remote_runs runs training "
-            "watching"
+            "across checkpoint compiling data devices experiments going_on logs memory progress ranks remote_runs runs "
+            "steps training watching"
         ),
         "measured: how right, how fast": (
             "bench doubting doubts evaluation folds headspace metrics photos prediction results rivals scores seen"

@@ -227,7 +227,10 @@ def test_settings_of_a_recipe_are_those_that_differ_from_their_defaults() -> Non
         ("start.backbone_lr=-1", "backbone_lr -1.0: expected at least 0"),
         ("average=1", "expected 0 <= average < 1"),
         ("task=Clases()", "did you mean Classes"),
-        ("task=Attributes(loss='hinge')", "loss=hinge: input should be 'bce', 'mse' or 'softmax'"),
+        (
+            "task=Attributes(loss='hinge')",
+            "loss=hinge: input should be 'bce', 'mse', 'softmax', 'focal' or 'asymmetric'",
+        ),
         ("augment=[Normalize(), RandomCrop(5)]", "Normalize must come last"),
         ("augment=[RandomCrop(5)]", "must end with Normalize"),
         ("schedule=Drop", "schedule Drop: missing a required argument: 'factor'; it is Drop"),
