@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from facepack.errors import JobError, UsageError
 from facepack.storage import Store
-from trainer import checkpoint, evaluation, layers, models, optim, ranks, runs, weights
+from trainer import checkpoint, evaluation, layers, metrics, models, optim, ranks, runs, weights
 from trainer.data import Data, Mixture, Placement
 from trainer.devices import precision_of
 from trainer.evaluation import Trained
@@ -24,6 +24,7 @@ from trainer.loading.loader import Batch, Loader
 from trainer.recipe import Recipe
 from trainer.runs import Run
 from trainer.stopping import Row, best_epoch
+from trainer.task import Classes, TwoClasses
 from trainer.watching import EpochEnd, RunStart
 from trainer.weights import Weights
 
@@ -170,7 +171,11 @@ class Session:
         loss, score, num = state.sums
         row: Row = {"epoch": state.epoch, "step": state.step}
         row["lr"] = recipe.learning_rate(step=state.step - 1, num_steps=self.num_steps)
-        row |= {"train_loss": loss / num, f"train_{recipe.task.score}": score / num, **validation}
+        name = f"train_{recipe.task.score}"
+        row |= {"train_loss": loss / num, name: score / num}
+        if isinstance(recipe.task, Classes | TwoClasses):  # each right or wrong, so that the share says it all
+            row[f"{name}_low"], row[f"{name}_high"] = metrics.interval_of_sums(score, score, num=num)
+        row |= validation
         state.history.append(row)
         times: Row = {"epoch": state.epoch, "images_per_s": num / max(state.train_s, 1e-9)}
         times |= {name: getattr(state, name) for name in ("train_s", "wait_s", "valid_s", "save_s")}
