@@ -33,7 +33,7 @@ CAPTIONS = {
         ),
         "packed: from photos to shards": (
             "admission align builder card colour cores headers image jpeg labelled_faces lock manifest mmod node_log "
-            "perceptual_hash ray_options ray_process resume shard template workers"
+            "perceptual_hash quality ray_options ray_process resume shard template workers"
         ),
         "told apart: who is who": "describing descriptor_network descriptors face_places people people_commands",
         "checked and shown": (

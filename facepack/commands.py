@@ -244,6 +244,35 @@ def build(
     keep_damaged: Annotated[
         bool, typer.Option("--keep-damaged", help="Pack JPEGs that libjpeg complains of, instead of rejecting them.")
     ] = False,
+    near_duplicates: Annotated[
+        Literal["keep", "drop", "same-split"],
+        typer.Option(help="Photos that look alike: keep, drop all but the first by path, or keep in one split."),
+    ] = "keep",
+    min_face: Annotated[
+        float | None,
+        typer.Option(show_default="no limit", help="Reject faces whose box has no side of so many pixels."),
+    ] = None,
+    max_yaw: Annotated[
+        float | None,
+        typer.Option(show_default="no limit", help="Reject faces turned to a side by more degrees (chips)."),
+    ] = None,
+    max_roll: Annotated[
+        float | None, typer.Option(show_default="no limit", help="Reject faces tilted by more degrees (chips).")
+    ] = None,
+    min_brightness: Annotated[
+        float | None,
+        typer.Option(show_default="no limit", help="Reject pictures with a lower mean grey level, of 255."),
+    ] = None,
+    max_brightness: Annotated[
+        float | None, typer.Option(show_default="no limit", help="Reject pictures with a higher mean grey level.")
+    ] = None,
+    min_contrast: Annotated[
+        float | None, typer.Option(show_default="no limit", help="Reject pictures whose grey levels deviate by less.")
+    ] = None,
+    min_sharpness: Annotated[
+        float | None,
+        typer.Option(show_default="no limit", help="Reject pictures with a lower variance of the Laplacian."),
+    ] = None,
     samples_per_shard: Annotated[int, typer.Option(help="At most so many samples in one tar.")] = 1000,
     workers: Workers = None,
     ray_address: Annotated[
@@ -304,6 +333,14 @@ def build(
             min_side=min_side,
             decode=decode,
             keep_damaged=keep_damaged,
+            near_duplicates=near_duplicates,
+            min_face=min_face,
+            max_yaw=max_yaw,
+            max_roll=max_roll,
+            min_brightness=min_brightness,
+            max_brightness=max_brightness,
+            min_contrast=min_contrast,
+            min_sharpness=min_sharpness,
             samples_per_shard=samples_per_shard,
         )
         src = src or default_source(configuration.dataset)
@@ -375,6 +412,8 @@ def _verify(location: str, *, deep: bool, src: str = "") -> None:
         problems = [*report.problems, *(check_source(location, src=src, deep=deep) if src else ())]
     for problem in problems:
         terminal.wrong(problem)
+    for warning in report.warnings:
+        terminal.warn(warning)
     checked = f"{report.num_samples:,} samples in {report.num_shards:,} shards, {report.num_bytes / 1e6:,.1f} MB"
     if problems:
         raise JobError(f"{location}: {len(problems):,} disagreements in {checked}")
