@@ -127,10 +127,8 @@ class Configuration:
     """The description of a dataset that facepack has none of, as `own_description.recorded` gives it."""
     leave_out: str = ""
     """sha256 of the names of images that a list of one's own leaves out."""
-<<<<<<< HEAD
     people: str = ""
     """sha256 of who is on which image by a table of `facepack people`."""
-=======
     near_duplicates: Literal["keep", "drop", "same-split"] = "keep"
     """What becomes of photos that look alike: packed, dropped but for the first by path, or kept in one split."""
     min_face: float | None = None
@@ -146,7 +144,6 @@ class Configuration:
     """The least standard deviation of its grey levels."""
     min_sharpness: float | None = None
     """The least variance of its Laplacian."""
->>>>>>> main
 
     @classmethod
     def of(cls, dataset: str | Description, **options: Unpack[Options]) -> "Configuration":

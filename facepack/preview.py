@@ -73,12 +73,8 @@ def of_build(location: str, *, src: str = "") -> Page:
         facts=_facts(build.info),
         notes=notes,
     )
-<<<<<<< HEAD
-    return replace(_page(data, samples), people=people_section(build))
-=======
     twins = None if near is None else preview_twins.twins_of(build, near)
-    return replace(_page(data, samples), twins=twins, measures=measures)
->>>>>>> main
+    return replace(_page(data, samples), twins=twins, measures=measures, people=people_section(build))
 
 
 def _source_of(info: Build, src: str) -> tuple[Source | None, list[str]]:

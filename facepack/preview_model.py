@@ -1,11 +1,7 @@
 """What a preview page shows: bars, charts, pictures and rejects, and the rows that they are made from."""
 
 from dataclasses import dataclass, field
-<<<<<<< HEAD
-from typing import TYPE_CHECKING
-=======
-from typing import Any
->>>>>>> main
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -109,15 +105,12 @@ class Page:
     rejects: list[Reject]
     leaks: Leaks | None
     num_hidden_classes: int = 0
-<<<<<<< HEAD
     people: "PeopleSection | None" = None
     """People told by their faces; None where facepack people has not been asked."""
-=======
     twins: Any = None
     """Near-duplicates, as `preview_twins.Twins`; None where nothing is known of them."""
     measures: list[Any] = field(default_factory=list)
     """Of quality, as `preview_quality.Measure`."""
->>>>>>> main
 
 
 @dataclass(frozen=True)
