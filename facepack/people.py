@@ -22,8 +22,9 @@ NEAR = 0.88
 near by: by half of the people of CelebA's thumbnails (benchmarks/people.py)."""
 MOST_TOGETHER = 8000
 """Images between which all distances are kept at once: a quarter of a gigabyte."""
-LEAST_SCALE = 0.5
-"""The least distance that counts as one to other people: somebody's many photos are nearer to each other than that."""
+LEAST_SCALE, MOST_SCALE = 0.5, 0.6
+"""The least distance that counts as one to other people: somebody's many photos are nearer to each other than that. And
+the most: among few images nobody is near."""
 APART = 0.7
 """A photo farther than so from the middle of the others' of its name is said to disagree with them."""
 FEWEST_OF_NAME = 3
@@ -68,7 +69,7 @@ def near_pairs(values: Floats, *, near: float = NEAR) -> tuple[Pairs, Floats]:
     """The pairs that are near enough to be of one person, and the distance of each row to other people (N,)."""
     squares = (values**2).sum(axis=1)
     scales = np.concatenate([np.zeros(0, np.float32), *(_scales(block) for _, block in _blocks(values, squares))])
-    scales = np.maximum(scales, LEAST_SCALE)
+    scales = np.clip(scales, LEAST_SCALE, MOST_SCALE)
     parts = [Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))]
     for start, distances in _blocks(values, squares):
         ratios = distances / np.sqrt(scales[start : start + len(distances), None] * scales[None])
