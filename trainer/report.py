@@ -114,7 +114,7 @@ def _notes(record: RunRecord) -> Iterator[str]:
     elif not record.results:
         yield "The build has neither a valid nor a test split, so nothing was scored."
     if recipe.mixup or task != task.scored:
-        yield "The training curves are of mixed or smoothed labels, so they lie apart from those of validation."
+        yield "The training curves are of mixed, smoothed or weighted labels, so they lie apart from validation's."
     if "valid" in record.results and (recipe.calibrate or task.results.fits_thresholds):
         fitted = ["temperature"] * recipe.calibrate + ["thresholds"] * task.results.fits_thresholds
         verb = "was" if fitted == ["temperature"] else "were"

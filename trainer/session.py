@@ -5,7 +5,7 @@ import io
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,20 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from facepack.errors import JobError, UsageError
 from facepack.storage import Store
-from trainer import checkpoint, evaluation, facts, layers, models, optim, ranks, runs, suitability, weights
+from trainer import (
+    checkpoint,
+    class_weights,
+    compiling,
+    evaluation,
+    facts,
+    layers,
+    models,
+    optim,
+    ranks,
+    runs,
+    suitability,
+    weights,
+)
 from trainer.data import Data, Mixture, Placement
 from trainer.devices import precision_of
 from trainer.evaluation import Trained
@@ -76,12 +89,14 @@ class Session:
         lines += suitability.of_weights(recipe, size_hw=self.train_loader.size_hw)
         for line in lines if fabric.is_global_zero and resumed is None else ():
             log.warning("%s", line)
+        task = class_weights.resolved(recipe.task, self.train_loader.targets[recipe.task.target])
+        recipe = replace(recipe, task=task)
         # Last, for it may take long to fetch, and the build may not fit the recipe.
         initial = None if resumed else weights.find(recipe.start.weights, network=recipe.network)
         self.network = self._new_network(recipe, initial)
         digest = resumed.weights_digest if resumed else initial.sha256 if initial else ""
         self.run = self._run(recipe_name, recipe, weights_digest=digest)
-        self.model: nn.Module = self.network
+        self.model: Any = self.network
         """The network as Fabric runs it: in the precision of the run, and on all ranks."""
         self.averaged: AveragedModel | None = None
         self.optimizer: Any = None
@@ -104,6 +119,11 @@ class Session:
     def num_steps(self) -> int:
         """The most steps that there are."""
         return self.num_epochs * len(self.train_loader)
+
+    @property
+    def learning_rate(self) -> float:
+        """That of the next step."""
+        return self.run.recipe.learning_rate(step=self.state.step, num_steps=self.num_steps)
 
     @property
     def log_every(self) -> int:
@@ -157,7 +177,8 @@ class Session:
         if content is not None:
             self._restore(content)
         if self.optimizer is not None:
-            self.model, self.optimizer = fabric.setup(self.network, self.optimizer)
+            module = compiling.compiled(self.network, fabric.device) if recipe.compile else self.network
+            self.model, self.optimizer = fabric.setup(module, self.optimizer)
         if fabric.is_global_zero and not has_begun:
             self.run.write(self.folder)
 
@@ -206,6 +227,7 @@ class Session:
         content["network"] = self.network.state_dict()
         content["averaged"] = None if self.averaged is None else self.averaged.state_dict()
         content["optimizer"] = None if self.optimizer is None else self.optimizer.state_dict()
+        content["scaler"] = self.fabric.strategy.precision.state_dict()  # of the loss in float16
         content["loader"] = self.train_loader.state_dict()
         checkpoint.save(self.folder / name, content)
 
@@ -267,6 +289,8 @@ class Session:
                 self.averaged.load_state_dict(content["averaged"])
             if self.optimizer is not None:
                 self.optimizer.load_state_dict(content["optimizer"])
+            if scaler := content.get("scaler"):
+                self.fabric.strategy.precision.load_state_dict(scaler)
             self.train_loader.load_state_dict(content["loader"])
             self.state = TrainingState(**{item.name: content[item.name] for item in fields(TrainingState)})
             if self.state.history and not self.is_fit_at_once:  # by the rule of now, which may be another
