@@ -237,6 +237,8 @@ def _check(members: Sequence[Member], recipe: Recipe) -> None:
         raise UsageError("none of the builds has a train split; build one with --split 80/10/10")
     if recipe.negatives is not None:
         raise UsageError("--across: not with negatives; --set negatives= for none")
+    if recipe.fold:
+        raise UsageError("--across: not with folds; --set fold= for the splits of the builds")
     sizes, encodings, written = {}, {}, dict[str, str]()
     for member in members:
         try:

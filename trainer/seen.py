@@ -15,6 +15,7 @@ from facepack.errors import JobError, UsageError
 from facepack.near_duplicates import pairs_between
 from facepack.own_description import is_known
 from trainer.data import Data, RunBuild
+from trainer.folds import Fold
 from trainer.runs import Run
 
 Mask = npt.NDArray[np.bool_]
@@ -128,7 +129,9 @@ def builds_of(run: Run) -> list[RunBuild] | None:
             build = manifest.read_build(trained_on.location)
             if (build.digest, build.plan_digest) != (trained_on.digest, trained_on.plan_digest):
                 return None
-            builds.append(RunBuild.read(trained_on.location, build))
+            opened = RunBuild.read(trained_on.location, build)
+            fold = Fold.of(run.recipe.fold) if run.recipe.fold else None
+            builds.append(opened.split_anew(fold, seed=run.recipe.seed) if fold else opened)
         return builds
     return None
 
