@@ -20,7 +20,7 @@ import figures
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from figures import Raw
 from sklearn.metrics import average_precision_score
 
@@ -29,7 +29,8 @@ from facepack.configuration import Configuration
 from facepack.found_labels import Named
 from facepack.open_rows import OwnTable
 from trainer import doubting, recipes
-from trainer.doubts import files, held_out
+from trainer.doubts import held_out, scored
+from trainer.doubts.photos import Photos
 
 SHARE = 0.05
 RAREST = ("Bald", "Mustache", "Gray_Hair", "Pale_Skin")
@@ -52,7 +53,7 @@ FAST = (NETWORK, "batch_size=64", "precision=32-true", "average=0.9", "mixup=0")
 CASES = {
     "celeba_rarest4": Case("48", "celeba_rarest4_modern", (*FAST, "batch_size=32", "epochs=14"), 5),
     "simpsons": Case("keep", "simpsons_modern", (*FAST, "epochs=5"), 4),
-    "celeba_attributes": Case("32x40", "celeba_attributes_modern", (*FAST, "epochs=3"), 3),
+    "celeba_attributes": Case("32x40", "celeba_attributes_modern", (*FAST, "epochs=3"), 2),
 }
 """Small networks that learn in a minute."""
 
@@ -104,7 +105,7 @@ def flipped(rows: list[Row], *, seed: int) -> list[Row]:
 # A case
 
 
-def measure(case: str, *, source: Path, folder: Path, seed: int) -> list[Raw]:
+def measure(case: str, *, source: Path, folder: Path, seed: int, only_finished: bool) -> list[Raw]:
     """A figure per label that was flipped: precision and recall of what looks wrong, and of the greatest losses."""
     chosen, rows = CASES[case], true_rows(case, source)
     folder.mkdir(parents=True, exist_ok=True)
@@ -118,12 +119,15 @@ def measure(case: str, *, source: Path, folder: Path, seed: int) -> list[Raw]:
     build(configuration, place=Place(str(photos), str(folder / "build"), workers=0, labels=own))
     recipe = recipes.load(chosen.recipe, [*chosen.settings, f"seed={seed}"])
     by_fold = held_out.by_fold(recipe, num_folds=chosen.num_folds)
-    doubting.by_folds(chosen.recipe, by_fold, data=str(folder / "build"), out=folder / "doubts")
-    table = pq.read_table(folder / "doubts" / files.TABLE_FILE)
+    if not only_finished:
+        doubting.by_folds(chosen.recipe, by_fold, data=str(folder / "build"), out=folder / "doubts")
+    predictions = held_out.of_folds([path.parent for path in sorted((folder / "doubts").glob("fold-*/scores.json"))])
+    doubts = scored.doubts_of(predictions)
+    table = doubts.with_sources(Photos(predictions.run).sources(doubts.table["row"].to_numpy())).table
     true = {row["image"]: row for row in rows}
-    labels = table["label"].unique().to_pylist()
     return [
-        figure_of(table.filter(pa.compute.equal(table["label"], name)), true, case=case, seed=seed) for name in labels
+        figure_of(table.filter(pc.equal(table["label"], name)), true, case=case, seed=seed)
+        for name in table["label"].unique().to_pylist()
     ]
 
 
@@ -208,15 +212,18 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for builds and runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--only-finished", action="store_true", help="train nothing; score the folds that are there")
     given = parser.parse_args()
     sources = {case: given.simpsons if case == "simpsons" else given.celeba for case in given.cases}
     measured = []
     for seed in given.seeds:
         for case, source in sources.items():
             if source is not None:
-                measured += measure(case, source=source, folder=given.work / f"{case}-{seed}", seed=seed)
+                folder = given.work / f"{case}-{seed}"
+                measured += measure(case, source=source, folder=folder, seed=seed, only_finished=given.only_finished)
                 print(json.dumps(measured[-1]), flush=True)
     command = "python benchmarks/suspects.py --celeba data/celeba --simpsons data/simpsons --work work"
+    command += " --only-finished" * given.only_finished
     results = figures.about(num_cores=len(os.sched_getaffinity(0))) | {"command": command, "figures": measured}
     RESULTS.joinpath("suspects.json").write_text(json.dumps(results, indent=1) + "\n")
     RESULTS.joinpath("suspects.md").write_text(markdown(results))

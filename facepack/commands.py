@@ -11,10 +11,11 @@ import cv2
 import typer
 from pydantic import TypeAdapter
 
-from facepack import builder, catalogue, fetching, summary, terminal, verification
+from facepack import builder, catalogue, describing, fetching, summary, terminal, verification
 from facepack.builder import Place
 from facepack.choices import MAX_PIXELS, MIN_SIDE_PX
 from facepack.configuration import DEFAULT_QUALITY, Configuration
+from facepack.describing import How
 from facepack.description import (
     dataset_folder,
     dataset_names,
@@ -200,6 +201,14 @@ def build(
     labels_split: LabelColumn = "",
     labels_identity: LabelColumn = "",
     labels_age: LabelColumn = "",
+    people: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            show_default="none",
+            help="Who is on which image, by the people.parquet of facepack people: for --split identity.",
+        ),
+    ] = "",
     landmarks_from: Annotated[
         Literal["model", "labels"],
         typer.Option(
@@ -288,6 +297,9 @@ def build(
         ),
     ] = "",
     force: Annotated[bool, typer.Option("--force", help="Try rejected images again.")] = False,
+    describe: Annotated[
+        bool, typer.Option("--describe", help="Describe every face, too, as facepack describe does.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only index, label and plan; write nothing.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -336,11 +348,21 @@ def build(
         out = out or builder.default_out(configuration)
         own = OwnTable(labels, named)
         ray = RayOptions(ray_address, min_workers, worker_cpus, worker_memory, ray_env)
-        place = Place(src, out, workers, ray, force, landmarks, leave_out, own)
+        place = Place(src, out, workers, ray, force, landmarks, leave_out, own, people)
         if dry_run:
             _show_plan(configuration, place)
         else:
             _build(configuration, place)
+            if describe:
+                _describe(place)
+
+
+def _describe(place: Place) -> None:
+    """Describe the faces of a build that has just been made, and print what came of it."""
+    how = How(place.workers, place.ray, place.landmarks)
+    with terminal.silenced_libraries(), terminal.ImageProgress() as progress:
+        outcome = describing.describe(place.out, how=how, progress=progress)
+    _print_lines(summary.described_lines(outcome))
 
 
 def _show_plan(configuration: Configuration, place: Place) -> None:

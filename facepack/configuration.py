@@ -142,6 +142,8 @@ class Configuration:
     """The least standard deviation of its grey levels."""
     min_sharpness: float | None = None
     """The least variance of its Laplacian."""
+    people: str = ""
+    """sha256 of who is on which image by a table of `facepack people`."""
 
     @classmethod
     def of(cls, dataset: str | Description, **options: Unpack[Options]) -> "Configuration":

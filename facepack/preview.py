@@ -14,6 +14,7 @@ from facepack.manifest import Build, Status
 from facepack.manifest_checks import check_manifest
 from facepack.near_rows import near_rows_of
 from facepack.page import rendered
+from facepack.people_pictures import people_section
 from facepack.pictures import Samples
 from facepack.prepare import Prepared, default_source, prepare_build, source_of
 from facepack.preview_model import MAX_CLASSES, THERE, Page, PreviewInput
@@ -73,7 +74,7 @@ def of_build(location: str, *, src: str = "") -> Page:
         notes=notes,
     )
     twins = None if near is None else preview_twins.twins_of(build, near)
-    return replace(_page(data, samples), twins=twins, measures=measures)
+    return replace(_page(data, samples), twins=twins, measures=measures, people=people_section(build))
 
 
 def _source_of(info: Build, src: str) -> tuple[Source | None, list[str]]:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from facepack import card, descriptors, image, manifest, node_log
+from facepack import card, descriptors, image, manifest, node_log, people
 from facepack.ahead import mapped_ahead
 from facepack.cores import num_cores
 from facepack.errors import JobError
@@ -176,7 +176,7 @@ def _check_files(build: Build, store: Store) -> Iterator[str]:
     """No file that does not belong to the build, and nothing half made."""
     stems = {record.name.removesuffix(".tar") for record in build.shards}
     others = {manifest.BUILD_FILE, manifest.MANIFEST_FILE, BUILD.lock_file, node_log.NAME, *card.NAMES}
-    others |= {descriptors.FILE, DESCRIBE.lock_file}
+    others |= {descriptors.FILE, DESCRIBE.lock_file, people.FILE}
     for name in store.list():
         stem, _, suffix = name.rpartition(".")
         if name in others or stem in stems:

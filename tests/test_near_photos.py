@@ -74,6 +74,7 @@ def test_verify_warns_of_pairs_in_two_splits_and_preview_shows_them(photos: Path
     ]
     assert report.warnings[0].startswith(f"{len(apart):,} pairs of near-duplicates are in two splits (")
     page = preview.of_build(str(out))
+    assert page.twins is not None
     assert page.twins.num_pairs == NUM_SCENES + 2 * 10  # those of one hash, too
     assert (page.twins.num_groups, page.twins.largest_group) == (NUM_SCENES, 3)
     assert (page.twins.num_in_two_splits, page.twins.num_without) == (len(apart), 1)

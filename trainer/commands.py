@@ -277,12 +277,14 @@ def evaluate(
 
 
 def doubt(
-    target: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="A recipe, with --data; or a finished run.")],
+    target: Annotated[
+        str, typer.Argument(metavar="BUILD|RECIPE|RUN", help="A build; a recipe, with --data BUILD; or a finished run.")
+    ],
     data: Annotated[
-        str, typer.Option(show_default="that of the run", help="The build whose labels are doubted (folder or URL).")
+        str, typer.Option(show_default="that of the run", help="The build whose labels are doubted, with RECIPE.")
     ] = "",
     folds: Annotated[int, typer.Option(help="Parts of the build, each held out once.")] = 5,
-    out: Annotated[Path | None, typer.Option(show_default="runs/RECIPE-doubts", help="Folder to write into.")] = None,
+    out: Annotated[Path | None, typer.Option(show_default="runs/NAME-doubts", help="Folder to write into.")] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -298,25 +300,33 @@ def doubt(
 ) -> None:
     """Find labels that look wrong: all of a build, by training on parts of it, or those of a run's valid and test.
 
-    Example: facepack doubt celeba_rarest4_modern --data builds/celeba-rarest4
+    Example: facepack doubt builds/celeba-rarest4
+
+    Example: facepack doubt celeba_rarest4_modern --data builds/celeba-rarest4 --set epochs=20
     """
     with terminal.errors_as_lines(debug=debug):
         check_installed()
-        from trainer import doubting, recipes, remote_runs, report, training
+        from trainer import choosing, doubting, remote_runs, report, training
         from trainer.doubts import held_out
         from trainer.progress import TrainingProgress
 
-        if data:
-            folder, where = out or Path(f"runs/{target}-doubts"), training.Settings(device=device)
-            by_fold = held_out.by_fold(recipes.load(target, settings or []), num_folds=folds)
-            doubted = doubting.by_folds(
-                target, by_fold, data=data, out=folder, settings=where, watchers=[TrainingProgress()]
-            )
-        else:
+        doubted: doubting.Doubted | None
+        if not data and remote_runs.is_run(target):
             if settings or out:
-                raise UsageError("--set and --out go with RECIPE and --data; the doubts of a run are written below it")
+                raise UsageError("--set and --out go with a build; the doubts of a run are written below it")
             with remote_runs.changed(target) as folder:
                 doubted = doubting.by_run(folder)
+        else:
+            choice = choosing.chosen(target, settings or [], data=[data] if data else [])
+            by_fold = held_out.by_fold(choice.recipe, num_folds=folds)
+            doubted = doubting.by_folds(
+                choice.name,
+                by_fold,
+                data=choice.data[0],
+                out=out or Path(f"{choice.out}-doubts"),
+                settings=training.Settings(device=device),
+                watchers=[TrainingProgress()],
+            )
         if doubted is None:
             return
         terminal.out.print(doubted.line)

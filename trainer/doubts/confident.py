@@ -93,14 +93,11 @@ def are_wrong(labels: Codes, probabilities: Floats) -> npt.NDArray[np.bool_]:
 
 
 def doubts(labels: Codes, probabilities: Floats) -> npt.NDArray[np.float64]:
-    """How doubtful each label is, (num,): the margin of the likeliest other class over it, each above its threshold.
+    """How doubtful each label is, (num,): 1 where its probability is 0, and 0 where that is as usual for its class.
 
-    Without the thresholds a class that the network seldom is sure of would always look wrong.
+    Usual is the threshold of the class. Without it, which is the order of the losses, the labels of a class that the
+    network is seldom sure of would come first.
     """
-    limits = thresholds(labels, probabilities)
-    above = probabilities.astype(np.float64) - limits
-    everyone = np.arange(len(labels))
-    own = above[everyone, labels].copy()
-    above[everyone, labels] = -np.inf
-    margins: npt.NDArray[np.float64] = above.max(axis=1) - own
-    return margins
+    usual = np.maximum(thresholds(labels, probabilities), 1e-12)[labels]
+    shares: npt.NDArray[np.float64] = probabilities[np.arange(len(labels)), labels] / usual
+    return 1 - shares
