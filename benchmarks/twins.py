@@ -24,7 +24,7 @@ import numpy.typing as npt
 from facepack import image
 from facepack.hashing import Hashes
 from facepack.near_duplicates import pairs_within
-from facepack.perceptual_hash import mirrored, perceptual_hash
+from facepack.perceptual_hash import hash_of, mirrored
 from facepack.quality import pose_of, quality_of
 
 Pixels = npt.NDArray[np.uint8]
@@ -73,7 +73,7 @@ CHANGES: dict[str, Callable[[Pixels], Any]] = {
 
 def hashes_of(images: list[Pixels]) -> tuple[Hashes, npt.NDArray[np.bool_]]:
     """The hash of each picture, and whether it has one."""
-    numbers = [perceptual_hash(image_hwc) for image_hwc in images]
+    numbers = [hash_of(image_hwc) for image_hwc in images]
     return np.array([number or 0 for number in numbers], np.uint64), np.array([n is not None for n in numbers])
 
 
@@ -139,7 +139,7 @@ def microseconds() -> dict[str, dict[str, float]]:
         noise_hwc = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
         photo_hwc = cv2.GaussianBlur(noise_hwc, (9, 9), 3)
         calls: dict[str, Callable[[], object]] = {
-            "phash": lambda photo_hwc=photo_hwc: perceptual_hash(photo_hwc),  # type: ignore[misc]
+            "phash": lambda photo_hwc=photo_hwc: hash_of(photo_hwc),  # type: ignore[misc]
             "quality": lambda photo_hwc=photo_hwc: quality_of(photo_hwc),  # type: ignore[misc]
             "yaw, roll": lambda: pose_of(landmarks, is_published=False),
             "encode (JPEG 95)": lambda photo_hwc=photo_hwc: image.encode_jpeg(photo_hwc, quality=95),  # type: ignore[misc]

@@ -84,7 +84,7 @@ class NearRows:
         return codes
 
 
-def near_rows(rows: Rows) -> NearRows | None:
+def near_rows_of(rows: Rows) -> NearRows | None:
     """The near-duplicates of a manifest; None where it is older than the column of hashes."""
     if "phash" not in rows.schema.names:
         return None
@@ -99,7 +99,7 @@ def near_rows(rows: Rows) -> NearRows | None:
 
 def check_near_rows(rows: Rows) -> Iterator[str]:
     """A line where near-duplicates are in two splits: a test over them flatters, but no promise is broken."""
-    near = near_rows(rows)
+    near = near_rows_of(rows)
     if near is None or not near.in_two_splits.any():
         return
     first = int(np.flatnonzero(near.in_two_splits)[near.pairs.distance[near.in_two_splits].argmin()])

@@ -12,7 +12,7 @@ from facepack.choices import MOST_PIXELS
 from facepack.cores import num_cores
 from facepack.names import ROWS_AT_ONCE
 from facepack.near_duplicates import Numbers, groups_of, pairs_within
-from facepack.perceptual_hash import perceptual_hash
+from facepack.perceptual_hash import hash_of
 from facepack.source import Source
 
 _LEAST_WH = (80, 80)
@@ -49,4 +49,4 @@ def _hash_of(source: Source, path: str) -> int | None:
         photo_hwc = image.decode(content, max_pixels=MOST_PIXELS, keep_damaged=True, least_size_wh=_LEAST_WH)
     except (OSError, image.BadImageError):
         return None
-    return perceptual_hash(photo_hwc)
+    return hash_of(photo_hwc)

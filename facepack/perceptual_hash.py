@@ -35,7 +35,7 @@ _MIRRORED = int.from_bytes(
 """The bits of odd frequencies across, whose waves change sign when left and right change places."""
 
 
-def perceptual_hash(image_hwc: npt.NDArray[np.uint8]) -> int | None:
+def hash_of(image_hwc: npt.NDArray[np.uint8]) -> int | None:
     """The hash of a picture, uint8 BGR HWC, as an integer of 64 bits; the same on any machine.
 
     The signs of 8 by 8 cosine coefficients, the lowest but the means of rows and columns, of the grey picture at 40 by

@@ -12,7 +12,7 @@ from facepack.description import SPLITS, dataset_names, load_dataset
 from facepack.errors import FieldError, JobError, UsageError
 from facepack.manifest import Build, Status
 from facepack.manifest_checks import check_manifest
-from facepack.near_rows import near_rows
+from facepack.near_rows import near_rows_of
 from facepack.page import rendered
 from facepack.people_pictures import people_section
 from facepack.pictures import Samples
@@ -54,7 +54,7 @@ def of_build(location: str, *, src: str = "") -> Page:
         table = pa.concat_tables(rows.parts([name for name in rows.schema.names if name not in _NOT_SHOWN]))
         samples = pictures.samples_of_build(build, rows, table=table)
         few = pictures.first_rows(rows.parts(_LOOKED_AT))
-        near = near_rows(rows)
+        near = near_rows_of(rows)
         measures = preview_quality.measures_of(build, rows)
     source, notes = _source_of(build.info, src)
     if unparsed := build.info.unparsed:

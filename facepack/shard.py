@@ -31,7 +31,7 @@ from facepack.manifest import (
     schema,
     write_table,
 )
-from facepack.perceptual_hash import perceptual_hash
+from facepack.perceptual_hash import hash_of
 from facepack.quality import Quality, fault_of, quality_of
 from facepack.source import Source
 from facepack.storage import Store
@@ -176,7 +176,7 @@ class _Rows:
             sha256=hashlib.sha256(sample.content).hexdigest(),
             box=sample.box,
             landmarks=sample.landmarks,
-            phash=perceptual_hash(sample.image_hwc),
+            phash=hash_of(sample.image_hwc),
             **quality._asdict(),
         )
         self._rows.append(row)

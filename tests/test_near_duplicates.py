@@ -7,7 +7,7 @@ import pytest
 from facepack.hashing import Hashes
 from facepack.image import Pixels, decode, encode_jpeg, resize
 from facepack.near_duplicates import RADIUS, groups_of, pairs_between, pairs_within
-from facepack.perceptual_hash import mirrored, perceptual_hash
+from facepack.perceptual_hash import hash_of, mirrored
 
 
 def _scene(seed: int, *, side: int = 128) -> Pixels:
@@ -17,7 +17,7 @@ def _scene(seed: int, *, side: int = 128) -> Pixels:
 
 
 def _hash(image_hwc: Pixels) -> int:
-    number = perceptual_hash(image_hwc)
+    number = hash_of(image_hwc)
     assert number is not None
     return number
 
@@ -53,8 +53,8 @@ def test_pictures_with_hardly_anything_in_them_have_no_hash() -> None:
     across = np.repeat(np.tile(ramp, (128, 1))[:, :, None], 3, axis=2)
     noise = np.random.default_rng(0).integers(126, 130, (128, 128, 3), np.uint8)
     for flat in (np.full((64, 64, 3), 255, np.uint8), np.zeros((1, 1, 3), np.uint8), across, noise):
-        assert perceptual_hash(flat) is None
-        assert perceptual_hash(np.ascontiguousarray(flat.transpose(1, 0, 2))) is None
+        assert hash_of(flat) is None
+        assert hash_of(np.ascontiguousarray(flat.transpose(1, 0, 2))) is None
 
 
 def _with_neighbours(seed: int, number: int) -> Hashes:

@@ -14,7 +14,7 @@ from facepack import preview
 from facepack.errors import FieldError
 from facepack.image import encode_jpeg, resize
 from facepack.manifest import MEASURED_COLUMNS
-from facepack.perceptual_hash import perceptual_hash
+from facepack.perceptual_hash import hash_of
 from facepack.reader import open_build
 from facepack.verification import verify
 
@@ -50,7 +50,7 @@ def test_manifest_has_the_hash_of_the_packed_pixels(photos: Path, tmp_path: Path
     table = build.table.to_pylist()
     for number, row in enumerate(table):
         image_hwc = np.ascontiguousarray(build.image(number)[:, :, ::-1])
-        assert row["phash"] == perceptual_hash(image_hwc)
+        assert row["phash"] == hash_of(image_hwc)
     assert [row["source"] for row in table if row["phash"] is None] == ["white.jpg"]
     schema = pq.read_schema(tmp_path / "build" / "manifest.parquet")
     assert [schema.field(field.name) for field in MEASURED_COLUMNS] == list(MEASURED_COLUMNS)
