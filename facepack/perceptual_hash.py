@@ -35,17 +35,22 @@ _MIRRORED = int.from_bytes(
 """The bits of odd frequencies across, whose waves change sign when left and right change places."""
 
 
-def hash_of(image_hwc: npt.NDArray[np.uint8]) -> int | None:
-    """The hash of a picture, uint8 BGR HWC, as an integer of 64 bits; the same on any machine.
+def grey_of(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """A picture in grey levels, uint8 HW, from grey HW or BGR HWC."""
+    grey_hw: Any = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+    return grey_hw  # type: ignore[no-any-return]
+
+
+def hash_of(picture: npt.NDArray[np.uint8]) -> int | None:
+    """The hash of a picture, uint8 grey HW or BGR HWC, as an integer of 64 bits; the same on any machine.
 
     The signs of 8 by 8 cosine coefficients, the lowest but the means of rows and columns, of the grey picture at 40 by
     40: Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010, but with signs in place of
     the median, so that mirroring flips known bits. None for a picture with hardly anything in it, such as one colour or
     a plain gradient: its bits would be noise, or those of every other such picture.
     """
-    grid_hwc: Any = cv2.resize(image_hwc, (_GRID_PX, _GRID_PX), interpolation=cv2.INTER_LINEAR)
-    grey_hw = cv2.cvtColor(grid_hwc, cv2.COLOR_BGR2GRAY).astype(np.float64)
-    coefficients = _DOWN @ grey_hw @ _ACROSS
+    grid_hw: Any = cv2.resize(grey_of(picture), (_GRID_PX, _GRID_PX), interpolation=cv2.INTER_LINEAR)
+    coefficients = _DOWN @ grid_hw.astype(np.float64) @ _ACROSS
     if np.count_nonzero(np.abs(coefficients) > _NOISE) < _LEAST:
         return None
     return int.from_bytes(np.packbits(coefficients > 0).tobytes())

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from facepack.align import Box
 from facepack.configuration import Configuration
 from facepack.manifest import Status
+from facepack.perceptual_hash import grey_of
 
 _TIP_DEPTH, _BASE_DEPTH = 0.6, 0.35
 """How far the tip and the base of a nose stand out before the eyes, in parts of the distance between the eyes."""
@@ -41,17 +42,17 @@ class Pose(NamedTuple):
 
 
 def quality_of(
-    image_hwc: npt.NDArray[np.uint8],
+    picture: npt.NDArray[np.uint8],
     *,
     box: Box | None = None,
     landmarks: tuple[float, ...] | None = None,
     is_published: bool = False,
 ) -> Quality:
-    """Measure a picture as it is packed, uint8 BGR HWC, and the face that it was cut out for.
+    """Measure a picture as it is packed, uint8 grey HW or BGR HWC, and the face that it was cut out for.
 
     Box and landmarks are in pixels of the photo; published landmarks are eyes, nose and mouth, others dlib's five.
     """
-    grey_hw: Any = cv2.cvtColor(image_hwc, cv2.COLOR_BGR2GRAY)
+    grey_hw: Any = grey_of(picture)
     mean, deviation = (float(value[0, 0]) for value in cv2.meanStdDev(grey_hw))
     edges_hw = cv2.Laplacian(grey_hw, cv2.CV_16S)
     # A fifth of the time of meanStdDev.
@@ -89,22 +90,47 @@ def pose_of(landmarks: tuple[float, ...], *, is_published: bool) -> Pose | None:
     return Pose(round(yaw, _DEGREE_DIGITS), round(roll, _DEGREE_DIGITS))
 
 
-def fault_of(quality: Quality, configuration: Configuration) -> Status | None:
-    """The first of a configuration's limits that a picture misses, as a status; None where it meets them all.
+class Limit(NamedTuple):
+    """A limit on one measure, and the status of what misses it."""
+
+    status: Status
+    measure: str
+    least: float
+    most: float
+
+
+def limits_of(configuration: Configuration) -> list[Limit]:
+    """The limits that a configuration sets, in the order of their statuses."""
+    endless = float("inf")
+    limits = [
+        Limit(Status.SMALL_FACE, "face_px", _or(configuration.min_face, -endless), endless),
+        Limit(Status.TURNED_AWAY, "yaw", *_both_ways(configuration.max_yaw)),
+        Limit(Status.TILTED, "roll", *_both_ways(configuration.max_roll)),
+        Limit(Status.TOO_DARK, "brightness", _or(configuration.min_brightness, -endless), endless),
+        Limit(Status.TOO_BRIGHT, "brightness", -endless, _or(configuration.max_brightness, endless)),
+        Limit(Status.LOW_CONTRAST, "contrast", _or(configuration.min_contrast, -endless), endless),
+        Limit(Status.BLURRED, "sharpness", _or(configuration.min_sharpness, -endless), endless),
+    ]
+    is_set = [limit for limit in limits if (limit.least, limit.most) != (-endless, endless)]
+    return sorted(is_set, key=lambda limit: list(Status).index(limit.status))
+
+
+def _or(limit: float | None, otherwise: float) -> float:
+    return otherwise if limit is None else limit
+
+
+def _both_ways(most: float | None) -> tuple[float, float]:
+    most = _or(most, float("inf"))
+    return -most, most
+
+
+def fault_of(quality: Quality, limits: list[Limit]) -> Status | None:
+    """The status of the first limit that a picture misses; None where it meets them all.
 
     What could not be measured misses no limit.
     """
-    lows = {
-        Status.SMALL_FACE: (quality.face_px, configuration.min_face),
-        Status.TOO_DARK: (quality.brightness, configuration.min_brightness),
-        Status.LOW_CONTRAST: (quality.contrast, configuration.min_contrast),
-        Status.BLURRED: (quality.sharpness, configuration.min_sharpness),
-    }
-    highs = {
-        Status.TURNED_AWAY: (quality.yaw, configuration.max_yaw),
-        Status.TILTED: (quality.roll, configuration.max_roll),
-        Status.TOO_BRIGHT: (quality.brightness, configuration.max_brightness),
-    }
-    missed = [status for status, (value, least) in lows.items() if None not in (value, least) and value < least]  # type: ignore[operator]
-    missed += [status for status, (value, most) in highs.items() if None not in (value, most) and abs(value) > most]  # type: ignore[arg-type, operator]
-    return min(missed, key=list(Status).index, default=None)
+    for limit in limits:
+        value = getattr(quality, limit.measure)
+        if value is not None and not limit.least <= value <= limit.most:
+            return limit.status
+    return None

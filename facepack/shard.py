@@ -31,8 +31,8 @@ from facepack.manifest import (
     schema,
     write_table,
 )
-from facepack.perceptual_hash import hash_of
-from facepack.quality import Quality, fault_of, quality_of
+from facepack.perceptual_hash import grey_of, hash_of
+from facepack.quality import Quality, fault_of, limits_of, quality_of
 from facepack.source import Source
 from facepack.storage import Store
 
@@ -158,7 +158,14 @@ class _Rows:
         self._rows.append(_Row(status, source_sha256, **measures))
 
     def add(
-        self, sample: "Sample", quality: Quality, *, key: str, text: bytes, source_sha256: str, writer: "TarWriter"
+        self,
+        sample: "Sample",
+        measures: dict[str, Any],
+        *,
+        key: str,
+        text: bytes,
+        source_sha256: str,
+        writer: "TarWriter",
     ) -> None:
         """Write a sample and the JSON text of its labels to the tar, and note where they are."""
         image_name, size = f"{key}.{self._suffix}", len(sample.content)
@@ -176,8 +183,7 @@ class _Rows:
             sha256=hashlib.sha256(sample.content).hexdigest(),
             box=sample.box,
             landmarks=sample.landmarks,
-            phash=hash_of(sample.image_hwc),
-            **quality._asdict(),
+            **measures,
         )
         self._rows.append(row)
         self.index.append(f"{self._suffix} {image_at} {size} {image_name} json {json_at} {len(text)} {key}.json\n")
@@ -237,7 +243,7 @@ def _pack_rows(
     by_labels = task.configuration.landmarks_from == "labels"
     cutters = labelled_faces.cuts(rows.table, task.configuration) if by_labels else repeat(aligner, len(keys))
     contents = _read_all(rows.source, sources, ahead=aligner is not None)
-    texts = label_texts(rows.table, task.class_names)
+    texts, limits = label_texts(rows.table, task.class_names), limits_of(task.configuration)
     for planned, (cut, (content, status)) in enumerate(zip(cutters, contents, strict=True)):
         source_sha256 = "" if content is None else hashlib.sha256(content).hexdigest()
         outcomes = [Reject(status)] if content is None else outcomes_of(content, task.configuration, aligner=cut)
@@ -247,12 +253,13 @@ def _pack_rows(
             if isinstance(outcome, Reject):
                 rows.reject(outcome.status, source_sha256 or None)
                 continue
-            box, landmarks = outcome.box, outcome.landmarks
-            quality = quality_of(outcome.image_hwc, box=box, landmarks=landmarks, is_published=by_labels)
-            if (fault := fault_of(quality, task.configuration)) is not None:
+            grey_hw, box, landmarks = grey_of(outcome.image_hwc), outcome.box, outcome.landmarks
+            quality = quality_of(grey_hw, box=box, landmarks=landmarks, is_published=by_labels)
+            if (fault := fault_of(quality, limits)) is not None:
                 rows.reject(fault, source_sha256, quality=quality)
                 continue
-            rows.add(outcome, quality, key=key, text=text, source_sha256=source_sha256, writer=writer)
+            measures = {"phash": hash_of(grey_hw), **quality._asdict()}
+            rows.add(outcome, measures, key=key, text=text, source_sha256=source_sha256, writer=writer)
             counter.add(outcome.image_hwc)
         since += 1
         rejects += all(isinstance(outcome, Reject) for outcome in outcomes)
