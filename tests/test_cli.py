@@ -76,6 +76,7 @@ VERBS = [
     "verify",
     "preview",
     "describe",
+    "people",
     "train",
     "experiment",
     "evaluate",
