@@ -28,15 +28,17 @@ CAPTIONS = {
             "split_words storage table_rows webdataset"
         ),
         "planned: what is packed, and where": (
-            "bins choices configuration fingerprint hashing label own_description plan plan_file plan_head prepare"
+            "bins choices configuration fingerprint hashing label own_description own_people plan plan_file "
+            "plan_head prepare"
         ),
         "packed: from photos to shards": (
             "admission align builder card colour cores headers image jpeg labelled_faces lock manifest mmod node_log "
-            "perceptual_hash ray_options ray_process resume shard template workers"
+            "perceptual_hash quality ray_options ray_process resume shard template workers"
         ),
-        "told apart: who is who": "describing descriptor_network descriptors people_commands",
+        "told apart: who is who": "describing descriptor_network descriptors face_places people people_commands",
         "checked and shown": (
-            "manifest_checks manifest_rows near_duplicates page preview reader source_check summary verification"
+            "manifest_checks manifest_rows near_duplicates page people_pictures pictures preview preview_model reader "
+            "source_check summary verification figures"
         ),
         "drawn: datasets for the demo and the tests": "drawn",
         "edge: the command line, the library's surface, errors": "__main__ api cli commands errors shadow terminal",
@@ -44,12 +46,12 @@ CAPTIONS = {
     "trainer": {
         "loaded: from shards to batches": "augment feed loader loading staging",
         "learnt: what a recipe is made of": (
-            "calls checks choosing facts layers models optim other_networks pretraining recipe recipes stopping "
-            "suitability task weights"
+            "calls checks choosing class_weights facts layers losses models optim other_networks pretraining recipe "
+            "recipes sampling stopping suitability task weights"
         ),
         "trained: a run, step by step": (
-            "across checkpoint data devices experiments going_on logs memory progress ranks remote_runs runs training "
-            "watching"
+            "across checkpoint compiling data devices experiments going_on logs memory progress ranks remote_runs runs "
+            "steps training watching"
         ),
         "measured: how right, how fast": (
             "bench doubting doubts evaluation folds headspace metrics photos prediction results rivals scores seen"

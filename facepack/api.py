@@ -24,6 +24,7 @@ def build(
     force: bool = False,
     landmarks: Text = "",
     leave_out: Text = "",
+    people: Text = "",
     labels: Text | OwnTable = "",
     **options: Unpack[Options],
 ) -> OpenBuild:
@@ -32,11 +33,11 @@ def build(
         build("celeba", src="data/celeba", out="builds/faces", classes="rarest4", size=64)
 
     `out` is a folder or URL, by default builds/DATASET-CLASSES; `src` a folder, archive or URL, by default
-    $FACEPACK_DATA/DATASET or data/DATASET; `leave_out` a file that lists images to leave out; `labels` a table
-    of your own, or `OwnTable` with the names of its columns. `workers` 0 packs in this process, without Ray. A
-    `Configuration` in place of the dataset's name takes no further options. Raises `UsageError` (a `ValueError`) for an
-    option that cannot be, `JobError` where the place holds another build, the source is not there, or something cannot
-    be written.
+    $FACEPACK_DATA/DATASET or data/DATASET; `leave_out` a file that lists images to leave out; `people` a table of
+    `facepack people`; `labels` a table of your own, or `OwnTable` with the names of its columns. `workers` 0 packs in
+    this process, without Ray. A `Configuration` in place of the dataset's name takes no further options. Raises
+    `UsageError` (a `ValueError`) for an option that cannot be, `JobError` where the place holds another build, the
+    source is not there, or something cannot be written.
     """
     configuration = dataset if isinstance(dataset, Configuration) else Configuration.of(dataset, **options)
     if isinstance(dataset, Configuration) and options:
@@ -45,6 +46,6 @@ def build(
     source = str(src) or default_source(configuration.dataset)
     table = labels if isinstance(labels, OwnTable) else OwnTable(str(labels))
     ray = ray_address if isinstance(ray_address, RayOptions) else RayOptions(ray_address)
-    place = Place(source, location, workers, ray, force, str(landmarks), str(leave_out), table)
+    place = Place(source, location, workers, ray, force, str(landmarks), str(leave_out), table, str(people))
     builder.build(configuration, place=place)
     return open_build(location)

@@ -21,6 +21,7 @@ from facepack.leave_out import read_leave_out
 from facepack.manifest import Build
 from facepack.matching import beside
 from facepack.open_rows import OwnTable
+from facepack.own_people import read_own_people
 from facepack.plan_head import PlanHead, PlannedShard, Remarks, read_head, write_head
 from facepack.prepare import Prepared, fetch_offered, prepare_build, source_of
 from facepack.ray_options import RayOptions
@@ -49,6 +50,8 @@ class Place:
     """File that lists images to leave out; empty for none. The names in it decide bytes."""
     labels: OwnTable = field(default_factory=OwnTable)
     """Table of labels of one's own, in place of those of the dataset. What is in it decides bytes."""
+    people: str = ""
+    """Table of `facepack people` of who is on which image; empty for none. What is in it decides bytes."""
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 0:
@@ -75,7 +78,9 @@ class Outcome:
 def planned(configuration: Configuration, *, place: Place) -> Prepared:
     """Index, label and plan a build without making it; logs what is not as a user may think."""
     configuration, _ = _with_aligner(configuration, place)
-    prepared = prepare_build(configuration, src=place.src, leave_out=place.leave_out, own=place.labels)
+    prepared = prepare_build(
+        configuration, src=place.src, leave_out=place.leave_out, own=place.labels, people=place.people
+    )
     _log(prepared.remarks)
     return prepared
 
@@ -189,6 +194,7 @@ class _Plan:
 def _plan(configuration: Configuration, place: Place) -> _Plan:
     """The plan that an interrupted build has left, if it was made from the same; else index, label and plan."""
     store, listed = Store(place.out), read_leave_out(place.leave_out)
+    configuration = replace(configuration, people=read_own_people(place.people).digest)
     with fetch_offered(configuration.described, place.src):
         source = source_of(configuration.described, place.src)
     made_from = fingerprint_of(configuration, source, leave_out=listed, own=place.labels)
@@ -197,7 +203,14 @@ def _plan(configuration: Configuration, place: Place) -> _Plan:
         log.info("%s: going on by the plan that is there", store.location)
         _log(head.remarks)
         return _Plan(head, source, None)
-    prepared = prepare_build(configuration, src=place.src, leave_out=place.leave_out, own=place.labels, source=source)
+    prepared = prepare_build(
+        configuration,
+        src=place.src,
+        leave_out=place.leave_out,
+        own=place.labels,
+        people=place.people,
+        source=source,
+    )
     _log(prepared.remarks)
     with fetch_offered(prepared.description, place.src):
         _check_images(prepared)

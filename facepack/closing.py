@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from functools import partial
 
 import pyarrow as pa
@@ -70,11 +69,11 @@ def _schema(plan: PlanHead, store: Store, results: list[ShardResult]) -> pa.Sche
     """The columns of the manifest, with what readers want to know of them."""
     metadata = {
         "dataset": plan.configuration.dataset,
-        "configuration": asdict(plan.configuration),
+        "configuration": plan.configuration.as_record(),
         "class_names": plan.class_names,
     }
     schema = manifest.schema(plan_file.schema_of(store), metadata)
-    with_nulls = set(plan.columns_with_nulls) - {FACE}
+    with_nulls = {*plan.columns_with_nulls, *manifest.MEASURED_COLUMNS.names} - {FACE}
     if plan.num_unpacked or any(set(result.statuses) - {Status.PACKED} for result in results):
         with_nulls |= set(manifest.OWN_COLUMNS.names)
     if FACE in schema.names and (plan.num_unpacked or _lacks_faces(store, results)):

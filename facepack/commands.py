@@ -11,10 +11,11 @@ import cv2
 import typer
 from pydantic import TypeAdapter
 
-from facepack import builder, catalogue, fetching, summary, terminal, verification
+from facepack import builder, catalogue, describing, fetching, summary, terminal, verification
 from facepack.builder import Place
 from facepack.choices import MAX_PIXELS, MIN_SIDE_PX
 from facepack.configuration import DEFAULT_QUALITY, Configuration
+from facepack.describing import How
 from facepack.description import (
     dataset_folder,
     dataset_names,
@@ -200,6 +201,14 @@ def build(
     labels_split: LabelColumn = "",
     labels_identity: LabelColumn = "",
     labels_age: LabelColumn = "",
+    people: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            show_default="none",
+            help="Who is on which image, by the people.parquet of facepack people: for --split identity.",
+        ),
+    ] = "",
     landmarks_from: Annotated[
         Literal["model", "labels"],
         typer.Option(
@@ -235,6 +244,35 @@ def build(
     keep_damaged: Annotated[
         bool, typer.Option("--keep-damaged", help="Pack JPEGs that libjpeg complains of, instead of rejecting them.")
     ] = False,
+    near_duplicates: Annotated[
+        Literal["keep", "drop", "same-split"],
+        typer.Option(help="Photos that look alike: keep, drop all but the first by path, or keep in one split."),
+    ] = "keep",
+    min_face: Annotated[
+        float | None,
+        typer.Option(show_default="no limit", help="Reject faces whose box has no side of so many pixels."),
+    ] = None,
+    max_yaw: Annotated[
+        float | None,
+        typer.Option(show_default="no limit", help="Reject faces turned to a side by more degrees (chips)."),
+    ] = None,
+    max_roll: Annotated[
+        float | None, typer.Option(show_default="no limit", help="Reject faces tilted by more degrees (chips).")
+    ] = None,
+    min_brightness: Annotated[
+        float | None,
+        typer.Option(show_default="no limit", help="Reject pictures with a lower mean grey level, of 255."),
+    ] = None,
+    max_brightness: Annotated[
+        float | None, typer.Option(show_default="no limit", help="Reject pictures with a higher mean grey level.")
+    ] = None,
+    min_contrast: Annotated[
+        float | None, typer.Option(show_default="no limit", help="Reject pictures whose grey levels deviate by less.")
+    ] = None,
+    min_sharpness: Annotated[
+        float | None,
+        typer.Option(show_default="no limit", help="Reject pictures with a lower variance of the Laplacian."),
+    ] = None,
     samples_per_shard: Annotated[int, typer.Option(help="At most so many samples in one tar.")] = 1000,
     workers: Workers = None,
     ray_address: Annotated[
@@ -259,6 +297,9 @@ def build(
         ),
     ] = "",
     force: Annotated[bool, typer.Option("--force", help="Try rejected images again.")] = False,
+    describe: Annotated[
+        bool, typer.Option("--describe", help="Describe every face, too, as facepack describe does.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only index, label and plan; write nothing.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -292,6 +333,14 @@ def build(
             min_side=min_side,
             decode=decode,
             keep_damaged=keep_damaged,
+            near_duplicates=near_duplicates,
+            min_face=min_face,
+            max_yaw=max_yaw,
+            max_roll=max_roll,
+            min_brightness=min_brightness,
+            max_brightness=max_brightness,
+            min_contrast=min_contrast,
+            min_sharpness=min_sharpness,
             samples_per_shard=samples_per_shard,
         )
         src = src or default_source(configuration.dataset)
@@ -299,11 +348,21 @@ def build(
         out = out or builder.default_out(configuration)
         own = OwnTable(labels, named)
         ray = RayOptions(ray_address, min_workers, worker_cpus, worker_memory, ray_env)
-        place = Place(src, out, workers, ray, force, landmarks, leave_out, own)
+        place = Place(src, out, workers, ray, force, landmarks, leave_out, own, people)
         if dry_run:
             _show_plan(configuration, place)
         else:
             _build(configuration, place)
+            if describe:
+                _describe(place)
+
+
+def _describe(place: Place) -> None:
+    """Describe the faces of a build that has just been made, and print what came of it."""
+    how = How(place.workers, place.ray, place.landmarks)
+    with terminal.silenced_libraries(), terminal.ImageProgress() as progress:
+        outcome = describing.describe(place.out, how=how, progress=progress)
+    _print_lines(summary.described_lines(outcome))
 
 
 def _show_plan(configuration: Configuration, place: Place) -> None:
@@ -353,6 +412,8 @@ def _verify(location: str, *, deep: bool, src: str = "") -> None:
         problems = [*report.problems, *(check_source(location, src=src, deep=deep) if src else ())]
     for problem in problems:
         terminal.wrong(problem)
+    for warning in report.warnings:
+        terminal.warn(warning)
     checked = f"{report.num_samples:,} samples in {report.num_shards:,} shards, {report.num_bytes / 1e6:,.1f} MB"
     if problems:
         raise JobError(f"{location}: {len(problems):,} disagreements in {checked}")

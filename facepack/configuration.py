@@ -1,6 +1,7 @@
 """The configuration of a build: all choices that decide its bytes."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -32,6 +33,9 @@ _PARSED: dict[str, Any] = {
 }
 """Fields whose text has a grammar."""
 _AT_LEAST_ONE = ("limit", "limit_per_class", "max_pixels", "min_per_class", "min_side", "samples_per_shard")
+_LIMITS = ("min_face", "max_yaw", "max_roll", "min_brightness", "max_brightness", "min_contrast", "min_sharpness")
+_LATER = ("near_duplicates", *_LIMITS)
+"""Fields that are recorded only where they have a value, so that the digests of builds made before them still hold."""
 _LOSSY = ("jpeg", "webp")
 """Encodings that have a quality."""
 
@@ -63,6 +67,14 @@ class Options(TypedDict, total=False):
     decode: Literal["fast", "full"]
     keep_damaged: bool
     samples_per_shard: int
+    near_duplicates: Literal["keep", "drop", "same-split"]
+    min_face: float | None
+    max_yaw: float | None
+    max_roll: float | None
+    min_brightness: float | None
+    max_brightness: float | None
+    min_contrast: float | None
+    min_sharpness: float | None
 
 
 @dataclass(frozen=True)
@@ -115,6 +127,23 @@ class Configuration:
     """The description of a dataset that facepack has none of, as `own_description.recorded` gives it."""
     leave_out: str = ""
     """sha256 of the names of images that a list of one's own leaves out."""
+    near_duplicates: Literal["keep", "drop", "same-split"] = "keep"
+    """What becomes of photos that look alike: packed, dropped but for the first by path, or kept in one split."""
+    min_face: float | None = None
+    """The least longer side of the box of a face, in pixels of the photo."""
+    max_yaw: float | None = None
+    """The most that a face may be turned to a side, in degrees."""
+    max_roll: float | None = None
+    """The most that the line of the eyes may be turned, in degrees."""
+    min_brightness: float | None = None
+    """The least mean of the grey levels of a packed picture, of 255."""
+    max_brightness: float | None = None
+    min_contrast: float | None = None
+    """The least standard deviation of its grey levels."""
+    min_sharpness: float | None = None
+    """The least variance of its Laplacian."""
+    people: str = ""
+    """sha256 of who is on which image by a table of `facepack people`."""
 
     @classmethod
     def of(cls, dataset: str | Description, **options: Unpack[Options]) -> "Configuration":
@@ -138,6 +167,8 @@ class Configuration:
                 texts[name] = _text(name, value)
             elif _TYPES[name] in (int, int | None):
                 texts[name] = _whole(name, value)
+            elif name in _LIMITS:
+                texts[name] = _number(name, value)
         if isinstance(dataset, str):
             is_own = dataset.endswith(own_description.SUFFIX)
             dataset = own_description.read_description(Path(dataset)) if is_own else load_dataset(dataset)
@@ -156,6 +187,10 @@ class Configuration:
             number = getattr(self, name)
             if number is not None and number < 1:
                 raise FieldError(name, number, "expected at least 1")
+        for name in _LIMITS:
+            number = getattr(self, name)
+            if number is not None and not 0 <= number < math.inf:
+                raise FieldError(name, number, "expected 0 or more")
         if self.description and self.described.name != self.dataset:
             raise FieldError("description", "", f"is of {self.described.name}, the dataset is {self.dataset}")
         if not 1 <= self.quality <= 100:
@@ -176,6 +211,14 @@ class Configuration:
             raise FieldError("fit", self.fit, why)
         if self.template != "dlib" and self.align != "chip":
             raise FieldError("template", self.template, "needs align chip, as only chips go by landmarks")
+        if (self.min_brightness or 0) > (self.max_brightness or math.inf):
+            raise FieldError("min_brightness", self.min_brightness, f"max_brightness is {self.max_brightness}")
+        if self.align == "none" and self.min_face is not None:
+            raise FieldError("min_face", self.min_face, "needs align crop or chip, as no face is looked for")
+        if self.align != "chip" and self.landmarks_from != "labels":
+            for name in ("max_yaw", "max_roll"):
+                if getattr(self, name) is not None:
+                    raise FieldError(name, getattr(self, name), "needs align chip, which looks for landmarks")
         if self.align == "none":
             several, labels = self.on_several != "reject", self.landmarks_from == "labels"
             detector = self.detector != "hog"
@@ -229,7 +272,11 @@ class Configuration:
     @property
     def digest(self) -> str:
         """sha256 of the configuration in canonical JSON."""
-        return json_digest(asdict(self))
+        return json_digest(self.as_record())
+
+    def as_record(self) -> dict[str, Any]:
+        """The fields as a build records them."""
+        return {name: value for name, value in asdict(self).items() if name not in _LATER or value != _DEFAULTS[name]}
 
     def differences(self, other: "Configuration") -> list[str]:
         """The fields in which another one differs, as 'size: 64 there, 128 here'."""
@@ -240,6 +287,7 @@ class Configuration:
 
 
 _TYPES = {field.name: field.type for field in fields(Configuration)}
+_DEFAULTS = {field.name: field.default for field in fields(Configuration)}
 _CHOICES = {name: get_args(kind) for name, kind in _TYPES.items() if getattr(kind, "__origin__", None) is Literal}
 """Fields with a closed choice."""
 
@@ -265,6 +313,14 @@ def _whole(name: str, value: object) -> int:
     if not isinstance(number, int) or isinstance(number, bool):
         raise FieldError(name, value, "expected a whole number")
     return number
+
+
+def _number(name: str, value: object) -> float:
+    """A number, given as such or as text."""
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise FieldError(name, value, "expected a number") from None
 
 
 def configuration_of(content: dict[str, Any], *, where: str) -> Configuration:

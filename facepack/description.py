@@ -17,7 +17,8 @@ Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 _OWN_NAMES = (
     "key source split status shard position offset size width height sha256 source_sha256 box landmarks class "
-    "class_index face official_split duplicate_of published_box published_landmarks"
+    "class_index face official_split duplicate_of published_box published_landmarks "
+    "phash sharpness brightness contrast face_px yaw roll"
 )
 RESERVED = frozenset(_OWN_NAMES.split())
 """Names that labels cannot have: those of the manifest's own columns, and of what stands beside labels elsewhere."""

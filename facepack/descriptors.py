@@ -12,6 +12,7 @@ import pyarrow as pa
 from facepack import manifest
 from facepack.descriptor_network import NUM_VALUES
 from facepack.errors import JobError
+from facepack.face_places import FaceStatus
 from facepack.hashing import json_digest
 from facepack.manifest import METADATA_KEY, Build
 from facepack.storage import Store
@@ -67,6 +68,11 @@ class Descriptors:
     """(num_described, 128)."""
     faces: dict[str, int]
     """Images per `FaceStatus`, those without a face among them."""
+
+    @property
+    def meanings(self) -> list[tuple[int, str]]:
+        """Images by how their face was found, and what that means."""
+        return [(self.faces[status], status.meaning) for status in FaceStatus if status in self.faces]
 
 
 def read_descriptors(location: str) -> Descriptors:

@@ -22,7 +22,7 @@ def fingerprint_of(configuration: Configuration, source: Source, *, leave_out: L
     repeated photos are looked for, of all.
     """
     facts = {
-        "configuration": asdict(configuration),
+        "configuration": configuration.as_record(),
         "description": recorded(configuration.described),
         "versions": manifest.versions(),
         "leave_out": [leave_out.file, leave_out.digest],
@@ -37,7 +37,7 @@ def fingerprint_of(configuration: Configuration, source: Source, *, leave_out: L
     archives = {member.archive for member in source.members.values()}
     opened = sorted({*archives, *(source.stored(path) for path in source.others if path in source.files)})
     hashed.write(source.store.stats(opened).tobytes())
-    if configuration.described.duplicates:
+    if configuration.described.duplicates or configuration.near_duplicates != "keep":
         loose = (source.stored(path) for path in source.files)
         hashed.write((source.store.stats(loose) if source.members else source.stats).tobytes())
     return hashed.hexdigest()

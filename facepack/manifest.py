@@ -64,6 +64,18 @@ OWN_COLUMNS = pa.schema(
         ("class", pa.string()),
     ]
 )
+MEASURED_COLUMNS = pa.schema(
+    [
+        ("phash", pa.uint64()),
+        ("sharpness", pa.float32()),
+        ("brightness", pa.float32()),
+        ("contrast", pa.float32()),
+        ("face_px", pa.float32()),
+        ("yaw", pa.float32()),
+        ("roll", pa.float32()),
+    ]
+)
+"""What is measured in the packed pixels and of the face that was cut out; builds of earlier versions lack them."""
 PUBLISHED_BOX, PUBLISHED_LANDMARKS = "published_box", "published_landmarks"
 PUBLISHED_COLUMNS = pa.schema(
     [(PUBLISHED_BOX, pa.list_(pa.float32(), 4)), (PUBLISHED_LANDMARKS, pa.list_(pa.float32()))]
@@ -90,7 +102,15 @@ class Status(StrEnum):
     NO_FACE = "no_face"
     SEVERAL_FACES = "several_faces"
     NO_LABELLED_FACE = "no_labelled_face"
+    SMALL_FACE = "small_face"
+    TURNED_AWAY = "turned_away"
+    TILTED = "tilted"
+    TOO_DARK = "too_dark"
+    TOO_BRIGHT = "too_bright"
+    LOW_CONTRAST = "low_contrast"
+    BLURRED = "blurred"
     DUPLICATE = "duplicate"
+    NEAR_DUPLICATE = "near_duplicate"
 
     @property
     def meaning(self) -> str:
@@ -111,7 +131,15 @@ _MEANINGS = {
     Status.NO_FACE: "the detector found no face; HOG knows frontal ones, --detector hog+cnn others, too",
     Status.SEVERAL_FACES: "more than one face; --on-several largest would take the largest, all every face",
     Status.NO_LABELLED_FACE: "its published box or landmarks are missing, empty, mirrored or outside of the photo",
+    Status.SMALL_FACE: "the box of the face has no side of --min-face pixels",
+    Status.TURNED_AWAY: "the face is turned to a side by more than --max-yaw degrees",
+    Status.TILTED: "the line of the eyes is turned by more than --max-roll degrees",
+    Status.TOO_DARK: "the mean of its grey levels is below --min-brightness",
+    Status.TOO_BRIGHT: "the mean of its grey levels is above --max-brightness",
+    Status.LOW_CONTRAST: "its grey levels deviate by less than --min-contrast",
+    Status.BLURRED: "the variance of its Laplacian is below --min-sharpness",
     Status.DUPLICATE: "the same bytes as another file, which is packed",
+    Status.NEAR_DUPLICATE: "looks like another photo that stays: resized, encoded anew, mirrored or cropped a little",
 }
 if set(_MEANINGS) != set(Status):
     raise AssertionError("every status needs a meaning")
@@ -130,16 +158,17 @@ def _version(name: str) -> str:
 
 
 def schema(columns: pa.Schema, metadata: dict[str, Any] | None = None) -> pa.Schema:
-    """The columns of a manifest: our own, then the labels and published faces among `columns`, as they are there.
+    """The columns of a manifest: our own, what is measured, then labels and published faces as they are in `columns`.
 
     Metadata is kept as JSON.
     """
-    whole = pa.schema([*OWN_COLUMNS, *(field for field in columns if field.name not in OWN_COLUMNS.names)])
+    own = pa.schema([*OWN_COLUMNS, *MEASURED_COLUMNS])
+    whole = pa.schema([*own, *(field for field in columns if field.name not in own.names)])
     return whole if metadata is None else whole.with_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True)})
 
 
 def with_nullable_integers(schema: pa.Schema, names: Collection[str]) -> pa.Schema:
-    """The same schema, with metadata by which pandas reads integers with nulls (`names`) as its Int8 to Int64.
+    """The same schema, with metadata by which pandas reads integers with nulls (`names`) as its Int8 to UInt64.
 
     It would read them as floats.
     """
@@ -148,20 +177,24 @@ def with_nullable_integers(schema: pa.Schema, names: Collection[str]) -> pa.Sche
             "name": field.name,
             "field_name": field.name,
             "pandas_type": f"{field.type}",
-            "numpy_type": f"{field.type}".replace("int", "Int"),
+            "numpy_type": f"{field.type}".replace("uint", "UInt").replace("int", "Int"),
             "metadata": None,
         }
         for field in schema
-        if pa.types.is_signed_integer(field.type) and field.name in names
+        if pa.types.is_integer(field.type) and field.name in names
     ]
     facts = {"index_columns": [], "column_indexes": [], "columns": columns, "pandas_version": "2.0.0"}
     return schema.with_metadata((schema.metadata or {}) | {b"pandas": json.dumps(facts)})
 
 
+REPEATED = (Status.DUPLICATE, Status.NEAR_DUPLICATE)
+"""Statuses of what another source stands for, which duplicate_of names."""
+
+
 def label_columns(table: pa.Table | pa.Schema) -> list[str]:
     """Names of the label columns of a manifest."""
     names = table.column_names if isinstance(table, pa.Table) else table.names
-    others = {*OWN_COLUMNS.names, *PUBLISHED_COLUMNS.names, FACE}
+    others = {*OWN_COLUMNS.names, *MEASURED_COLUMNS.names, *PUBLISHED_COLUMNS.names, FACE}
     return [name for name in names if name not in others]
 
 
@@ -243,7 +276,8 @@ class Build:
 
     def to_json(self) -> bytes:
         """Readable and canonical: the same build gives the same bytes."""
-        return (json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n").encode()
+        record = asdict(self) | {"configuration": self.configuration.as_record()}
+        return (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def read_build(location: str) -> Build:

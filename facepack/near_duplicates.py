@@ -10,7 +10,7 @@ import numpy.typing as npt
 from facepack.hashing import Hashes
 from facepack.perceptual_hash import NUM_BITS, mirrored
 
-RADIUS = 6
+RADIUS = 5
 """Hashes of near-duplicates differ in at most so many bits; benchmarks/README.md has the curve it is chosen from."""
 
 Numbers = npt.NDArray[np.int64]

@@ -4,11 +4,13 @@ from typing import Annotated
 
 import typer
 
-from facepack import describing, descriptors, terminal
+from facepack import describing, terminal
 from facepack.commands import Debug, Workers
 from facepack.describing import How
-from facepack.face_places import FaceStatus
+from facepack.errors import FieldError
+from facepack.people import FILE, NEAR, find_people
 from facepack.ray_options import RayOptions
+from facepack.summary import described_lines
 
 Location = Annotated[str, typer.Argument(metavar="BUILD", help="Folder or URL of a build.")]
 
@@ -43,13 +45,34 @@ def describe(
         how = How(workers, RayOptions(ray_address, env=ray_env), landmarks)
         with terminal.silenced_libraries(), terminal.ImageProgress() as progress:
             outcome = describing.describe(build, how=how, progress=progress)
-        for status in FaceStatus:
-            if number := outcome.faces.get(status, 0):
-                terminal.out.print(f" {number:>9,} {status}: {status.meaning}", soft_wrap=True)
-        if not outcome.num_images:
-            terminal.out.print(f"{build}: complete already, nothing to do", soft_wrap=True)
-            return
-        rate = outcome.num_images / max(outcome.seconds, 1e-9)
-        before = f"; shards finished before: {outcome.num_kept_shards:,}" if outcome.num_kept_shards else ""
-        took = f"{outcome.num_images:,} images in {outcome.seconds:,.1f} s, {rate:,.1f} images/s{before}"
-        terminal.out.print(f"{took}; in {build}/{descriptors.FILE}", soft_wrap=True)
+        for line in described_lines(outcome):
+            terminal.out.print(line, soft_wrap=True)
+
+
+def people(
+    build: Location,
+    near: Annotated[
+        float,
+        typer.Option(help="Images of one person are nearer than so many times the distance to other people near by."),
+    ] = NEAR,
+    debug: Debug = False,
+) -> None:
+    """Tell the people of a described build apart, in people.parquet beside its manifest, without any names.
+
+    Example: facepack people builds/utkface
+    """
+    with terminal.errors_as_lines(debug=debug):
+        if not 0 < near < 1:
+            raise FieldError("near", near, "expected more than 0 and less than 1")
+        outcome = find_people(build, near=near)
+        lines = [
+            f"{outcome.num_images:,} described images of {outcome.num_people:,} people, "
+            f"{outcome.num_of_several:,} of them with several images",
+            f"{outcome.num_leaking:,} people are in more than one split",
+        ]
+        if outcome.num_apart is not None:
+            lines.append(f"{outcome.num_apart:,} images do not look like the others of their name")
+        place = f"{build}/{FILE}"
+        lines.append(f"in {place}; facepack build ... --people {place} --split identity keeps them apart")
+        for line in lines:
+            terminal.out.print(line, soft_wrap=True)

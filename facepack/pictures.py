@@ -94,6 +94,17 @@ def samples_of_build(build: OpenBuild, rows: ManifestRows, *, table: pa.Table) -
     return samples
 
 
+def packed_pictures(build: OpenBuild, rows: pa.Table, *, captions: Sequence[str]) -> list[Picture]:
+    """The packed images of some rows, by their columns shard, offset and size."""
+    places = zip(*(rows[name].to_pylist() for name in ("shard", "offset", "size")), captions, strict=True)
+    pictures = []
+    for shard, offset, size, caption in places:
+        content = bytes(build.shard(shard)[offset : offset + size])
+        image_hwc = decode_bgr(content, build.info, where=f"{build.location}/{shard}")
+        pictures.append(Picture(_uri(image_hwc, largest_px=_SOURCE_PX), printable(caption)))
+    return pictures
+
+
 def samples_of_source(source: Source, table: pa.Table) -> Samples:
     """Images of a dataset, in the order in which they would be packed; bad ones are passed over."""
     is_there = pc.equal(table["status"], THERE)

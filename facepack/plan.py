@@ -20,6 +20,8 @@ from facepack.hashing import Hashes, key_of, mixed
 from facepack.label import Labelled
 from facepack.manifest import FACE, KEY_LENGTH, Status, people_in_several_splits
 from facepack.names import ROWS_AT_ONCE
+from facepack.near_duplicates import Numbers, Pairs, groups_of
+from facepack.near_sources import near_groups
 from facepack.parquet_images import digests_of
 from facepack.source import Source
 
@@ -117,6 +119,17 @@ def make_plan(description: Description, labelled: Labelled, *, source: Source, c
     shuffled = _shuffled(keys, configuration.seed, "split")
     splits = _splits(description, table, rule=rule, order=shuffled, seed=configuration.seed)
     before = _before_packing(description, table["source"], source)
+    contradictions = _contradictions(table, before.duplicate_of)
+    if configuration.near_duplicates != "keep":
+        groups = near_groups(table["source"], source)
+        if configuration.near_duplicates == "drop":
+            before = before.without_near(groups)
+        else:
+            splits = _near_together(splits, groups, persons=_persons(description, table, rule))
+        number = int((groups != np.arange(len(groups))).sum())
+        notes.append(
+            f"{number:,} of {len(table):,} photos are near-duplicates of others: {configuration.near_duplicates}"
+        )
     order = _stored(splits, before.is_packed, _shuffled(keys, configuration.seed, "order"))
     columns = {
         "key": _hexadecimal(keys),
@@ -133,7 +146,6 @@ def make_plan(description: Description, labelled: Labelled, *, source: Source, c
     planned = pa.table({name: _in_order(columns.pop(name), order) for name in list(columns)})
     shards = _shards(splits[order][: int(before.is_packed.sum())], configuration.samples_per_shard)
     leaking = _num_leaking(description, table, splits)
-    contradictions = _contradictions(table, before.duplicate_of)
     return Plan(planned, tuple(shards), labelled.class_names, f"{rule}", leaking, tuple(notes), contradictions)
 
 
@@ -299,6 +311,29 @@ def _by_identity(description: Description, table: pa.Table, *, rule: Split, seed
     return of_rows
 
 
+def _persons(description: Description, table: pa.Table, rule: Split) -> Numbers | None:
+    """Who is on each row, as the number of the first row of that person, where the split keeps people apart."""
+    if rule.kind == "official":
+        advice = "the official split says where each photo belongs; give fractions such as 80/10/10, or drop"
+        raise FieldError("near_duplicates", "same-split", advice)
+    if rule.kind != "identity":
+        return None
+    _, firsts, inverse = np.unique(
+        table[description.labels_of("identity")[0]].to_numpy(), return_index=True, return_inverse=True
+    )
+    persons: Numbers = firsts[inverse]
+    return persons
+
+
+def _near_together(splits: npt.NDArray[np.int8], groups: Numbers, *, persons: Numbers | None) -> npt.NDArray[np.int8]:
+    """The splits with each group of near-duplicates, and all of the people in it, in that of its first row."""
+    joined = [groups] if persons is None else [groups, persons]
+    first, second = np.concatenate(joined), np.tile(np.arange(len(splits)), len(joined))
+    pairs = Pairs(first, second, np.zeros(len(first), np.uint8), np.zeros(len(first), np.bool_))
+    of_rows: npt.NDArray[np.int8] = splits[groups_of(pairs, number=len(splits))]
+    return of_rows
+
+
 def _num_leaking(description: Description, table: pa.Table, splits: npt.NDArray[np.int8]) -> int:
     """Number of persons that are in more than one split."""
     names = description.labels_of("identity")
@@ -321,6 +356,12 @@ class _Before(NamedTuple):
     def is_packed(self) -> Bools:
         """Whether packing decides."""
         return np.asarray(self.status.is_null())
+
+    def without_near(self, groups: Numbers) -> "_Before":
+        """The same, and `near_duplicate` for what looks like an earlier photo, by the first of its group per row."""
+        is_near = self.is_packed & (groups != np.arange(len(groups)))
+        status = pc.if_else(pa.array(is_near), str(Status.NEAR_DUPLICATE), self.status)
+        return _Before(status, pc.if_else(pa.array(is_near), pa.array(groups), self.duplicate_of))
 
 
 def _before_packing(description: Description, paths: pa.ChunkedArray, source: Source) -> _Before:

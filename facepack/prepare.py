@@ -19,6 +19,7 @@ from facepack.labelled_faces import NEEDED
 from facepack.leave_out import read_leave_out
 from facepack.open_rows import OwnTable
 from facepack.own_description import recorded
+from facepack.own_people import OwnPeople, read_own_people, with_people
 from facepack.parquet_images import EmbeddedImage, embedded_images
 from facepack.parquet_rows import parquet_files
 from facepack.plan import Plan, make_plan, rows_with_split
@@ -66,22 +67,25 @@ def prepare_build(
     src: str,
     leave_out: str = "",
     own: OwnTable | None = None,
+    people: str = "",
     source: Source | None = None,
 ) -> Prepared:
     """Index, label and plan; raises `UsageError` or `JobError` before anything is written.
 
     `leave_out` is the file that lists images to leave out: the configuration gets its digest. `own` is a table of
-    labels: the configuration gets the description of the labels found in it, or in the source. `source` is what lies
-    at `src`, where it is open already.
+    labels: the configuration gets the description of the labels found in it, or in the source. `people` is a table of
+    who is on which image. `source` is what lies at `src`, where it is open already.
     """
     listed = read_leave_out(leave_out)
     if configuration.leave_out not in ("", listed.digest):
         raise UsageError(f"leave_out {leave_out or 'missing'}: another list than the configuration names")
-    configuration = replace(configuration, leave_out=listed.digest)
+    own_people = read_own_people(people)
+    configuration = replace(configuration, leave_out=listed.digest, people=own_people.digest)
     description = configuration.described
     with fetch_offered(description, src):
         source = source or source_of(description, src)
         indexed = index_dataset(description, source, images=configuration.images, leave_out=listed, own=own)
+        indexed = _with_people(indexed, own_people)
         description = indexed.description
         configuration = _with_description(configuration, indexed)
         _check_labelled_faces(configuration, indexed, description)
@@ -92,6 +96,12 @@ def prepare_build(
     left_out = indexed.left_out | rows.left_out | labelled.left_out
     warnings = indexed.notes + rows.warnings + labelled.warnings + planned.warnings
     return Prepared(description, source, indexed, planned, configuration, left_out, warnings)
+
+
+def _with_people(indexed: Index, own: OwnPeople) -> Index:
+    """The index with who is on each image, by a table of one's own, if there is one."""
+    description, table, note = with_people(indexed.description, indexed.table, own=own)
+    return replace(indexed, description=description, table=table, notes=indexed.notes + ((note,) if note else ()))
 
 
 def source_of(description: Description, src: str) -> Source:

@@ -1,18 +1,20 @@
 """The preview: one self-contained page that shows what is in a build, or in a dataset before it is built."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from facepack import bar_chart, figures, manifest, pictures
+from facepack import bar_chart, figures, manifest, pictures, preview_quality, preview_twins
 from facepack.configuration import Configuration
 from facepack.description import SPLITS, dataset_names, load_dataset
 from facepack.errors import FieldError, JobError, UsageError
 from facepack.manifest import Build, Status
 from facepack.manifest_checks import check_manifest
+from facepack.near_rows import near_rows
 from facepack.page import rendered
+from facepack.people_pictures import people_section
 from facepack.pictures import Samples
 from facepack.prepare import Prepared, default_source, prepare_build, source_of
 from facepack.preview_model import MAX_CLASSES, THERE, Page, PreviewInput
@@ -21,7 +23,9 @@ from facepack.source import Source
 from facepack.storage import Store, is_url
 
 _LOOKED_AT = ["source", "status", "source_sha256", "box", "landmarks"]
-_NOT_SHOWN = {*manifest.OWN_COLUMNS.names, *manifest.PUBLISHED_COLUMNS.names} - {"source", "split", "status", "class"}
+_NOT_SHOWN = {*manifest.OWN_COLUMNS.names, *manifest.MEASURED_COLUMNS.names, *manifest.PUBLISHED_COLUMNS.names} - {
+    *("source", "split", "status", "class")
+}
 
 
 def page_of(target: str, *, src: str = "", images: str = "", classes: str = "") -> Page:
@@ -50,6 +54,8 @@ def of_build(location: str, *, src: str = "") -> Page:
         table = pa.concat_tables(rows.parts([name for name in rows.schema.names if name not in _NOT_SHOWN]))
         samples = pictures.samples_of_build(build, rows, table=table)
         few = pictures.first_rows(rows.parts(_LOOKED_AT))
+        near = near_rows(rows)
+        measures = preview_quality.measures_of(build, rows)
     source, notes = _source_of(build.info, src)
     if unparsed := build.info.unparsed:
         notes.append(f"{len(unparsed):,} rows of the label files cannot be read, such as {unparsed[0]}.")
@@ -67,7 +73,8 @@ def of_build(location: str, *, src: str = "") -> Page:
         facts=_facts(build.info),
         notes=notes,
     )
-    return _page(data, samples)
+    twins = None if near is None else preview_twins.twins_of(build, near)
+    return replace(_page(data, samples), twins=twins, measures=measures, people=people_section(build))
 
 
 def _source_of(info: Build, src: str) -> tuple[Source | None, list[str]]:

@@ -1,11 +1,17 @@
 """What a preview page shows: bars, charts, pictures and rejects, and the rows that they are made from."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from facepack.description import Description
 from facepack.source import Source
+
+if TYPE_CHECKING:
+    from facepack.people_pictures import PeopleSection
+    from facepack.preview_quality import Measure
+    from facepack.preview_twins import Twins
 
 THERE = "there"
 """The status of a row whose image is there, in a dataset that is not built yet."""
@@ -101,6 +107,12 @@ class Page:
     rejects: list[Reject]
     leaks: Leaks | None
     num_hidden_classes: int = 0
+    twins: "Twins | None" = None
+    """Near-duplicates; None where nothing is known of them."""
+    measures: "list[Measure]" = field(default_factory=list)
+    """Of quality."""
+    people: "PeopleSection | None" = None
+    """People told by their faces; None where facepack people has not been asked."""
 
 
 @dataclass(frozen=True)

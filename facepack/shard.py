@@ -31,6 +31,8 @@ from facepack.manifest import (
     schema,
     write_table,
 )
+from facepack.perceptual_hash import perceptual_hash
+from facepack.quality import Quality, fault_of, quality_of
 from facepack.source import Source
 from facepack.storage import Store
 
@@ -105,7 +107,10 @@ class _Empty(Exception):  # noqa: N818
 
 
 class _Row(NamedTuple):
-    """The columns that packing adds to a row of the plan; a reject has the first two."""
+    """The columns that packing adds to a row of the plan.
+
+    A reject has the first two, and what was measured where that is why it is one.
+    """
 
     status: Status
     source_sha256: str | None
@@ -118,6 +123,13 @@ class _Row(NamedTuple):
     sha256: str | None = None
     box: Box | None = None
     landmarks: tuple[float, ...] | None = None
+    phash: int | None = None
+    sharpness: float | None = None
+    brightness: float | None = None
+    contrast: float | None = None
+    face_px: float | None = None
+    yaw: float | None = None
+    roll: float | None = None
 
 
 class _Rows:
@@ -140,11 +152,14 @@ class _Rows:
         self.planned.append(planned)
         self.faces.append(face)
 
-    def reject(self, status: Status, source_sha256: str | None) -> None:
+    def reject(self, status: Status, source_sha256: str | None, *, quality: Quality | None = None) -> None:
         """Note a source that is not packed."""
-        self._rows.append(_Row(status, source_sha256))
+        measures = {} if quality is None else quality._asdict()
+        self._rows.append(_Row(status, source_sha256, **measures))
 
-    def add(self, sample: "Sample", *, key: str, text: bytes, source_sha256: str, writer: "TarWriter") -> None:
+    def add(
+        self, sample: "Sample", quality: Quality, *, key: str, text: bytes, source_sha256: str, writer: "TarWriter"
+    ) -> None:
         """Write a sample and the JSON text of its labels to the tar, and note where they are."""
         image_name, size = f"{key}.{self._suffix}", len(sample.content)
         image_at, json_at = writer.add_pair((image_name, sample.content), (f"{key}.json", text))
@@ -161,6 +176,8 @@ class _Rows:
             sha256=hashlib.sha256(sample.content).hexdigest(),
             box=sample.box,
             landmarks=sample.landmarks,
+            phash=perceptual_hash(sample.image_hwc),
+            **quality._asdict(),
         )
         self._rows.append(row)
         self.index.append(f"{self._suffix} {image_at} {size} {image_name} json {json_at} {len(text)} {key}.json\n")
@@ -229,9 +246,14 @@ def _pack_rows(
             rows.begin(planned, outcome.face)
             if isinstance(outcome, Reject):
                 rows.reject(outcome.status, source_sha256 or None)
-            else:
-                rows.add(outcome, key=key, text=text, source_sha256=source_sha256, writer=writer)
-                counter.add(outcome.image_hwc)
+                continue
+            box, landmarks = outcome.box, outcome.landmarks
+            quality = quality_of(outcome.image_hwc, box=box, landmarks=landmarks, is_published=by_labels)
+            if (fault := fault_of(quality, task.configuration)) is not None:
+                rows.reject(fault, source_sha256, quality=quality)
+                continue
+            rows.add(outcome, quality, key=key, text=text, source_sha256=source_sha256, writer=writer)
+            counter.add(outcome.image_hwc)
         since += 1
         rejects += all(isinstance(outcome, Reject) for outcome in outcomes)
         if progress is not None and since == _PROGRESS_EVERY:
@@ -411,7 +433,7 @@ def _table(task: ShardTask, rows: _Rows, result: ShardResult) -> pa.Table:
         keys = zip(planned["key"].to_pylist(), rows.faces, strict=True)
         columns["key"] = pa.array([key if face is None else key_of_face(key, face) for key, face in keys])
         columns[FACE] = pa.array(rows.faces, pa.int32())
-    metadata = {"shard": asdict(result), "configuration": asdict(task.configuration), "versions": task.versions}
+    metadata = {"shard": asdict(result), "configuration": task.configuration.as_record(), "versions": task.versions}
     ordered = {field.name: columns[field.name] for field in own}
     return pa.table(ordered, schema=own.with_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True)}))
 

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 import pyarrow.compute as pc
 
-from facepack import manifest
+from facepack import descriptors, manifest
 from facepack.builder import Outcome
+from facepack.describing import Outcome as Described
 from facepack.description import SPLITS
+from facepack.face_places import FaceStatus
 from facepack.manifest import Counts, Status
 from facepack.plan import Plan
 
@@ -35,6 +37,19 @@ def outcome_lines(outcome: Outcome) -> list[str]:
     rate = outcome.num_images / max(outcome.packing_s, 1e-9)
     packing = f"{outcome.num_images:,} images in {outcome.packing_s:,.1f} s, {rate:,.0f} images/s"
     return [*lines, f"{packing}, and {outcome.other_s:,.1f} s for all else{finished_before}"]
+
+
+def described_lines(outcome: Described) -> list[str]:
+    """How the faces of a build were found, and how fast they were described."""
+    lines = [
+        f" {outcome.faces[status]:>9,} {status}: {status.meaning}" for status in FaceStatus if status in outcome.faces
+    ]
+    if not outcome.num_images:
+        return [*lines, f"{outcome.location}: described already, nothing to do"]
+    rate = outcome.num_images / max(outcome.seconds, 1e-9)
+    before = f"; shards finished before: {outcome.num_kept_shards:,}" if outcome.num_kept_shards else ""
+    took = f"{outcome.num_images:,} images in {outcome.seconds:,.1f} s, {rate:,.1f} images/s{before}"
+    return [*lines, f"{took}; in {outcome.location}/{descriptors.FILE}"]
 
 
 def plan_lines(plan: Plan) -> list[str]:

@@ -6,7 +6,7 @@ import json
 import os
 import tarfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from facepack import card, descriptors, image, manifest, node_log
+from facepack import card, descriptors, image, manifest, node_log, people
 from facepack.ahead import mapped_ahead
 from facepack.cores import num_cores
 from facepack.errors import JobError
@@ -24,6 +24,7 @@ from facepack.lock import BUILD, DESCRIBE
 from facepack.manifest import SHARD_FILE, Build, ShardRecord, Status
 from facepack.manifest_checks import check_faces, check_manifest, check_people
 from facepack.manifest_rows import ManifestRows, RowIndex
+from facepack.near_rows import check_near_rows
 from facepack.plan import stored_order
 from facepack.shard import ShardResult, label_texts
 from facepack.storage import Store
@@ -53,6 +54,8 @@ class Report:
     num_samples: int
     num_bytes: int
     problems: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    """What breaks no promise, but is worth to be known, such as near-duplicates in two splits."""
 
     @property
     def is_sound(self) -> bool:
@@ -122,7 +125,7 @@ def _verified(checker: "_Checker", progress: Progress | None) -> Report:
     num_samples, num_bytes = (
         sum(getattr(record, name) for record in build.shards) for name in ("num_samples", "num_bytes")
     )
-    return Report(len(build.shards), num_samples, num_bytes, tuple(problems))
+    return Report(len(build.shards), num_samples, num_bytes, tuple(problems), tuple(check_near_rows(rows)))
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,7 @@ def _check_files(build: Build, store: Store) -> Iterator[str]:
     """No file that does not belong to the build, and nothing half made."""
     stems = {record.name.removesuffix(".tar") for record in build.shards}
     others = {manifest.BUILD_FILE, manifest.MANIFEST_FILE, BUILD.lock_file, node_log.NAME, *card.NAMES}
-    others |= {descriptors.FILE, DESCRIBE.lock_file}
+    others |= {descriptors.FILE, DESCRIBE.lock_file, people.FILE}
     for name in store.list():
         stem, _, suffix = name.rpartition(".")
         if name in others or stem in stems:
@@ -332,7 +335,7 @@ class _Shard:
         if result.record != self.record:
             problems.append(f"{name}: is about {result.record}, build.json about {self.record}")
         build = self.checker.build
-        if metadata["versions"] != build.versions or metadata["configuration"] != asdict(build.configuration):
+        if metadata["versions"] != build.versions or metadata["configuration"] != build.configuration.as_record():
             problems.append(f"{name}: made with another configuration or other versions than in build.json")
         stated = result.moments if self._is_train else _NO_PIXELS
         return _Findings(tuple(problems), stated, num_padded=result.num_padded, num_squashed=result.num_squashed)

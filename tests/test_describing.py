@@ -158,7 +158,7 @@ def test_command_prints_what_was_found(build: str) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
     assert ended.stdout.splitlines() == [
         "        12 detected: the detector sees one face",
-        f"{build}: complete already, nothing to do",
+        f"{build}: described already, nothing to do",
     ]
 
 

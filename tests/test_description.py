@@ -201,7 +201,7 @@ def test_unknown_dataset_offers_the_nearest(wanted: str, hint: str) -> None:
 
 def test_reserved_names_are_those_of_the_manifest() -> None:
     assert (
-        set(manifest.OWN_COLUMNS.names + manifest.PUBLISHED_COLUMNS.names)
+        set(manifest.OWN_COLUMNS.names + manifest.MEASURED_COLUMNS.names + manifest.PUBLISHED_COLUMNS.names)
         | {"class_index", "official_split", manifest.FACE}
         == RESERVED
     )

@@ -100,6 +100,7 @@ def test_batch_of_one_pixel_each_can_be_learnt_from(name: str) -> None:
     ("mode", "reason"),
     [
         ("from:layer5", "no layer 'layer5' with weights; did you mean layer"),
+        ("from:layer4.7", r"no layer 'layer4\.7' with weights; did you mean layer4\.[01]"),
         ("from:xyz", "known are conv1, bn1, layer1, layer2, layer3, layer4, fc"),
         ("from:relu", "no layer 'relu' with weights"),
     ],

@@ -96,7 +96,7 @@ def test_search_in_two_collections_finds_every_one_of_the_other_that_is_near() -
 def test_a_picture_that_is_there_n_times_gives_n_less_one_pairs_and_one_group() -> None:
     near = 0b111
     hashes = np.array([7 << 40, near, 0, 0, 7 << 40, 0, near], np.uint64)
-    pairs = pairs_within(hashes)
+    pairs = pairs_within(hashes, radius=6)
     joined = list(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
     assert joined == [(0, 1), (0, 2), (0, 4), (1, 2), (1, 6), (2, 3), (2, 5)]
     assert pairs.distance.tolist() == [6, 3, 0, 3, 0, 0, 0]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from conftest import make, tiny, train
 from safetensors.torch import save_file
 from web import Web
@@ -103,6 +104,22 @@ def write_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.chdir(folder)
     monkeypatch.delitem(sys.modules, "own_networks", raising=False)
+
+
+@pytest.mark.parametrize("text", ["timm:tf_efficientnet_lite0", "torchvision:efficientnet_b0", "efficientnet_b0()"])
+def test_new_head_of_few_classes_begins_small(text: str) -> None:
+    network = models.network(text, num_outputs=4, size_hw=(64, 64))
+    weight = network.get_parameter(f"{layers.head(network)}.weight").detach()
+    assert weight.shape == (4, 1280)
+    assert float(weight.square().mean().sqrt()) == pytest.approx(1280**-0.5)
+
+
+def test_head_of_usual_size_is_left_as_its_library_draws_it() -> None:
+    torch.manual_seed(5)
+    mine = models.network("torchvision:resnet18", num_outputs=4, size_hw=(64, 64))
+    torch.manual_seed(5)
+    theirs = torchvision.models.resnet18(weights=None, num_classes=4)
+    assert torch.equal(mine.get_parameter("fc.weight"), theirs.fc.weight)
 
 
 def test_torchvisions_by_any_name() -> None:

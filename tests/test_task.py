@@ -103,9 +103,34 @@ def test_figures_of_classes() -> None:
     assert results.per_class[2].support == 0
     assert results.macro_f1 == pytest.approx((2 / 3 + 0.5) / 2), "a class without samples does not count"
     assert results.summary_line() == (
-        "loss 1.0000, accuracy 0.5000 (0.1500 to 0.8500; majority 0.5000), balanced accuracy 0.5000, "
-        "macro F1 0.5833 (majority 0.3333), 4 images"
+        "loss 1.0000, accuracy 0.5000 (0.1500 to 0.8500; majority 0.5000), balanced accuracy 0.5000 "
+        "(0.2133 to 0.7867), macro F1 0.5833 (majority 0.3333), 4 images"
     )
+
+
+def test_nineteen_of_twenty_balanced_intervals_hold_the_truth() -> None:
+    rng = np.random.default_rng(0)
+    true = np.arange(120) < 30
+    covered = [0, 0]
+    for _ in range(400):
+        is_right = rng.random(120) < np.where(true, 0.7, 0.9)
+        low, high = metrics.balanced_interval(true, true == is_right)
+        covered[0] += low <= 0.8 <= high
+        both = np.stack([is_right, rng.random(120) < 0.8], axis=1)
+        targets = np.stack([true, true[::-1]], axis=1).astype(float)
+        probabilities = np.where(both, targets, 1 - targets).tolist()
+        interval = AttributeResults.of(split_of(probabilities, targets.tolist(), "ab")).balanced_interval
+        assert interval is not None
+        covered[1] += interval[0] <= 0.8 <= interval[1]
+    assert all(0.92 <= number / 400 <= 0.98 for number in covered), covered
+
+
+def test_interval_of_sums_is_that_of_the_values() -> None:
+    rng = np.random.default_rng(0)
+    right, errors = (rng.random(3000) < 0.3).astype(float), rng.random(3000)
+    for values in (right, errors):
+        of_sums = metrics.interval_of_sums(float(values.sum()), float((values**2).sum()), num=3000)
+        assert of_sums == pytest.approx(metrics.interval(values), rel=1e-4)
 
 
 def test_calibration_error_is_zero_where_confidence_is_accuracy() -> None:

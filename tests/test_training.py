@@ -410,7 +410,7 @@ def test_run_gives_its_layers_and_frozen_ones_stay(build: Path, whole: Path, tmp
     assert not torch.equal(before["network head.1.weight"], after["network head.1.weight"])
     run = runs.read(tmp_path / "run")
     assert run.num_learning == 16 * 4 + 4
-    with pytest.raises(UsageError, match=r"not of small_resnet.*differ or are missing; give its network with"):
+    with pytest.raises(UsageError, match=r"not of small_resnet.*; give the network they are of with"):
         train(build, tmp_path / "other", replace(recipe, network="small_resnet(widths=(8, 32))"))
 
 

@@ -186,16 +186,41 @@ def changed(state: dict[str, Any], how: str) -> dict[str, Any]:
     return state
 
 
-@pytest.mark.parametrize("how", ["one is missing", "one too many", "another shape", "no tensor"])
-def test_file_of_another_network_names_the_layer(how: str, published: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("one is missing", r"layer3\.0\.conv1\.weight is missing; give the network they are of with --set 'network="),
+        ("one too many", r"extra\.weight is not in the network; give the network"),
+        ("another shape", r"layer3\.0\.conv1\.weight is 1x1, not 256x128x3x3; give the network"),
+        ("no tensor", r"layer3\.0\.conv1\.weight is no tensor, not 256x128x3x3; give the network"),
+    ],
+)
+def test_file_of_another_network_names_the_layer(how: str, reason: str, published: bytes, tmp_path: Path) -> None:
     state = changed(torch.load(io.BytesIO(published), weights_only=True), how)
     torch.save(state, tmp_path / "file.pt")
     found = weights.find(str(tmp_path / "file.pt"), network=NETWORK)
     assert found is not None
     network = models.network(NETWORK, num_outputs=3, size_hw=(64, 64))
-    layer = "extra.weight" if how == "one too many" else "layer3.0.conv1.weight"
-    with pytest.raises(UsageError, match=rf"file\.pt: not of resnet18\(\): {layer} differ or are missing"):
+    with pytest.raises(UsageError, match=rf"file\.pt: not of resnet18\(\): {reason}"):
         weights.load_into(network, found, name=NETWORK)
+
+
+def test_head_of_other_classes_says_how_to_begin_without_it(published: bytes, tmp_path: Path) -> None:
+    (tmp_path / "file.pth").write_bytes(published)
+    found = weights.find(str(tmp_path / "file.pth"), network=NETWORK)
+    assert found is not None
+    network = models.network(NETWORK, num_outputs=3, size_hw=(64, 64))
+    reason = r"fc\.bias is 1000, not 3, and 1 more like it; --set keep_head=false begins with a new head"
+    with pytest.raises(UsageError, match=reason):
+        weights.load_into(network, found, name=NETWORK, with_head=True)
+
+
+def test_file_in_the_home_folder_is_found(published: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "file.pth").write_bytes(published)
+    found = weights.find("~/file.pth", network=NETWORK)
+    assert found is not None
+    assert found.path == tmp_path / "file.pth"
 
 
 def test_files_with_a_state_dict_inside_and_damaged_ones(published: bytes, tmp_path: Path) -> None:

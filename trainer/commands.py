@@ -370,7 +370,7 @@ def predict(
     """
     with terminal.errors_as_lines(debug=debug):
         check_installed()
-        from trainer import photos, prediction, prediction_files, remote_runs
+        from trainer import memory, photos, prediction, prediction_files, remote_runs
 
         places = out or ["predictions.png"]
         prediction_files.check_places(places)
@@ -386,7 +386,8 @@ def predict(
         if sources.num_passed:
             terminal.note(f"{sources.num_passed:,} files passed over: neither images nor videos")
         predictor = prediction.Predictor(folders, device=device, all_faces=all_faces, landmarks=landmarks)
-        tally = _predicted(predictor, sources, places, every_s=every, as_json=as_json)
+        with memory.keep_freed_memory(predictor.device):
+            tally = _predicted(predictor, sources, places, every_s=every, as_json=as_json)
         if not tally.num_predicted:
             raise JobError(f"none of {tally.num_photos:,} photos could be predicted")
 

@@ -87,7 +87,8 @@ def _curves(names: Sequence[str], records: Sequence[RunRecord]) -> list[Plot]:
                 if len(values) > 1 or len(records) == 1:
                     best = record.best_epoch if split == "valid" else None
                     label = f"{name} {split}" if len(splits) > 1 else name
-                    lines.append(Line(label, values, number, split == "train", best))
+                    limits = report.limits_of(record, f"{split}_{what}") if split == "valid" else []
+                    lines.append(Line(label, values, number, split == "train", best, limits))
         if lines:
             title = report.curve_title(what) + ("" if len(splits) > 1 else " of valid")
             drawn.append(plots.curves(f"compare-{what}", title, lines, what=what.replace("_", " ")))

@@ -16,12 +16,15 @@ from facepack.configuration import Configuration
 from facepack.errors import UsageError
 from facepack.manifest import Build, Status
 from facepack.storage import Store, is_url
+from trainer import sampling
 from trainer.folds import Fold, split_by_fold
 from trainer.loading import draws
 from trainer.loading.augment import Augmentation, Normalize
+from trainer.loading.columns import ManifestColumns
 from trainer.loading.feed import FeedSettings
 from trainer.loading.loader import Batch, Loader
 from trainer.loading.mixture import mixture_statistics
+from trainer.loading.targets import Target
 from trainer.recipe import Recipe
 from trainer.results import groups
 
@@ -159,6 +162,7 @@ class Data:
         feed = FeedSettings(shuffle=is_train)
         if is_train:
             feed = replace(feed, balanced=recipe.balanced, copies=recipe.copies)
+            common["weights"] = self._row_weights()
         batch_size = recipe.batch_size if is_train else max(2 * recipe.batch_size, 64)
         target = (recipe.task.target,)
         if recipe.fold:  # its rows are of any split of the build
@@ -171,8 +175,20 @@ class Data:
         half = max(1, batch_size // 2)
         first = Loader(own.location, batch_size=half, targets=target, feed=feed, **common)
         feed = replace(feed, balanced=False)
+        common["weights"] = None
         second = Loader(others.location, batch_size=min(half, num), targets=(), feed=feed, rows=rows, **common)
         return Mixture(first, second, target=target[0], first_row=len(own.table))
+
+    def _row_weights(self) -> npt.NDArray[np.float64] | None:
+        """How often each row of the manifest is drawn in training; None where that is once, or evenly by class."""
+        recipe, own = self._recipe, self._own[0]
+        way = next((name for name in ("balanced_by", "drawn_by") if getattr(recipe, name)), "")
+        if not way:
+            return None
+        if len(self._own) > 1:
+            raise UsageError(f"{way}: not with several builds; --set {way}= draws every image once")
+        columns, names = ManifestColumns(Store(own.location)), tuple(own.build.class_names)
+        return sampling.row_weights(recipe, columns, rows=own.rows("train"), class_names=names)
 
     def keys(self, rows: npt.NDArray[np.int64]) -> list[str]:
         """The keys of rows."""
@@ -245,8 +261,10 @@ class Mixture:
         """Rows of the second are counted on from `first_row`."""
         self._first, self._second, self._target, self._first_row = first, second, target, first_row
         self._others: Iterator[Batch] | None = None
-        self.targets = {target: replace(first.targets[target], names=(*first.targets[target].names, OTHER))}
-        """The names of the classes, in the order of their numbers."""
+        own = first.targets[target]
+        values = np.concatenate([own.values, np.full(len(own.values), len(own.names))])
+        self.targets = {target: Target(values, (*own.names, OTHER))}
+        """The classes of an epoch, and their names in the order of their numbers."""
 
     def __len__(self) -> int:
         return len(self._first)

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from facepack.errors import UsageError
 from trainer.recipe import Recipe
 
-Precision = Literal["32-true", "bf16-mixed"]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
 def launched(device: str, recipe: Recipe) -> Fabric:
@@ -36,7 +36,9 @@ def launched(device: str, recipe: Recipe) -> Fabric:
 
 
 def precision_of(recipe: Recipe, device: str) -> Precision:
-    """The arithmetic of a recipe on this machine."""
+    """The arithmetic of a recipe on this machine; `UsageError` for float16 on a CPU, which has none."""
+    if recipe.precision == "16-mixed" and device == "cpu":
+        raise UsageError("precision=16-mixed: float16 needs a GPU; on a CPU give --set precision=bf16-mixed or auto")
     if recipe.precision != "auto":
         return recipe.precision
     return "bf16-mixed" if device == "cuda" or _has_bf16() else "32-true"

@@ -130,7 +130,10 @@ def num_outputs(run: Run) -> int:
 def forward(network: nn.Module, images: torch.Tensor, *, run: Run) -> torch.Tensor:
     """Logits, float32, averaged with those of the mirror images where the recipe has flip_at_test."""
     images = images.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=run.precision == "bf16-mixed"):
+    half = torch.float16 if run.precision == "16-mixed" else torch.bfloat16
+    # On a CPU, where a run in float16 may be evaluated, too, that would be slow.
+    is_mixed = run.precision == "bf16-mixed" or (run.precision == "16-mixed" and images.is_cuda)
+    with torch.autocast(images.device.type, half, enabled=is_mixed):
         logits: torch.Tensor = network(images).float()
         if run.recipe.flip_at_test:
             logits = (logits + network(images.flip(3)).float()) / 2

@@ -20,6 +20,7 @@ def check(session: Session) -> None:
     if not isinstance(recipe.task, Classes):
         raise UsageError(f"network {name}: predicts one of several classes and nothing else: give task=Classes()")
     unused = {"weights": recipe.start.weights, "average": recipe.average, "mixup": recipe.mixup}
+    unused |= {"compile": recipe.compile, "accumulate": recipe.accumulate > 1}
     if wrong := [setting for setting, value in unused.items() if value]:
         raise UsageError(f"network {name}: is fitted at once: {wrong[0]} does not apply to it")
     if session.fabric.world_size > 1:

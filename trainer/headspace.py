@@ -75,7 +75,7 @@ class Steps:
         for images, targets in batches:
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self._is_mixed):
                 outputs = self._network(images.contiguous(memory_format=torch.channels_last))
-            loss = self._recipe.task.losses(outputs.float(), targets).mean()
+            loss = self._recipe.task.scored.losses(outputs.float(), targets).mean()
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 from facepack.errors import UsageError, nearest
@@ -11,6 +12,9 @@ Size = tuple[int, int]
 """Height and width in pixels."""
 
 FROM = "from:"
+
+_LARGE = 2.0
+"""Times 1 / sqrt(inputs) from which the weights of a head are too large; He's and Glorot's stay below it."""
 
 
 def with_last_block(network: nn.Module, name: str) -> nn.Module:
@@ -22,6 +26,22 @@ def with_last_block(network: nn.Module, name: str) -> nn.Module:
 def with_head(network: nn.Module, name: str) -> nn.Module:
     """The network with the name of the layer that gives its logits."""
     network.head_name = name  # type: ignore[assignment] # torch types every attribute as a module
+    return network
+
+
+def with_calm_head(network: nn.Module) -> nn.Module:
+    """The network whose head has weights of at most about 1 / sqrt(inputs).
+
+    EfficientNets draw them by the number of outputs (Tan and Le 2019), which suits 1,000 classes. With four, logits are
+    in the tens and the loss near 10, and the first steps spoil pretrained layers.
+    """
+    layer = network.get_submodule(head(network))
+    if isinstance(layer, nn.Linear):
+        usual = layer.in_features**-0.5
+        with torch.no_grad():
+            deviation = float(layer.weight.square().mean().sqrt())
+            if deviation > _LARGE * usual:
+                layer.weight.mul_(usual / deviation)
     return network
 
 
@@ -102,6 +122,8 @@ def _first_that_learns(network: nn.Module, mode: str) -> str:
     layer = mode.removeprefix(FROM)
     layers = [name for name, module in network.named_modules() if name and any(True for _ in module.parameters())]
     if layer not in layers:
-        top = [name for name in layers if "." not in name]
-        raise UsageError(f"freeze={mode}: the network has no layer {layer!r} with weights; {nearest(layer, top)}")
+        parent = layer.rpartition(".")[0]
+        parent = parent if parent in layers else ""
+        siblings = [name for name in layers if name.rpartition(".")[0] == parent]
+        raise UsageError(f"freeze={mode}: the network has no layer {layer!r} with weights; {nearest(layer, siblings)}")
     return layer

@@ -1,6 +1,7 @@
 """Metrics: how right predictions are, as pure functions of arrays."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,13 @@ def best_thresholds(probabilities: Floats, targets: npt.NDArray[Any]) -> npt.NDA
     return thresholds
 
 
+def balanced_interval(true: Truths, predicted: Truths) -> Interval:
+    """The 95 % interval of the balanced accuracy of predictions (num,)."""
+    is_right = true == predicted
+    groups = [is_right[true], is_right[~true]]
+    return interval_of_mean([float(group.mean()) for group in groups], [interval(group) for group in groups])
+
+
 def balanced_accuracy(true: Truths, predicted: Truths) -> float:
     """The mean of the accuracies on positives and on negatives; both must be there."""
     return float((predicted[true].mean() + (~predicted[~true]).mean()) / 2)
@@ -92,6 +100,26 @@ def interval(values: Floats | Truths) -> Interval:
     rows = np.random.default_rng(0).integers(0, len(numbers), (_NUM_RESAMPLES, len(numbers)))
     low, high = np.quantile(numbers[rows].mean(axis=1), (0.025, 0.975))
     return float(low), float(high)
+
+
+def interval_of_sums(total: float, squares: float, *, num: float) -> Interval:
+    """The same out of the sum of values and the sum of their squares; the normal interval unless all are 0 or 1."""
+    mean = total / num
+    if abs(squares - total) < 1e-6 * max(1.0, total):
+        return _wilson(min(max(mean, 0.0), 1.0), round(num))
+    half = _QUANTILE * math.sqrt(max(squares / num - mean**2, 0.0) / num)
+    return mean - half, mean + half
+
+
+def interval_of_mean(shares: Sequence[float], intervals: Sequence[Interval]) -> Interval:
+    """The 95 % interval of the mean of shares of different samples, out of their intervals.
+
+    By the method of variance estimates recovery (Zou and Donner 2008), which keeps their asymmetry.
+    """
+    middle, num = sum(shares) / len(shares), len(shares)
+    below = math.sqrt(sum((share - low) ** 2 for share, (low, _) in zip(shares, intervals, strict=True))) / num
+    above = math.sqrt(sum((high - share) ** 2 for share, (_, high) in zip(shares, intervals, strict=True))) / num
+    return max(0.0, middle - below), min(1.0, middle + above)
 
 
 def _wilson(share: float, num: int) -> Interval:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from facepack.errors import UsageError, nearest
-from trainer.layers import Size, with_head, with_last_block
+from trainer.layers import Size, with_calm_head, with_head, with_last_block
 
 
 def maker(name: str) -> Callable[..., nn.Module]:
@@ -47,6 +47,7 @@ def _of_timm(name: str, *, num_outputs: int, size_hw: Size, **settings: Any) -> 
     last = stages[-1].get("module", "") if stages else ""
     layers = {path for path, layer in network.named_modules() if any(True for _ in layer.parameters())}
     _check(network, f"timm:{name}", num_outputs=num_outputs, size_hw=size_hw)
+    network = with_calm_head(network)
     return with_last_block(network, last) if last in layers else network
 
 
@@ -59,7 +60,7 @@ def _of_torchvision(name: str, *, num_outputs: int, size_hw: Size, **settings: A
         raise UsageError(f"network torchvision:{name}: there is no such classifier; {nearest(name, names)}")
     network: nn.Module = models.get_model(name, weights=None, num_classes=num_outputs, **settings)
     _check(network, f"torchvision:{name}", num_outputs=num_outputs, size_hw=size_hw)
-    return network
+    return with_calm_head(network)
 
 
 def _own(where: str, what: str) -> Callable[..., nn.Module]:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trainer import metrics
+
 _COLOURS = ("#2f6fde", "#e8803d", "#3f9d6b", "#b04fc4", "#c4472f", "#5a7184", "#b8971f", "#1f9aa8")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 """Of the same lines: they are told apart in grey, too."""
@@ -40,6 +42,8 @@ class Line:
     dashed: bool = False
     best_epoch: int | None = None
     """Counted from 0; marked."""
+    limits: Sequence[tuple[float, float]] = ()
+    """The 95 % interval of each value, where they are known."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,8 @@ def curves(name: str, title: str, lines: Sequence[Line], *, what: str) -> Plot:
         epochs = np.arange(1, len(line.values) + 1)
         colour = _COLOURS[line.colour % len(_COLOURS)]
         axis.plot(epochs, line.values, label=plain_text(line.name), linewidth=1.8, markersize=4.5, **style(line))
+        if len(line.limits) == len(line.values) and not is_crowded:
+            axis.fill_between(epochs, *zip(*line.limits, strict=True), color=colour, alpha=0.15, linewidth=0)
         if line.best_epoch is not None and line.best_epoch < len(line.values):
             x, y = line.best_epoch + 1, line.values[line.best_epoch]
             if not is_crowded:
@@ -109,8 +115,16 @@ def curves(name: str, title: str, lines: Sequence[Line], *, what: str) -> Plot:
             side = "left" if offset[0] > 0 else "right"
             if is_crowded:
                 continue
-            axis.annotate(f"{y:.4f}", (x, y), xytext=offset, textcoords="offset points", ha=side, color=QUIET)
-    axis.set(xlabel="epoch", ylabel=what)
+            axis.annotate(
+                _with_limits(line, line.best_epoch),
+                (x, y),
+                xytext=offset,
+                textcoords="offset points",
+                ha=side,
+                color=QUIET,
+            )
+    is_banded = any(line.limits for line in lines) and not is_crowded
+    axis.set(xlabel="epoch", ylabel=f"{what} (shaded: 95 %)" if is_banded else what)
     axis.xaxis.get_major_locator().set_params(integer=True)
     if max(len(line.values) for line in lines) == 1:
         axis.set_xticks([1])
@@ -123,6 +137,12 @@ def curves(name: str, title: str, lines: Sequence[Line], *, what: str) -> Plot:
     beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "fontsize": 7} if is_crowded else {}
     axis.legend(frameon=False, labelcolor=QUIET, **beside)
     return _finished(name, title, shape)
+
+
+def _with_limits(line: Line, epoch: int) -> str:
+    """A value of a line, with its interval where it is known."""
+    text = f"{line.values[epoch]:.4f}"
+    return text if len(line.limits) <= epoch else text + "\n({:.3f} to {:.3f})".format(*line.limits[epoch])
 
 
 def style(line: Line) -> dict[str, Any]:
@@ -206,9 +226,16 @@ def cumulative_score(name: str, title: str, *, true: npt.NDArray[Any], predicted
         ("median", np.abs(np.median(true) - true), QUIET, "--"),
     ):
         axis.plot(allowed, [(errors <= limit).mean() for limit in allowed], style, color=colour, label=label)
-    five = float((np.abs(predicted - true) <= 5).mean())
+    is_within = np.abs(predicted - true) <= 5
+    five, limits = float(is_within.mean()), [100 * limit for limit in metrics.interval(is_within)]
     axis.plot([5], [five], marker="o", color=_COLOURS[0])
-    axis.annotate(f"{100 * five:.1f} % within 5", (5, five), xytext=(8, -12), textcoords="offset points", color=QUIET)
+    axis.annotate(
+        f"{100 * five:.1f} % ({limits[0]:.1f} to {limits[1]:.1f}) within 5",
+        (5, five),
+        xytext=(8, -12),
+        textcoords="offset points",
+        color=QUIET,
+    )
     axis.set(xlabel="error", ylabel="share of samples", ylim=(0, 1.02), xlim=(0, 20))
     axis.legend(frameon=False, labelcolor=QUIET)
     return _finished(name, title, shape)

@@ -80,4 +80,6 @@ def epoch_line(end: EpochEnd, *, num_epochs: int, score: str) -> str:
 
 
 def _split(split: str, row: Row, score: str) -> str:
-    return f"{split} loss {row[f'{split}_loss']:.4f} {score.replace('_', ' ')} {row[f'{split}_{score}']:.4f}"
+    name = f"{split}_{score}"
+    limits = f" ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})" if f"{name}_low" in row else ""
+    return f"{split} loss {row[f'{split}_loss']:.4f} {score.replace('_', ' ')} {row[name]:.4f}{limits}"

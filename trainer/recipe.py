@@ -102,16 +102,28 @@ class Recipe:
     copies: int = 1
     """Times that an image comes in an epoch of training: the first time plain, then changed at random, but alike in
     every epoch, as a folder grown by changed copies gives. With 1 it is changed anew in every epoch."""
+    accumulate: int = 1
+    """Parts that a batch is computed in, one after the other, to need less memory. The step is the one of the whole
+    batch, but that batch norm and mixup see a part at a time."""
     balanced: bool = False
     """Every class equally often in training."""
+    balanced_by: str = ""
+    """What comes equally often in training: an attribute, a category, or bins such as age:0-19,20-39,40-; of several
+    with + between them, each combination that there is."""
+    drawn_by: str = ""
+    """How often each image is drawn in training: a column of the manifest, or a table with columns `key` (or `source`)
+    and `weight`."""
     mixup: float = 0.0
     """Images and their losses are mixed in pairs, by a share from Beta(mixup, mixup) (Zhang et al. 2018); 0 is none."""
     clip_norm: float = 0.0
     """Longest gradient; 0 is any."""
     average: float = 0.0
     """Decay per step of the moving average of the weights that is evaluated in their place; 0 is none."""
-    precision: Literal["32-true", "bf16-mixed", "auto"] = "32-true"
-    """Arithmetic: `auto` is bf16-mixed on a GPU, and on a CPU that has instructions for it, else 32-true."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = "32-true"
+    """Arithmetic: `auto` is bf16-mixed on a GPU, and on a CPU that has instructions for it, else 32-true. `16-mixed` is
+    float16 with a scaled loss, for GPUs without bfloat16."""
+    compile: bool = False
+    """torch.compile: faster steps on a GPU after a minute of compiling; needs a compiler on this machine."""
     flip_at_test: bool = False
     """The logits of an image and of its mirror image are averaged."""
     calibrate: bool = False
@@ -127,9 +139,10 @@ class Recipe:
         checks.check_finite(self)
         if not 0 <= self.seed < 1 << 31:
             raise UsageError(f"seed {self.seed}: expected 0 to 2,147,483,647")
-        checks.check_positive(self, ["batch_size", "epochs", "copies"])
+        checks.check_positive(self, ["accumulate", "batch_size", "epochs", "copies"])
         checks.check_not_negative(self, ["clip_norm", "mixup"])
         checks.check_share(self, ["average"])
+        self._check_drawing()
         if self.fold:
             Fold.of(self.fold)
         for name in ("augment", "eval_augment"):
@@ -137,6 +150,16 @@ class Recipe:
             augment.check_augmentations(steps)
             if augment.normalizes(steps) is None:
                 raise UsageError(f"{name}: must end with Normalize(), as networks take numbers and no bytes")
+
+    def _check_drawing(self) -> None:
+        """Refuse several ways to draw images at once."""
+        ways = [name for name in ("balanced", "balanced_by", "drawn_by") if getattr(self, name)]
+        if len(ways) > 1:
+            raise UsageError(f"{ways[0]} and {ways[1]}: images are drawn in one way; leave out one of both")
+        if self.copies > 1 and (self.balanced_by or self.drawn_by):
+            raise UsageError(f"{ways[0]}: not together with copies={self.copies}; --set copies=1")
+        if self.accumulate > self.batch_size:
+            raise UsageError(f"accumulate {self.accumulate}: more parts than images in a batch of {self.batch_size}")
 
     def learning_rate(self, *, step: int, num_steps: int) -> float:
         """The learning rate of a step, counted from 0; of the head, where layers have rates of their own."""

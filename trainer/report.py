@@ -114,7 +114,7 @@ def _notes(record: RunRecord) -> Iterator[str]:
     elif not record.results:
         yield "The build has neither a valid nor a test split, so nothing was scored."
     if recipe.mixup or task != task.scored:
-        yield "The training curves are of mixed or smoothed labels, so they lie apart from those of validation."
+        yield "The training curves are of mixed, smoothed or weighted labels, so they lie apart from validation's."
     if "valid" in record.results and (recipe.calibrate or task.results.fits_thresholds):
         fitted = ["temperature"] * recipe.calibrate + ["thresholds"] * task.results.fits_thresholds
         verb = "was" if fitted == ["temperature"] else "were"
@@ -157,6 +157,12 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
     return [(name, text) for name, text in facts.items() if text]
 
 
+def limits_of(record: RunRecord, name: str) -> list[tuple[float, float]]:
+    """The 95 % interval of a column of metrics.csv in each epoch; empty where it has none."""
+    low, high = f"{name}_low", f"{name}_high"
+    return [(row[low], row[high]) for row in record.history if low in row and high in row]
+
+
 def curve_title(what: str) -> str:
     """The title of a plot of values over epochs."""
     return f"{what.replace('_', ' ').capitalize()} over epochs"
@@ -171,7 +177,8 @@ def _plots(record: RunRecord, predictions: pa.Table | None) -> list[Plot]:
             values = [row[f"{split}_{what}"] for row in record.history if f"{split}_{what}" in row]
             if values:
                 best = record.best_epoch if split == "valid" else None
-                lines.append(Line(split, values, number, dashed=split == "train", best_epoch=best))
+                limits = limits_of(record, f"{split}_{what}")
+                lines.append(Line(split, values, number, split == "train", best_epoch=best, limits=limits))
         if lines:
             drawn.append(plots.curves(f"curves-{what}", curve_title(what), lines, what=what.replace("_", " ")))
     for split in ("test", "valid", "train"):

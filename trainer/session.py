@@ -5,7 +5,7 @@ import io
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,21 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from facepack.errors import JobError, UsageError
 from facepack.storage import Store
-from trainer import checkpoint, evaluation, facts, layers, models, optim, ranks, runs, suitability, weights
+from trainer import (
+    checkpoint,
+    class_weights,
+    compiling,
+    evaluation,
+    facts,
+    layers,
+    metrics,
+    models,
+    optim,
+    ranks,
+    runs,
+    suitability,
+    weights,
+)
 from trainer.data import Data, Mixture, Placement
 from trainer.devices import precision_of
 from trainer.evaluation import Trained
@@ -25,6 +39,7 @@ from trainer.loading.loader import Batch, Loader
 from trainer.recipe import Recipe
 from trainer.runs import Run
 from trainer.stopping import Row, best_epoch
+from trainer.task import Classes, TwoClasses
 from trainer.watching import EpochEnd, RunStart
 from trainer.weights import Weights
 
@@ -76,12 +91,14 @@ class Session:
         lines += suitability.of_weights(recipe, size_hw=self.train_loader.size_hw)
         for line in lines if fabric.is_global_zero and resumed is None else ():
             log.warning("%s", line)
+        task = class_weights.resolved(recipe.task, self.train_loader.targets[recipe.task.target])
+        recipe = replace(recipe, task=task)
         # Last, for it may take long to fetch, and the build may not fit the recipe.
         initial = None if resumed else weights.find(recipe.start.weights, network=recipe.network)
         self.network = self._new_network(recipe, initial)
         digest = resumed.weights_digest if resumed else initial.sha256 if initial else ""
         self.run = self._run(recipe_name, recipe, weights_digest=digest)
-        self.model: nn.Module = self.network
+        self.model: Any = self.network
         """The network as Fabric runs it: in the precision of the run, and on all ranks."""
         self.averaged: AveragedModel | None = None
         self.optimizer: Any = None
@@ -104,6 +121,11 @@ class Session:
     def num_steps(self) -> int:
         """The most steps that there are."""
         return self.num_epochs * len(self.train_loader)
+
+    @property
+    def learning_rate(self) -> float:
+        """That of the next step."""
+        return self.run.recipe.learning_rate(step=self.state.step, num_steps=self.num_steps)
 
     @property
     def log_every(self) -> int:
@@ -157,7 +179,8 @@ class Session:
         if content is not None:
             self._restore(content)
         if self.optimizer is not None:
-            self.model, self.optimizer = fabric.setup(self.network, self.optimizer)
+            module = compiling.compiled(self.network, fabric.device) if recipe.compile else self.network
+            self.model, self.optimizer = fabric.setup(module, self.optimizer)
         if fabric.is_global_zero and not has_begun:
             self.run.write(self.folder)
 
@@ -175,7 +198,11 @@ class Session:
         loss, score, num = state.sums
         row: Row = {"epoch": state.epoch, "step": state.step}
         row["lr"] = recipe.learning_rate(step=state.step - 1, num_steps=self.num_steps)
-        row |= {"train_loss": loss / num, f"train_{recipe.task.score}": score / num, **validation}
+        name = f"train_{recipe.task.score}"
+        row |= {"train_loss": loss / num, name: score / num}
+        if isinstance(recipe.task, Classes | TwoClasses):  # each right or wrong, so that the share says it all
+            row[f"{name}_low"], row[f"{name}_high"] = metrics.interval_of_sums(score, score, num=num)
+        row |= validation
         state.history.append(row)
         times: Row = {"epoch": state.epoch, "images_per_s": num / max(state.train_s, 1e-9)}
         times |= {name: getattr(state, name) for name in ("train_s", "wait_s", "valid_s", "save_s")}
@@ -206,6 +233,7 @@ class Session:
         content["network"] = self.network.state_dict()
         content["averaged"] = None if self.averaged is None else self.averaged.state_dict()
         content["optimizer"] = None if self.optimizer is None else self.optimizer.state_dict()
+        content["scaler"] = self.fabric.strategy.precision.state_dict()  # of the loss in float16
         content["loader"] = self.train_loader.state_dict()
         checkpoint.save(self.folder / name, content)
 
@@ -267,6 +295,8 @@ class Session:
                 self.averaged.load_state_dict(content["averaged"])
             if self.optimizer is not None:
                 self.optimizer.load_state_dict(content["optimizer"])
+            if scaler := content.get("scaler"):
+                self.fabric.strategy.precision.load_state_dict(scaler)
             self.train_loader.load_state_dict(content["loader"])
             self.state = TrainingState(**{item.name: content[item.name] for item in fields(TrainingState)})
             if self.state.history and not self.is_fit_at_once:  # by the rule of now, which may be another

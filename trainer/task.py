@@ -1,7 +1,7 @@
 """Task: what is learnt, as the loss of every sample, its predictions, and what counts as right."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -10,12 +10,15 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name all of torch's users know
 
 from facepack.errors import UsageError
-from trainer import metrics
+from trainer import checks, losses, metrics
 from trainer.loading.targets import ATTRIBUTES
 from trainer.results.attributes import AttributeResults
 from trainer.results.classes import ClassResults
 from trainer.results.numbers import NumberResults
 from trainer.results.protocol import Results
+
+ByName = str | tuple[float, ...]
+"""Numbers per name, or how they are made: see `trainer.class_weights`, which turns texts into numbers."""
 
 
 class Task(Protocol):
@@ -59,24 +62,32 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Classes:
-    """One of several classes: cross-entropy over a softmax."""
+    """One of several classes: cross-entropy over a softmax, or with `loss=focal` the focal loss.
+
+    There is no asymmetric loss: of a softmax only the true class counts, and for it that is the focal loss.
+    """
 
     target: str = "class"
     label_smoothing: float = 0.0
     """Part of the target spread evenly over all classes (Szegedy et al. 2016)."""
+    loss: Literal["cross_entropy", "focal"] = "cross_entropy"
+    focal_gamma: float = 2.0
+    """How much less a sample counts that is right already (Lin et al. 2017), with `loss=focal`."""
+    class_weights: ByName = ()
+    """What the loss of a sample is multiplied by, per class; balanced, effective, or numbers."""
 
     results: ClassVar[type[Results]] = ClassResults
     greater_is_better: ClassVar[bool] = True
     score = "accuracy"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1:
-            raise UsageError(f"label_smoothing {self.label_smoothing}: expected 0 <= label_smoothing < 1")
+        checks.check_share(self, ["label_smoothing"])
+        _check_loss(self, ("cross_entropy", "focal"))
 
     @property
     def scored(self) -> Task:
-        """Without smoothing: the loss of a right and confident prediction is zero."""
-        return replace(self, label_smoothing=0.0)
+        """Without smoothing, weights and focus: cross-entropy, which is least for the true probabilities."""
+        return Classes(self.target)
 
     def num_outputs(self, names: tuple[str, ...]) -> int:
         """One per class; `UsageError` where the target is a number."""
@@ -85,8 +96,14 @@ class Classes:
         return len(names)
 
     def losses(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy."""
-        return F.cross_entropy(logits, targets, reduction="none", label_smoothing=self.label_smoothing)
+        """Cross-entropy, or focal loss; times the weight of the true class."""
+        if self.loss == "focal":
+            values = losses.focal_cross_entropy(
+                logits, targets, gamma=self.focal_gamma, label_smoothing=self.label_smoothing
+            )
+        else:
+            values = F.cross_entropy(logits, targets, reduction="none", label_smoothing=self.label_smoothing)
+        return _weighted(values, targets, self.class_weights)
 
     def predictions(self, logits: torch.Tensor) -> torch.Tensor:
         """Softmax."""
@@ -103,17 +120,31 @@ class Classes:
 
 @dataclass(frozen=True)
 class TwoClasses:
-    """One of two classes from a single output: binary cross-entropy over the sigmoid for the second."""
+    """One of two classes from a single output: binary cross-entropy over the sigmoid for the second.
+
+    `loss`: `bce`, `focal` or `asymmetric`, as in `Attributes`; the second class is what is there.
+    """
 
     target: str = "class"
+    loss: Literal["bce", "focal", "asymmetric"] = "bce"
+    focal_gamma: float = 2.0
+    gamma_pos: float = 0.0
+    gamma_neg: float = 4.0
+    margin: float = 0.05
+    class_weights: ByName = ()
+    """As in `Classes`."""
 
     results: ClassVar[type[Results]] = ClassResults
     greater_is_better: ClassVar[bool] = True
     score = "accuracy"
 
+    def __post_init__(self) -> None:
+        _check_loss(self, ("bce", "focal", "asymmetric"))
+
     @property
     def scored(self) -> Task:
-        return self
+        """Binary cross-entropy without weights."""
+        return TwoClasses(self.target)
 
     def num_outputs(self, names: tuple[str, ...]) -> int:
         """A single one; `UsageError` for other than two classes."""
@@ -122,8 +153,13 @@ class TwoClasses:
         return 1
 
     def losses(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Binary cross-entropy."""
-        return F.binary_cross_entropy_with_logits(logits[:, 0], targets.float(), reduction="none")
+        """Binary cross-entropy, focal or asymmetric loss; times the weight of the true class."""
+        if self.loss == "bce":
+            values = F.binary_cross_entropy_with_logits(logits[:, 0], targets.float(), reduction="none")
+        else:
+            present, absent = _present_and_absent(self, logits[:, 0], targets.float())
+            values = present + absent
+        return _weighted(values, targets, self.class_weights)
 
     def predictions(self, logits: torch.Tensor) -> torch.Tensor:
         """The probabilities of both."""
@@ -144,10 +180,21 @@ class Attributes:
     """Every attribute at once, each there or not.
 
     `loss`: `bce`, binary cross-entropy; `mse`, squared error of the sigmoid; `softmax`, one cross-entropy over a
-    softmax of all attributes: its targets do not add up to one, so it cannot come down to zero.
+    softmax of all attributes: its targets do not add up to one, so it cannot come down to zero. `focal` (Lin et al.
+    2017) and `asymmetric` (Ridnik et al. 2021) let an attribute count less, the more it is right already.
     """
 
-    loss: Literal["bce", "mse", "softmax"] = "bce"
+    loss: Literal["bce", "mse", "softmax", "focal", "asymmetric"] = "bce"
+    focal_gamma: float = 2.0
+    """How much less, with `loss=focal`."""
+    gamma_pos: float = 0.0
+    """How much less where the attribute is there, with `loss=asymmetric`."""
+    gamma_neg: float = 4.0
+    """How much less where it is not."""
+    margin: float = 0.05
+    """Attributes that are not there count nothing below this probability, with `loss=asymmetric`."""
+    pos_weight: ByName = ()
+    """What the loss of an attribute is multiplied by where it is there; balanced, effective, or numbers."""
 
     results: ClassVar[type[Results]] = AttributeResults
     greater_is_better: ClassVar[bool] = True
@@ -155,12 +202,14 @@ class Attributes:
     score = "accuracy"
 
     def __post_init__(self) -> None:
-        if self.loss not in ("bce", "mse", "softmax"):
-            raise UsageError(f"loss {self.loss!r} of Attributes: expected bce, mse or softmax")
+        _check_loss(self, ("bce", "mse", "softmax", "focal", "asymmetric"))
+        if self.pos_weight and self.loss in ("mse", "softmax"):
+            raise UsageError(f"pos_weight: not with loss={self.loss}; give loss=bce, focal or asymmetric")
 
     @property
     def scored(self) -> Task:
-        return self
+        """Without weights; binary cross-entropy in place of focal and asymmetric loss."""
+        return Attributes(self.loss if self.loss in ("mse", "softmax") else "bce")
 
     def num_outputs(self, names: tuple[str, ...]) -> int:
         """One per attribute."""
@@ -168,11 +217,16 @@ class Attributes:
 
     def losses(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Mean over the attributes; of `softmax`, the sum over those that are there."""
-        if self.loss == "bce":
-            return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)
         if self.loss == "mse":
             return (logits.sigmoid() - targets).square().mean(dim=1)
-        return -(targets * logits.log_softmax(dim=1)).sum(dim=1)
+        if self.loss == "softmax":
+            return -(targets * logits.log_softmax(dim=1)).sum(dim=1)
+        weights = logits.new_tensor(_numbers(self.pos_weight)) if self.pos_weight else None
+        if self.loss == "bce":
+            values = F.binary_cross_entropy_with_logits(logits, targets, reduction="none", pos_weight=weights)
+            return values.mean(dim=1)
+        present, absent = _present_and_absent(self, logits, targets)
+        return ((present if weights is None else weights * present) + absent).mean(dim=1)
 
     def predictions(self, logits: torch.Tensor) -> torch.Tensor:
         """The probability of each attribute, not of each one alone with `softmax`."""
@@ -278,6 +332,39 @@ class Ordinal:
 
     def prior_logits(self, targets: npt.NDArray[Any], num_names: int) -> None:
         """None: numbers have no frequencies."""
+
+
+def _check_loss(task: Classes | TwoClasses | Attributes, known: tuple[str, ...]) -> None:
+    """Refuse a loss that there is not, and settings of it that make no sense."""
+    if task.loss not in known:
+        listed, last = ", ".join(known[:-1]), known[-1]
+        raise UsageError(f"loss {task.loss!r} of {type(task).__name__}: expected {listed} or {last}")
+    checks.check_finite(task)
+    checks.check_not_negative(task, ["focal_gamma"])
+    if not isinstance(task, Classes):
+        checks.check_not_negative(task, ["gamma_pos", "gamma_neg"])
+        checks.check_share(task, ["margin"])
+
+
+def _present_and_absent(
+    task: TwoClasses | Attributes, logits: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The focal or asymmetric losses of what is there, and of what is not."""
+    if task.loss == "focal":
+        gammas = {"gamma_pos": task.focal_gamma, "gamma_neg": task.focal_gamma, "margin": 0.0}
+    else:
+        gammas = {"gamma_pos": task.gamma_pos, "gamma_neg": task.gamma_neg, "margin": task.margin}
+    return losses.asymmetric(logits, targets, **gammas)
+
+
+def _weighted(values: torch.Tensor, targets: torch.Tensor, weights: ByName) -> torch.Tensor:
+    """Losses (batch,) times the weight of the true class."""
+    return values * values.new_tensor(_numbers(weights))[targets] if weights else values
+
+
+def _numbers(weights: ByName) -> tuple[float, ...]:
+    assert not isinstance(weights, str), "trainer.class_weights turns texts into numbers first"
+    return weights
 
 
 def _shares(targets: npt.NDArray[Any], num_names: int) -> torch.Tensor:

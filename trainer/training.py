@@ -9,12 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from facepack.errors import FieldError, JobError
 from facepack.lock import RUN, held
 from facepack.storage import Store
-from trainer import devices, evaluation, fit_at_once, headspace, layers, memory, optim, ranks, remote_runs, runs
+from trainer import (
+    compiling,
+    devices,
+    evaluation,
+    fit_at_once,
+    headspace,
+    layers,
+    memory,
+    metrics,
+    ranks,
+    remote_runs,
+    runs,
+    steps,
+)
 from trainer.interrupts import Interrupts
 from trainer.logs import Logs
 from trainer.recipe import Recipe
@@ -25,7 +37,6 @@ from trainer.watching import StepEnd, Watcher, Watchers
 
 _CHECK_EVERY = 50
 """Steps between looks at the loss on a GPU, as each look waits for it."""
-_SEED_STRIDE = 1_000_003
 
 log = logging.getLogger("facepack.trainer")
 
@@ -81,11 +92,14 @@ def _trained(session: Session, *, settings: Settings, watchers: Sequence[Watcher
     with held(store, work=RUN) if fabric.is_global_zero else nullcontext(), memory.keep_freed_memory(fabric.device):
         try:
             session.set_up()
-            _train(session, settings=settings, watchers=watchers)
+            with compiling.failures_named():
+                _train(session, settings=settings, watchers=watchers)
             run = _score(session)
         except torch.OutOfMemoryError as error:
-            batch_size = session.run.recipe.batch_size // 2
-            raise JobError(f"the GPU has too little memory: --set batch_size={batch_size}") from error
+            parts = 2 * session.run.recipe.accumulate
+            raise JobError(
+                f"the GPU has too little memory: --set accumulate={parts}, or a smaller batch_size"
+            ) from error
     session.after_save()
     return run
 
@@ -117,67 +131,44 @@ def _train(session: Session, *, settings: Settings, watchers: Sequence[Watcher])
 
 def _train_by_steps(session: Session, *, settings: Settings, watcher: Watcher) -> None:
     """The training loop."""
-    fabric, recipe, state, network = session.fabric, session.run.recipe, session.state, session.network
-    task, is_alone = recipe.task, fabric.world_size == 1
+    state = session.state
     with Interrupts() as interrupts:
-        while state.epoch < recipe.epochs and not state.ended:
-            layers.set_training(network)
-            sums = _EpochSums(session)
-            saved = asked = time.monotonic()
-            for batch in session.batches():
-                # Data
-                state.wait_s += time.monotonic() - asked
-                watcher.before_step(state.step, batch)
-                targets, stops = batch.targets[task.target], interrupts.requested
-                # What is random in a step depends on the step alone, so that a resumed run needs no state of it.
-                torch.manual_seed((recipe.seed * _SEED_STRIDE + state.step) * fabric.world_size + fabric.global_rank)
-
-                # Forward
-                with layers.frozen_batch_norm_for_single_image(network, len(batch.images)):
-                    logits, losses = _forward(session.model, batch.images, targets, recipe=recipe)
-                losses = losses * batch.mask
-
-                # Backward: gradients are averaged over ranks; this makes them those of the mean over the whole batch.
-                num = batch.mask.sum()
-                total, num_stops = ranks.summed(torch.stack([num, num.new_tensor(int(stops))]), device=fabric.device)
-                fabric.backward(losses.sum() * (fabric.world_size / total))
-
-                # Step
-                if recipe.clip_norm:
-                    fabric.clip_gradients(session.model, session.optimizer, max_norm=recipe.clip_norm)
-                lr = recipe.learning_rate(step=state.step, num_steps=session.num_steps)
-                optim.set_learning_rate(session.optimizer, lr)
-                session.optimizer.step()
-                session.optimizer.zero_grad(set_to_none=True)
-                if session.averaged is not None:
-                    session.averaged.update_parameters(network)
-                state.step += 1
-                with torch.no_grad():
-                    scores = task.scores(task.predictions(logits), targets) * batch.mask
-                    step_sums = torch.stack([losses.sum().double(), scores.sum().double(), num.double()])
-                    sums.add(ranks.summed(step_sums, device=fabric.device), lr=lr, rows=batch.rows)
-                # On one rank nobody else can stop, and reading from a GPU would mean waiting for it.
-                stops = stops if is_alone else bool(num_stops)
-                now = time.monotonic()
-                state.train_s += now - asked
-                asked = now
-                num_images = fabric.world_size * len(batch.rows)
-                watcher.after_step(StepEnd(state.step, state.epoch, sums.last_loss, lr, num_images))
-
-                # Checkpoint within an epoch
-                if stops or now - saved > settings.save_every_s:
-                    sums.read()
-                    session.save()
-                    saved = asked = time.monotonic()
-                    state.save_s += saved - now
-                if stops:
-                    raise KeyboardInterrupt
-            sums.read()
-            state.train_s += time.monotonic() - asked
-            validation = _validate(session)
-            checkpoint = session.end_epoch(validation, keep_every=settings.keep_every)
+        while state.epoch < session.num_epochs and not state.ended:
+            _train_epoch(session, interrupts, save_every_s=settings.save_every_s, watcher=watcher)
+            checkpoint = session.end_epoch(_validate(session), keep_every=settings.keep_every)
             watcher.after_epoch(checkpoint)
             _report_waiting(session, checkpoint.times)
+
+
+def _train_epoch(session: Session, interrupts: Interrupts, *, save_every_s: float, watcher: Watcher) -> None:
+    """The rest of an epoch; `KeyboardInterrupt`, once it is saved, where one is requested on any rank."""
+    state, world_size = session.state, session.fabric.world_size
+    layers.set_training(session.network)
+    sums = _EpochSums(session)
+    saved = asked = time.monotonic()
+    for batch in session.batches():
+        state.wait_s += time.monotonic() - asked
+        watcher.before_step(state.step, batch)
+
+        stops, lr = interrupts.requested, session.learning_rate
+        outcome = steps.take(session, batch, lr=lr, stops=stops)
+        sums.add(outcome.sums, lr=lr, rows=batch.rows)
+        # On one rank nobody else can stop, and reading from a GPU would mean waiting for it.
+        stops = stops if world_size == 1 else bool(outcome.num_stops)
+
+        now = time.monotonic()
+        state.train_s += now - asked
+        asked = now
+        watcher.after_step(StepEnd(state.step, state.epoch, sums.last_loss, lr, world_size * len(batch.rows)))
+        if stops or now - saved > save_every_s:
+            sums.read()
+            session.save()
+            saved = asked = time.monotonic()
+            state.save_s += saved - now
+        if stops:
+            raise KeyboardInterrupt
+    sums.read()
+    state.train_s += time.monotonic() - asked
 
 
 def _report_waiting(session: Session, times: Row) -> None:
@@ -186,21 +177,6 @@ def _report_waiting(session: Session, times: Row) -> None:
     line = headspace.waiting_line(share, epoch=int(times["epoch"]), data=session.data, cache=cache)
     if line and session.fabric.is_global_zero:
         log.info("%s", line)
-
-
-def _forward(
-    model: nn.Module, images: torch.Tensor, targets: torch.Tensor, *, recipe: Recipe
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits, float32 (batch, num_outputs), and the loss of each sample, float32 (batch,), mixed where it is asked."""
-    images = images.contiguous(memory_format=torch.channels_last)
-    if not recipe.mixup:
-        logits = model(images).float()
-        return logits, recipe.task.losses(logits, targets)
-    share = float(torch.distributions.Beta(recipe.mixup, recipe.mixup).sample())
-    order = torch.randperm(len(images)).to(images.device)
-    logits = model(share * images + (1 - share) * images[order]).float()
-    losses = share * recipe.task.losses(logits, targets)
-    return logits, losses + (1 - share) * recipe.task.losses(logits, targets[order])
 
 
 @torch.inference_mode()
@@ -212,18 +188,19 @@ def _validate(session: Session) -> Row:
     began = time.monotonic()
     session.share_buffers()
     network, task = session.best_network.eval(), session.run.recipe.task.scored
-    sums = torch.zeros(3, dtype=torch.float64, device=device)
+    sums = torch.zeros(4, dtype=torch.float64, device=device)
     for batch in loader:
         logits = evaluation.forward(network, batch.images, run=session.run)
         targets = batch.targets[task.target]
         losses = (task.losses(logits, targets) * batch.mask).sum().double()
-        scores = (task.scores(task.predictions(logits), targets) * batch.mask).sum().double()
-        sums += torch.stack([losses, scores, batch.mask.sum().double()])
-    loss, score, num = ranks.summed(sums, device=device).tolist()
+        scores = (task.scores(task.predictions(logits), targets) * batch.mask).double()
+        sums += torch.stack([losses, scores.sum(), scores.square().sum(), batch.mask.sum().double()])
+    loss, score, squares, num = ranks.summed(sums, device=device).tolist()
     if not math.isfinite(loss):
         raise JobError(f"the validation loss is {loss} after epoch {state.epoch + 1}; a lower --set lr may help")
     state.valid_s = time.monotonic() - began
-    return {"valid_loss": loss / num, f"valid_{task.score}": score / num}
+    name, (low, high) = f"valid_{task.score}", metrics.interval_of_sums(score, squares, num=num)
+    return {"valid_loss": loss / num, name: score / num, f"{name}_low": low, f"{name}_high": high}
 
 
 def _score(session: Session) -> Run:

@@ -37,7 +37,8 @@ class Weights:
 
 def run_of(source: str) -> runs.Run | None:
     """The run that initial weights come from, where it is one."""
-    return runs.read(Path(source)) if source and (Path(source) / runs.RUN_FILE).exists() else None
+    folder = Path(source).expanduser()
+    return runs.read(folder) if source and (folder / runs.RUN_FILE).exists() else None
 
 
 def find(source: str, *, network: str) -> Weights | None:
@@ -48,7 +49,7 @@ def find(source: str, *, network: str) -> Weights | None:
     """
     if not source:
         return None
-    folder = Path(source)
+    folder = Path(source).expanduser()  # no shell does, after --set weights=
     if (folder / runs.RUN_FILE).exists():
         path = folder / runs.BEST_FILE
         return Weights(path, runs.digest_of(path), runs.read(folder))
@@ -73,16 +74,29 @@ def load_into(network: nn.Module, weights: Weights, *, name: str, with_head: boo
     left = {key for key in (*own, *state) if not with_head and layers.is_in(key, head)}
     backbone = {key: value for key, value in state.items() if key not in left}
     needed = {key for key in own if key not in left and not key.endswith("num_batches_tracked")}
-    odd = sorted(needed - set(backbone)) + sorted(set(backbone) - set(own))
-    odd += [key for key in sorted(needed & set(backbone)) if getattr(backbone[key], "shape", None) != own[key].shape]
+    odd = dict.fromkeys(sorted(needed - set(backbone)), "is missing")
+    odd |= dict.fromkeys(sorted(set(backbone) - set(own)), "is not in the network")
+    pairs = {key: (getattr(backbone[key], "shape", None), own[key].shape) for key in sorted(needed & set(backbone))}
+    odd |= {key: f"is {_text(theirs)}, not {_text(mine)}" for key, (theirs, mine) in pairs.items() if theirs != mine}
     if odd:
-        hint = f"; give its network with --set 'network={weights.run.recipe.network}'" if weights.run else ""
-        raise UsageError(
-            f"weights {weights.path}: not of {name}: {odd[0]}"
-            + (f" and {len(odd) - 1:,} more" if len(odd) > 1 else "")
-            + f" differ or are missing{hint}"
-        )
+        key, what = next(iter(odd.items()))
+        more = f", and {len(odd) - 1:,} more like it" if len(odd) > 1 else ""
+        hint = _hint(weights, is_head_alone=all(layers.is_in(name, head) for name in odd))
+        raise UsageError(f"weights {weights.path}: not of {name}: {key} {what}{more}; {hint}")
     network.load_state_dict(backbone | {key: value for key, value in own.items() if key in left})
+
+
+def _text(shape: tuple[int, ...] | None) -> str:
+    """A shape such as 1000x1280."""
+    return "no tensor" if shape is None else "x".join(map(str, shape)) or "one number"
+
+
+def _hint(weights: Weights, *, is_head_alone: bool) -> str:
+    """What to do about weights that do not fit."""
+    if is_head_alone:
+        return "--set keep_head=false begins with a new head"
+    network = weights.run.recipe.network if weights.run else "..."
+    return f"give the network they are of with --set 'network={network}'"
 
 
 def _renamed(state: dict[str, Any], network: nn.Module) -> dict[str, Any]:

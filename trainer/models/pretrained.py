@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from facepack.errors import UsageError
-from trainer.layers import Size, with_last_block
+from trainer.layers import Size, with_calm_head, with_last_block
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def _network(name: str, last_block: str, *, num_outputs: int, size_hw: Size, dro
         parent, _, last = path.rpartition(".")
         network.get_submodule(parent).add_module(last, _DroppedLinear(linear, dropout))
     _check_size(network, name, size_hw)
-    return with_last_block(network, last_block)
+    return with_last_block(with_calm_head(network), last_block)
 
 
 MAKERS: dict[str, Callable[..., nn.Module]] = {

@@ -18,6 +18,7 @@ from trainer.results.protocol import (
     ResultTable,
     SplitPredictions,
     columns_of,
+    limits_text,
     loss_text,
     percent,
     percents,
@@ -45,6 +46,8 @@ class AttributeRow:
     balanced_accuracy: float | None
     """At the threshold that is best on the validation split; None where all samples are alike."""
     average_precision: float | None
+    balanced_interval: Interval | None = None
+    """The 95 % interval of the balanced accuracy; None without one, and in files of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ class AttributeResults:
     balanced_accuracy: float | None
     average_precision: float | None
     per_attribute: tuple[AttributeRow, ...]
+    balanced_interval: Interval | None = None
+    """The 95 % interval of the balanced accuracy, over samples; None without one, and in files of earlier versions."""
 
     are_probabilities: ClassVar[bool] = True
     fits_thresholds: ClassVar[bool] = True
@@ -104,6 +109,7 @@ class AttributeResults:
             balanced_accuracy=_mean([row.balanced_accuracy for row in rows]),
             average_precision=_mean([row.average_precision for row in rows]),
             per_attribute=tuple(rows),
+            balanced_interval=_balanced_interval(true, is_above),
         )
 
     @staticmethod
@@ -117,7 +123,8 @@ class AttributeResults:
         figures = [Figure("accuracy", percent(self.accuracy), baseline)]
         if self.balanced_accuracy is not None and self.average_precision is not None:
             balanced = percent(self.balanced_accuracy)
-            figures.append(Figure("balanced accuracy", balanced, "50 % for any constant prediction"))
+            limits = f"{percents(self.balanced_interval)}; " if self.balanced_interval else ""
+            figures.append(Figure("balanced accuracy", balanced, f"{limits}50 % for any constant prediction"))
             baseline = f"{self.positives:.3f} for any constant prediction"
             figures.append(Figure("average precision", f"{self.average_precision:.3f}", baseline))
         return figures
@@ -128,7 +135,7 @@ class AttributeResults:
         accuracy = f"accuracy {self.accuracy:.4f} ({interval}; majority {self.majority:.4f})"
         parts = [f"loss {self.loss:.4f}", accuracy]
         if self.balanced_accuracy is not None and self.average_precision is not None:
-            parts.append(f"balanced accuracy {self.balanced_accuracy:.4f}")
+            parts.append(f"balanced accuracy {self.balanced_accuracy:.4f}{limits_text(self.balanced_interval)}")
             parts.append(f"average precision {self.average_precision:.4f} (by chance {self.positives:.4f})")
         return ", ".join([*parts, f"{self.num:,} images"])
 
@@ -138,18 +145,15 @@ class AttributeResults:
 
     def tables(self, split: str) -> list[ResultTable]:
         """A row per attribute, the smallest gain over its majority first."""
-        columns = ("attribute", "positive %", "accuracy %", "95 %", "majority %", "gained", "balanced accuracy %")
+        accuracy = ("accuracy %", "95 %", "majority %", "gained", "balanced accuracy %", "95 %")
+        columns = ("attribute", "positive %", *accuracy, "average precision")
         rows = sorted(self.per_attribute, key=lambda row: row.accuracy - row.majority)
         note = (
             "Accuracy at a probability of one half; balanced accuracy at the threshold that is best on valid. "
             "The average precision of a constant prediction is the share of positives."
         )
         cells = tuple(_attribute_cells(row) for row in rows)
-        return [
-            ResultTable(
-                f"Attributes on {split}, by gain over the majority", (*columns, "average precision"), cells, note
-            )
-        ]
+        return [ResultTable(f"Attributes on {split}, by gain over the majority", columns, cells, note)]
 
     def plots(self, split: str, *, names: tuple[str, ...], predictions: pa.Table | None) -> list[Plot]:  # noqa: ARG002
         """None."""
@@ -206,6 +210,7 @@ def _attribute_row(name: str, true: metrics.Truths, probabilities: Floats, *, is
         interval=metrics.interval(is_right),
         majority=max(positives, 1 - positives),
         balanced_accuracy=metrics.balanced_accuracy(true, is_above) if is_mixed else None,
+        balanced_interval=metrics.balanced_interval(true, is_above) if is_mixed else None,
         average_precision=float(sklearn_metrics.average_precision_score(true, probabilities)) if is_mixed else None,
     )
 
@@ -219,8 +224,31 @@ def _attribute_cells(row: AttributeRow) -> tuple[Cell, ...]:
         Cell(f"{100 * row.majority:.1f}"),
         Cell(f"{100 * gained:+.1f}", is_worse=gained < 0),
         Cell("" if row.balanced_accuracy is None else f"{100 * row.balanced_accuracy:.1f}"),
+        Cell(percents(row.balanced_interval) if row.balanced_interval else ""),
         Cell("" if precision is None else f"{precision:.3f}", bar=precision),
     )
+
+
+def _balanced_interval(true: metrics.Truths, is_above: metrics.Truths) -> Interval | None:
+    """That of the mean over the attributes that differ between samples; (num, num_names) each.
+
+    The attributes of a sample are not independent, so it is over samples: each counts by how far it moves the mean.
+    """
+    shares = true.mean(axis=0)
+    is_mixed = (shares > 0) & (shares < 1)
+    if not is_mixed.any():
+        return None
+    true, is_right = true[:, is_mixed], (true == is_above)[:, is_mixed]
+    weights = np.where(true, 0.5 / true.mean(axis=0), 0.5 / (~true).mean(axis=0))
+    recalls = np.where(true, _recall(is_right, true), _recall(is_right, ~true))
+    middle = float((weights * is_right).mean())
+    low, high = metrics.interval(middle + (weights * (is_right - recalls)).mean(axis=1))
+    return max(0.0, low), min(1.0, high)
+
+
+def _recall(is_right: metrics.Truths, members: metrics.Truths) -> Floats:
+    """The share of members that are right, per attribute (num_names,)."""
+    return np.asarray((is_right & members).sum(axis=0) / members.sum(axis=0))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

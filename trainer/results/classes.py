@@ -18,6 +18,7 @@ from trainer.results.protocol import (
     ResultTable,
     SplitPredictions,
     columns_of,
+    limits_text,
     loss_text,
     percent,
     percents,
@@ -62,6 +63,8 @@ class ClassResults:
     per_class: tuple[ClassRow, ...]
     confusion: tuple[tuple[int, ...], ...]
     """Samples by true class (rows) and predicted class (columns)."""
+    balanced_interval: Interval | None = None
+    """The 95 % interval of the balanced accuracy; None in files of earlier versions."""
 
     are_probabilities: ClassVar[bool] = True
     fits_thresholds: ClassVar[bool] = False
@@ -94,6 +97,8 @@ class ClassResults:
         is_there, majority = support > 0, float(support.max() / len(targets))
         is_right = cls.sample_scores(split)
         confusion = sklearn_metrics.confusion_matrix(targets, predicted, labels=codes)
+        intervals = [metrics.interval(is_right[targets == code]) if support[code] else None for code in codes]
+        of_classes = [limits for limits in intervals if limits is not None]
         return cls(
             num=len(targets),
             loss=float(split.losses.mean()),
@@ -110,7 +115,7 @@ class ClassResults:
                     name=name,
                     precision=float(precision),
                     recall=float(share),
-                    recall_interval=metrics.interval(is_right[targets == code]) if number else None,
+                    recall_interval=intervals[code],
                     f1=float(balance),
                     support=int(number),
                 )
@@ -119,6 +124,7 @@ class ClassResults:
                 )
             ),
             confusion=tuple(tuple(int(count) for count in row) for row in confusion),
+            balanced_interval=metrics.interval_of_mean(recall[is_there].tolist(), of_classes),
         )
 
     @staticmethod
@@ -137,7 +143,7 @@ class ClassResults:
         return (
             f"loss {self.loss:.4f}, accuracy {self.accuracy:.4f} "
             f"({self.interval[0]:.4f} to {self.interval[1]:.4f}; majority {self.majority:.4f}), "
-            f"balanced accuracy {self.balanced_accuracy:.4f}, "
+            f"balanced accuracy {self.balanced_accuracy:.4f}{limits_text(self.balanced_interval)}, "
             f"macro F1 {self.macro_f1:.4f} (majority {self.majority_macro_f1:.4f}), {self.num:,} images"
         )
 

@@ -18,7 +18,12 @@ _MOST_GROUPS = 24
 _UNKNOWN = "unknown"
 _DECADE = 10
 _NUM_SHOWN = 8
-_NO_CATEGORIES = {*manifest.OWN_COLUMNS.names, *manifest.PUBLISHED_COLUMNS.names, manifest.FACE} - {"class"}
+_NO_CATEGORIES = {
+    *manifest.OWN_COLUMNS.names,
+    *manifest.MEASURED_COLUMNS.names,
+    *manifest.PUBLISHED_COLUMNS.names,
+    manifest.FACE,
+} - {"class"}
 
 
 @dataclass(frozen=True)

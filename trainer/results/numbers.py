@@ -25,6 +25,8 @@ class DecadeRow:
     """Mean absolute error."""
     bias: float
     """Mean error: predicted less true."""
+    interval: Interval | None = None
+    """The 95 % interval of the error; None for a single sample, and in files of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ class NumberResults:
         for decade in np.unique(true // 10).astype(int):
             is_in = true // 10 == decade
             bias = float((predicted - true)[is_in].mean())
-            decades.append(DecadeRow(int(10 * decade), int(is_in.sum()), float(errors[is_in].mean()), bias))
+            limits = metrics.interval(errors[is_in]) if is_in.sum() > 1 else None
+            decades.append(DecadeRow(int(10 * decade), int(is_in.sum()), float(errors[is_in].mean()), bias, limits))
         return cls(
             num=len(true),
             loss=float(split.losses.mean()),
@@ -110,7 +113,8 @@ class NumberResults:
         return (
             f"loss {self.loss:.4f}, absolute error {self.absolute_error:.4f} "
             f"({self.interval[0]:.4f} to {self.interval[1]:.4f}; median {self.median:.4f}), "
-            f"within {AGE_TOLERANCE_YEARS} years {self.cumulative_score:.3f}, {self.num:,} images"
+            f"within {AGE_TOLERANCE_YEARS} years {self.cumulative_score:.3f} "
+            f"({self.cumulative_interval[0]:.3f} to {self.cumulative_interval[1]:.3f}), {self.num:,} images"
         )
 
     def facts(self) -> dict[str, str]:
@@ -119,9 +123,15 @@ class NumberResults:
 
     def tables(self, split: str) -> list[ResultTable]:
         """A row per decade."""
-        columns = ("from", "images", "mean absolute error", "mean error")
+        columns = ("from", "images", "mean absolute error", "95 %", "mean error")
         rows = tuple(
-            (Cell(f"{row.decade}"), Cell(f"{row.num:,}"), Cell(f"{row.error:.2f}"), Cell(f"{row.bias:+.2f}"))
+            (
+                Cell(f"{row.decade}"),
+                Cell(f"{row.num:,}"),
+                Cell(f"{row.error:.2f}"),
+                Cell("{:.2f} to {:.2f}".format(*row.interval) if row.interval else ""),
+                Cell(f"{row.bias:+.2f}"),
+            )
             for row in self.per_decade
         )
         return [ResultTable(f"By decade on {split}", columns, rows)]

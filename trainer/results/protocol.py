@@ -160,6 +160,11 @@ def percents(interval: Interval) -> str:
     return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
 
 
+def limits_text(interval: Interval | None) -> str:
+    """An interval in brackets behind its figure; nothing without one."""
+    return "" if interval is None else f" ({interval[0]:.4f} to {interval[1]:.4f})"
+
+
 def loss_text(loss: float, prior_loss: float | None) -> str:
     """A loss, and that of always predicting the frequencies."""
     return f"{loss:.4f}" + ("" if prior_loss is None else f" ({prior_loss:.4f} for frequencies alone)")
