@@ -120,7 +120,7 @@ def line_of(name: str, recipe: Recipe, *, build: Facts) -> str:
     height, width = size_hw if isinstance(size_hw, tuple) else build.sizes_hw[-1].tolist()
     parts = [
         f"{recipe.network} on {width}x{height} pixels",
-        f"{recipe.task}",
+        recipe.settings().get("task", f"{recipe.task}"),
         f"{recipe.epochs} epochs of {steps:,} steps with {recipe.batch_size} images",
         f"{type(recipe.optimizer).__name__} at {recipe.optimizer.lr:g}",
         *(["classes equally often"] * recipe.balanced),
