@@ -132,6 +132,13 @@ class _Row(NamedTuple):
     roll: float | None = None
 
 
+class Measures(NamedTuple):
+    """What is measured in a packed picture."""
+
+    phash: int | None
+    quality: Quality
+
+
 class _Rows:
     """What becomes of each source of a shard, or of each face in them, and the lines of the index."""
 
@@ -160,7 +167,7 @@ class _Rows:
     def add(
         self,
         sample: "Sample",
-        measures: dict[str, Any],
+        measures: "Measures",
         *,
         key: str,
         text: bytes,
@@ -183,7 +190,13 @@ class _Rows:
             sha256=hashlib.sha256(sample.content).hexdigest(),
             box=sample.box,
             landmarks=sample.landmarks,
-            **measures,
+            phash=measures.phash,
+            sharpness=measures.quality.sharpness,
+            brightness=measures.quality.brightness,
+            contrast=measures.quality.contrast,
+            face_px=measures.quality.face_px,
+            yaw=measures.quality.yaw,
+            roll=measures.quality.roll,
         )
         self._rows.append(row)
         self.index.append(f"{self._suffix} {image_at} {size} {image_name} json {json_at} {len(text)} {key}.json\n")
@@ -258,7 +271,7 @@ def _pack_rows(
             if (fault := fault_of(quality, limits)) is not None:
                 rows.reject(fault, source_sha256, quality=quality)
                 continue
-            measures = {"phash": hash_of(grey_hw), **quality._asdict()}
+            measures = Measures(hash_of(grey_hw), quality)
             rows.add(outcome, measures, key=key, text=text, source_sha256=source_sha256, writer=writer)
             counter.add(outcome.image_hwc)
         since += 1
