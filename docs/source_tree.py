@@ -50,8 +50,8 @@ CAPTIONS = {
             "recipes sampling stopping suitability task weights"
         ),
         "trained: a run, step by step": (
-            "across checkpoint compiling data devices experiments going_on logs memory progress ranks remote_runs runs "
-            "steps training watching"
+            "across checkpoint compiling data devices experiments going_on logs lr_finder memory progress ranks "
+            "remote_runs runs session steps training watching"
         ),
         "measured: how right, how fast": (
             "bench doubting doubts evaluation folds headspace metrics photos prediction results rivals scores seen"

@@ -10,6 +10,7 @@ import typer
 
 from facepack import terminal
 from facepack.errors import FieldError, JobError, UsageError
+from facepack.storage import is_url
 
 if TYPE_CHECKING:
     from trainer.photos import Sources
@@ -82,6 +83,9 @@ def train(
     save_every: Annotated[float, typer.Option(help="Seconds between checkpoints within an epoch.")] = 60.0,
     keep_every: Annotated[int, typer.Option(help="Epochs between checkpoints that are kept; 0: last and best.")] = 0,
     wandb: Annotated[bool, typer.Option("--wandb", help="Follow the run in Weights & Biases, too.")] = False,
+    find_lr: Annotated[
+        bool, typer.Option("--find-lr", help="Only find a learning rate: some 150 steps, a plot, and what to set.")
+    ] = False,
     show: Open = False,
     debug: Debug = False,
 ) -> None:
@@ -96,8 +100,9 @@ def train(
     with terminal.errors_as_lines(debug=debug):
         check_installed()
         if resume:
-            if recipe or out or begin_with:
-                raise UsageError("--resume RUN: the run decides what is trained; leave out RECIPE, --out and --from")
+            if recipe or out or begin_with or find_lr:
+                others = "RECIPE, --out, --from and --find-lr"
+                raise UsageError(f"--resume RUN: the run decides what is trained; leave out {others}")
             name, changed, folder, build = _resumed(resume, data or [], settings or [])
         elif begin_with:
             if recipe or not out:
@@ -105,10 +110,24 @@ def train(
             name, changed, folder, build = _begun_with(begin_with, data or [], out, settings or [])
         else:
             name, changed, folder, build = _fresh(recipe, data or [], out, settings or [])
+        if find_lr:
+            return _find_lr(name, changed, data=build, place=folder, device=device)
         from trainer import training
 
         where = training.Settings(device=device, save_every_s=save_every, wandb=wandb, keep_every=keep_every)
         return trained(name, changed, data=build, out=folder, where=where, show=show)
+
+
+def _find_lr(name: str, recipe: "Recipe", *, data: list[str], place: str, device: str) -> None:
+    """Find a learning rate, write its curve beside where the run would be, and say how to use it."""
+    from trainer import lr_finder
+
+    curve = lr_finder.find(name, recipe, data=data, device=device)
+    local = Path(Path(place).name) if is_url(place) else Path(place)
+    table, plot = lr_finder.write(curve, local.with_name(f"{local.name}-lr"))
+    terminal.out.print(f"the loss falls most steeply at a learning rate of {curve.suggestion:.2g}", soft_wrap=True)
+    terminal.out.print(f"{plot}: the curve; {table}: its numbers", soft_wrap=True)
+    terminal.out.print(f"to use it: --set lr={curve.suggestion:.2g}", soft_wrap=True)
 
 
 def _resumed(location: str, data: list[str], settings: list[str]) -> "tuple[str, Recipe, str, list[str]]":

@@ -241,6 +241,19 @@ def cumulative_score(name: str, title: str, *, true: npt.NDArray[Any], predicted
     return _finished(name, title, shape)
 
 
+def loss_by_rate(
+    name: str, title: str, *, rates: Sequence[float], losses: Sequence[float], smoothed: npt.NDArray[Any]
+) -> Plot:
+    """The loss of steps over their learning rates, on a logarithmic axis, and its moving average."""
+    shape, axis = _axes(6.4, 3.8)
+    axis.plot(rates, losses, ".", color=QUIET, markersize=3, label="a step")
+    axis.plot(rates, smoothed, color=_COLOURS[0], linewidth=1.8, label="moving average")
+    axis.set(xscale="log", xlabel="learning rate", ylabel="loss", title=plain_text(title))
+    axis.set_ylim(top=float(np.quantile(losses, 0.9)) * 1.5)
+    axis.legend(frameon=False, labelcolor=QUIET)
+    return _finished(name, title, shape)
+
+
 def _axes(width: float, height: float) -> Any:
     import matplotlib as mpl
 
