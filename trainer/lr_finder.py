@@ -20,6 +20,8 @@ from trainer.session import Session
 
 FIRST_LR, LAST_LR, NUM_STEPS = 1e-6, 1.0, 150
 _SMOOTHING, _DIVERGED = 0.9, 4.0
+_REACH = 8
+"""Steps to either side over which the loss falls: from one step to the next it is mostly noise."""
 _FEWEST_STEPS = 20
 
 
@@ -41,11 +43,11 @@ class Curve:
 
     @property
     def suggestion(self) -> float:
-        """The rate at which the smoothed loss falls most steeply over the logarithm of the rate."""
+        """The rate around which the smoothed loss falls most, before it is least, over some sixteen steps."""
         smoothed = self.smoothed
-        last = int(smoothed.argmin()) + 1
-        slopes = np.gradient(smoothed, np.log(self.rates))[: max(last, 2)]
-        return float(self.rates[int(slopes.argmin())])
+        falls = smoothed[: -2 * _REACH] - smoothed[2 * _REACH :]
+        last = max(int(smoothed.argmin()) - 2 * _REACH, 0)  # the last fall that ends before the least loss
+        return float(self.rates[int(falls[: last + 1].argmax()) + _REACH])
 
 
 def find(recipe_name: str, recipe: Recipe, *, data: str | list[str], device: str = "") -> Curve:
